@@ -1,0 +1,175 @@
+//! Exit codes and failure reasons, and what each means for a restart.
+
+use serde::{Deserialize, Serialize};
+
+/// Why a rank, and with it a worker, did not succeed.
+///
+/// The words appear as condition reasons and in `kubectl describe`; users grep for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum FailureReason {
+    /// The configuration cannot be used (a bug of the operator, or a hand-written file).
+    InvalidConfig,
+    /// The data set is missing, empty, or its labels or images are bad.
+    InvalidDataset,
+    /// The output folder cannot be created or written.
+    OutputUnwritable,
+    /// The ranks did not find each other in time.
+    RendezvousFailed,
+    /// A collective failed because another rank ended or was cut off.
+    PeerLost,
+    /// The loss was NaN or infinite.
+    NonFiniteLoss,
+    /// There are checkpoints, and none of them is whole.
+    CheckpointUnreadable,
+    /// A read or write failed that may succeed on another try.
+    IoFailed,
+    /// The process was ended by a signal it did not ask for (SIGKILL is usually the memory limit).
+    Killed,
+    /// The worker was asked to stop, and did so after a checkpoint.
+    Stopped,
+    /// Anything else: a bug. The message holds what is known.
+    Internal,
+}
+
+/// Whether trying again from the last checkpoint can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// The same input fails again: the job fails now.
+    Never,
+    /// Worth another attempt, counted against the failure policy's budget.
+    Counted,
+}
+
+impl FailureReason {
+    /// All reasons, for tables and tests.
+    pub const ALL: [Self; 11] = [
+        Self::InvalidConfig,
+        Self::InvalidDataset,
+        Self::OutputUnwritable,
+        Self::RendezvousFailed,
+        Self::PeerLost,
+        Self::NonFiniteLoss,
+        Self::CheckpointUnreadable,
+        Self::IoFailed,
+        Self::Killed,
+        Self::Stopped,
+        Self::Internal,
+    ];
+
+    /// The exit code of the process, after sysexits.h where it has a fitting one.
+    ///
+    /// `Killed` has no code of its own: a process ended by signal N is reported as 128 + N.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::InvalidConfig => 64,
+            Self::InvalidDataset => 65,
+            Self::OutputUnwritable => 73,
+            Self::RendezvousFailed => 69,
+            Self::PeerLost => 76,
+            Self::NonFiniteLoss => 80,
+            Self::CheckpointUnreadable => 81,
+            Self::IoFailed => 74,
+            Self::Killed => 137,
+            Self::Stopped => 143,
+            Self::Internal => 70,
+        }
+    }
+
+    /// The reason behind an exit code; `None` for success.
+    pub fn from_exit_code(code: i32) -> Option<Self> {
+        match code {
+            0 => None,
+            143 => Some(Self::Stopped),
+            128.. => Some(Self::Killed),
+            _ => Some(
+                Self::ALL
+                    .into_iter()
+                    .find(|reason| i32::from(reason.exit_code()) == code)
+                    .unwrap_or(Self::Internal),
+            ),
+        }
+    }
+
+    /// What a restart policy needs to know of this reason.
+    pub fn retry(self) -> Retry {
+        match self {
+            Self::InvalidConfig
+            | Self::InvalidDataset
+            | Self::OutputUnwritable
+            | Self::NonFiniteLoss
+            | Self::CheckpointUnreadable => Retry::Never,
+            Self::RendezvousFailed
+            | Self::PeerLost
+            | Self::IoFailed
+            | Self::Killed
+            | Self::Stopped
+            | Self::Internal => Retry::Counted,
+        }
+    }
+
+    /// Whether this is only the echo of another rank's failure, so that another reason, when there
+    /// is one, explains the job's failure better.
+    pub fn is_echo(self) -> bool {
+        matches!(
+            self,
+            Self::PeerLost | Self::RendezvousFailed | Self::Stopped
+        )
+    }
+
+    /// The word used in conditions, events and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidConfig => "InvalidConfig",
+            Self::InvalidDataset => "InvalidDataset",
+            Self::OutputUnwritable => "OutputUnwritable",
+            Self::RendezvousFailed => "RendezvousFailed",
+            Self::PeerLost => "PeerLost",
+            Self::NonFiniteLoss => "NonFiniteLoss",
+            Self::CheckpointUnreadable => "CheckpointUnreadable",
+            Self::IoFailed => "IoFailed",
+            Self::Killed => "Killed",
+            Self::Stopped => "Stopped",
+            Self::Internal => "Internal",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_found_again_by_its_exit_code() {
+        for reason in FailureReason::ALL {
+            assert_eq!(
+                Some(reason),
+                FailureReason::from_exit_code(reason.exit_code().into())
+            );
+        }
+    }
+
+    #[test]
+    fn unknown_codes_are_internal_and_signals_are_kills() {
+        assert_eq!(None, FailureReason::from_exit_code(0));
+        assert_eq!(
+            Some(FailureReason::Internal),
+            FailureReason::from_exit_code(1)
+        );
+        assert_eq!(
+            Some(FailureReason::Internal),
+            FailureReason::from_exit_code(101)
+        );
+        assert_eq!(
+            Some(FailureReason::Killed),
+            FailureReason::from_exit_code(139)
+        );
+    }
+
+    #[test]
+    fn the_serialised_word_is_the_displayed_word() {
+        for reason in FailureReason::ALL {
+            assert_eq!(serde_json::json!(reason), reason.as_str());
+        }
+    }
+}

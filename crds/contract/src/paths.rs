@@ -1,0 +1,28 @@
+//! Where things are inside a worker pod, and on the output volume.
+
+/// The frozen [`crate::config::JobConfig`], mounted from the job's ConfigMap.
+pub const CONFIG_FILE: &str = "/etc/yolo-operator/job.json";
+/// The user's data set, mounted read-only.
+pub const DATASET_DIR: &str = "/data";
+/// The user's output volume. A run writes only under [`run_folder`] in it.
+pub const OUTPUT_DIR: &str = "/output";
+/// The folder the init container copies the agent into; also holds the agent's socket.
+pub const AGENT_DIR: &str = "/yolo";
+/// The agent's binary inside [`AGENT_DIR`].
+pub const AGENT_BINARY: &str = "/yolo/yolo-agent";
+/// The Unix socket over which ranks talk to their agent.
+pub const AGENT_SOCKET: &str = "/yolo/agent.sock";
+/// Where the kubelet reads the worker's final words from.
+pub const TERMINATION_MESSAGE_FILE: &str = "/dev/termination-log";
+/// The TCP port of the agent's `/metrics`, `/progress` and `/healthz`.
+pub const AGENT_PORT: u16 = 9464;
+/// The default rendezvous port on worker 0.
+pub const MASTER_PORT: u16 = 29500;
+
+/// The folder on the output volume that belongs to one job: `<name>-<first 8 characters of uid>`.
+///
+/// The uid keeps two jobs of the same name (one deleted, one new) from meeting in one folder.
+pub fn run_folder(job_name: &str, job_uid: &str) -> String {
+    let short: String = job_uid.chars().take(8).collect();
+    format!("{job_name}-{short}")
+}

@@ -1,0 +1,49 @@
+//! What a user writes: the parts of a `YoloTrainingJob`'s spec that the trainer obeys.
+//!
+//! One set of types serves the resource and the trainer's configuration, so a setting cannot mean two
+//! things. Fields are camelCase; YOLOv5's own names are accepted as aliases where they differ (in
+//! files; the API server knows only camelCase).
+//!
+//! Each range is written once, as a CEL rule beside its field (the API server refuses with its
+//! message) and as a branch of [`check`] (a local run refuses with the same words).
+
+mod augmentation;
+mod check;
+mod dataset;
+mod hyperparameters;
+mod model;
+mod training;
+
+pub use augmentation::Augmentation;
+pub use check::{SpecProblem, check};
+pub use dataset::{Dataset, ImageSource, Output, PullPolicy, VolumeClaim};
+pub use hyperparameters::{Hyperparameters, LossNormalisation, Schedule};
+pub use model::{Model, ModelSize};
+pub use training::{Backend, Device, Distributed, Training};
+
+use serde::{Deserialize, Serialize};
+
+/// Everything the trainer needs to know of a job, as the user wrote it and with defaults filled in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TrainerSpec {
+    /// The network.
+    #[serde(default)]
+    pub model: Model,
+    /// The images and labels.
+    pub dataset: Dataset,
+    /// How long and in which portions.
+    #[serde(default)]
+    pub training: Training,
+    /// The optimiser's and the loss's numbers.
+    #[serde(default)]
+    pub hyperparameters: Hyperparameters,
+    /// Random changes to training images.
+    #[serde(default)]
+    pub augmentation: Augmentation,
+    /// How processes talk to each other.
+    #[serde(default)]
+    pub distributed: Distributed,
+    /// Where results go.
+    pub output: Output,
+}

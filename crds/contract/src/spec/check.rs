@@ -1,0 +1,237 @@
+use super::{Backend, Device, TrainerSpec};
+
+/// One setting that cannot be obeyed, in a sentence that names field, value and remedy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SpecProblem(pub String);
+
+/// A number with the range it must be in.
+pub(super) struct Bound {
+    field: &'static str,
+    value: f64,
+    low: f64,
+    high: f64,
+    low_excluded: bool,
+}
+
+impl Bound {
+    pub(super) fn new(
+        field: &'static str,
+        value: f64,
+        low: f64,
+        high: f64,
+        low_excluded: bool,
+    ) -> Self {
+        Self {
+            field,
+            value,
+            low,
+            high,
+            low_excluded,
+        }
+    }
+
+    fn problem(&self) -> Option<SpecProblem> {
+        let Self {
+            field,
+            value,
+            low,
+            high,
+            low_excluded,
+        } = self;
+        let above = if *low_excluded {
+            value > low
+        } else {
+            value >= low
+        };
+        // NaN fails both comparisons and is refused.
+        if above && value <= high {
+            return None;
+        }
+        let range = if *low_excluded {
+            format!("above {low} and at most {high}")
+        } else {
+            format!("{low} to {high}")
+        };
+        Some(SpecProblem(format!("{field} is {value}: choose {range}")))
+    }
+}
+
+/// Every rule of the spec that the API server also holds, for manifests that never saw one; `ranks` is
+/// the number of processes over all workers.
+///
+/// Returns all problems, not the first.
+pub fn check(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
+    let mut problems = Vec::new();
+    let training = &spec.training;
+    let integers = [
+        ("training.epochs", training.epochs, 1, 100_000),
+        ("training.batchSize", training.batch_size, 1, 65_536),
+        (
+            "training.evaluateEvery",
+            training.evaluate_every,
+            1,
+            u32::MAX,
+        ),
+        (
+            "training.checkpointEvery",
+            training.checkpoint_every,
+            1,
+            u32::MAX,
+        ),
+        (
+            "training.keepCheckpoints",
+            training.keep_checkpoints,
+            1,
+            1000,
+        ),
+        (
+            "training.loaderThreads",
+            training.loader_threads.unwrap_or(1),
+            1,
+            256,
+        ),
+        (
+            "training.computeThreads",
+            training.compute_threads.unwrap_or(1),
+            1,
+            1024,
+        ),
+        (
+            "hyperparameters.nominalBatchSize",
+            spec.hyperparameters.nominal_batch_size,
+            1,
+            65_536,
+        ),
+        (
+            "distributed.timeoutSeconds",
+            spec.distributed.timeout_seconds,
+            5,
+            86_400,
+        ),
+    ];
+    for (field, value, low, high) in integers {
+        if value < low || value > high {
+            let range = if high == u32::MAX {
+                format!("{low} or more")
+            } else {
+                format!("{low} to {high}")
+            };
+            problems.push(SpecProblem(format!("{field} is {value}: choose {range}")));
+        }
+    }
+    let size = training.image_size;
+    if !(64..=8192).contains(&size) || size % 32 != 0 {
+        problems.push(SpecProblem(format!(
+            "training.imageSize is {size}: choose a multiple of 32 from 64 to 8192"
+        )));
+    }
+    if ranks > 0 && training.batch_size % ranks != 0 {
+        problems.push(SpecProblem(format!(
+            "training.batchSize is {}, which {ranks} processes cannot share equally: choose a multiple of {ranks}",
+            training.batch_size
+        )));
+    }
+    if training.device == Device::Cpu && spec.distributed.backend == Backend::Nccl {
+        problems.push(SpecProblem(
+            "distributed.backend is nccl, which needs GPUs, but training.device is cpu: choose gloo or auto"
+                .to_owned(),
+        ));
+    }
+    let sources = [
+        spec.dataset.persistent_volume_claim.is_some(),
+        spec.dataset.image.is_some(),
+    ];
+    match sources.into_iter().filter(|set| *set).count() {
+        1 => {}
+        0 => problems.push(SpecProblem(
+            "dataset has no source: add persistentVolumeClaim or image".to_owned(),
+        )),
+        _ => problems.push(SpecProblem(
+            "dataset has two sources, persistentVolumeClaim and image: remove one".to_owned(),
+        )),
+    }
+    let bounds = spec
+        .hyperparameters
+        .bounds()
+        .into_iter()
+        .chain(spec.augmentation.bounds());
+    problems.extend(bounds.filter_map(|bound| bound.problem()));
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn valid() -> TrainerSpec {
+        serde_json::from_value(serde_json::json!({
+            "dataset": {"persistentVolumeClaim": {"claimName": "digits"}},
+            "output": {"persistentVolumeClaim": {"claimName": "runs"}},
+        }))
+        .expect("the smallest spec")
+    }
+
+    /// A valid spec with one change has exactly the one expected problem.
+    #[track_caller]
+    fn one_problem(change: impl FnOnce(&mut TrainerSpec), expected: &str) {
+        let mut spec = valid();
+        change(&mut spec);
+        let problems: Vec<_> = check(&spec, 4).iter().map(ToString::to_string).collect();
+        assert_eq!(vec![expected.to_owned()], problems);
+    }
+
+    #[test]
+    fn the_smallest_spec_is_valid() {
+        assert_eq!(Vec::<SpecProblem>::new(), check(&valid(), 4));
+    }
+
+    #[test]
+    fn every_kind_of_problem_names_field_value_and_remedy() {
+        one_problem(
+            |s| s.training.epochs = 0,
+            "training.epochs is 0: choose 1 to 100000",
+        );
+        one_problem(
+            |s| s.training.batch_size = 18,
+            "training.batchSize is 18, which 4 processes cannot share equally: choose a multiple of 4",
+        );
+        one_problem(
+            |s| s.training.image_size = 650,
+            "training.imageSize is 650: choose a multiple of 32 from 64 to 8192",
+        );
+        one_problem(
+            |s| s.hyperparameters.lr0 = 0.0,
+            "hyperparameters.lr0 is 0: choose above 0 and at most 1",
+        );
+        one_problem(
+            |s| s.augmentation.mosaic = f64::NAN,
+            "augmentation.mosaic is NaN: choose 0 to 1",
+        );
+        one_problem(
+            |s| s.dataset.persistent_volume_claim = None,
+            "dataset has no source: add persistentVolumeClaim or image",
+        );
+    }
+
+    #[test]
+    fn yolov5_names_are_understood_and_unknown_ones_refused() {
+        let hyp: super::super::Hyperparameters = serde_json::from_value(
+            serde_json::json!({"box": 0.1, "cls_pw": 2.0, "warmup_bias_lr": 0.2, "anchor_t": 3.0}),
+        )
+        .expect("v5 names");
+        assert_eq!(
+            (0.1, 2.0, 0.2, 3.0),
+            (
+                hyp.box_gain,
+                hyp.cls_positive_weight,
+                hyp.warmup_bias_lr,
+                hyp.anchor_threshold
+            )
+        );
+        let unknown = serde_json::from_value::<super::super::Hyperparameters>(
+            serde_json::json!({"learningrate": 0.1}),
+        );
+        assert!(unknown.unwrap_err().to_string().contains("learningrate"));
+    }
+}

@@ -1,0 +1,104 @@
+use serde::{Deserialize, Serialize};
+
+#[cfg(feature = "schema")]
+use serde_json::json;
+
+/// The images and labels to train on. Name exactly one source.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([
+    {
+        "rule": "has(self.persistentVolumeClaim) != has(self.image)",
+        "messageExpression": "'dataset has ' + (has(self.image) ? 'two sources, persistentVolumeClaim and image: remove one' : 'no source: add persistentVolumeClaim or image')",
+        "message": "dataset needs exactly one source: persistentVolumeClaim or image",
+    },
+    {
+        "rule": "!self.config.startsWith('/') && !self.config.split('/').exists(part, part == '..')",
+        "messageExpression": "\"dataset.config is '\" + self.config + \"': write a path inside the source, without a leading / and without ..\"",
+        "message": "dataset.config must be a path inside the source",
+    },
+]))))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Dataset {
+    /// A volume that holds the data set. It is mounted read-only; nothing in it is ever written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent_volume_claim: Option<VolumeClaim>,
+    /// A container image whose files are the data set, mounted read-only as an image volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageSource>,
+    /// Path of the YOLO data file (`train`, `val`, `names`) inside the source.
+    #[serde(default = "default_config")]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 512)))]
+    pub config: String,
+}
+
+fn default_config() -> String {
+    "data.yaml".to_owned()
+}
+
+/// A folder on a PersistentVolumeClaim in the job's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
+    "rule": "!has(self.subPath) || (!self.subPath.startsWith('/') && !self.subPath.split('/').exists(part, part == '..'))",
+    "messageExpression": "\"subPath is '\" + self.subPath + \"': write a folder inside the volume, without a leading / and without ..\"",
+    "message": "subPath must be a folder inside the volume",
+}]))))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VolumeClaim {
+    /// Name of the PersistentVolumeClaim. With several workers on several nodes it must allow
+    /// ReadWriteMany (or ReadOnlyMany for a data set).
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 253)))]
+    pub claim_name: String,
+    /// Folder inside the volume. Default: the volume's root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 512)))]
+    pub sub_path: Option<String>,
+}
+
+/// A container image used as a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ImageSource {
+    /// Image reference, for example `registry.example.com/data/digits:1`.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 1024)))]
+    pub reference: String,
+    /// When the node pulls the image: Always, IfNotPresent or Never.
+    #[serde(default)]
+    pub pull_policy: PullPolicy,
+}
+
+/// When a node pulls an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum PullPolicy {
+    /// At every start.
+    Always,
+    /// When the node does not have it.
+    #[default]
+    IfNotPresent,
+    /// Never: the node must have it.
+    Never,
+}
+
+impl PullPolicy {
+    /// Kubernetes' word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
+/// Where checkpoints, weights and results go. A run writes only into its own folder
+/// `<job>-<first 8 characters of the job's uid>` there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Output {
+    /// The volume that receives the run's folder. All workers must be able to mount it.
+    pub persistent_volume_claim: VolumeClaim,
+}

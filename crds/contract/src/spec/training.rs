@@ -1,0 +1,142 @@
+use serde::{Deserialize, Serialize};
+
+#[cfg(feature = "schema")]
+use serde_json::json;
+
+/// How long to train, in which portions, and what to keep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Training {
+    /// Passes over the training images.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 100_000)))]
+    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
+        "rule": "self >= 1 && self <= 100000",
+        "messageExpression": "'training.epochs is ' + string(self) + ': choose 1 to 100000'",
+    }]))))]
+    pub epochs: u32,
+    /// Images per step over all workers together (YOLOv5's --batch-size). A multiple of the number of
+    /// processes. Gradients are accumulated up to `hyperparameters.nominalBatchSize`.
+    #[serde(alias = "batch_size", alias = "batch")]
+    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
+        "rule": "self >= 1 && self <= 65536",
+        "messageExpression": "'training.batchSize is ' + string(self) + ': choose 1 to 65536'",
+    }]))))]
+    pub batch_size: u32,
+    /// Side of the square training image in pixels, a multiple of 32.
+    #[serde(alias = "imgsz", alias = "img_size", alias = "img")]
+    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
+        "rule": "self >= 64 && self <= 8192 && self % 32 == 0",
+        "messageExpression": "'training.imageSize is ' + string(self) + ': choose a multiple of 32 from 64 to 8192' + (self > 64 && self < 8160 ? ', for example ' + string((self + 31) / 32 * 32) : '')",
+    }]))))]
+    pub image_size: u32,
+    /// Seed of everything random: initial weights, order of images, augmentation. The same seed on the
+    /// same kind and number of processes gives the same model, bit for bit on CPU.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 4_294_967_295_u32)))]
+    pub seed: u32,
+    /// Where to compute: `auto` uses GPUs when `workers.gpusPerWorker` asks for them, else the CPU.
+    pub device: Device,
+    /// Evaluate on the validation images after every so many epochs (and after the last one).
+    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
+        "rule": "self >= 1",
+        "messageExpression": "'training.evaluateEvery is ' + string(self) + ': choose 1 or more epochs'",
+    }]))))]
+    pub evaluate_every: u32,
+    /// Write a checkpoint after every so many epochs (and after the last one).
+    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
+        "rule": "self >= 1",
+        "messageExpression": "'training.checkpointEvery is ' + string(self) + ': choose 1 or more epochs'",
+    }]))))]
+    pub checkpoint_every: u32,
+    /// How many of the latest checkpoints to keep, besides the best one.
+    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
+        "rule": "self >= 1 && self <= 1000",
+        "messageExpression": "'training.keepCheckpoints is ' + string(self) + ': choose 1 to 1000'",
+    }]))))]
+    pub keep_checkpoints: u32,
+    /// Threads that decode and augment images, in each process. Default: as many as the process has
+    /// CPUs, at most 8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
+        "rule": "self >= 1 && self <= 256",
+        "messageExpression": "'training.loaderThreads is ' + string(self) + ': choose 1 to 256'",
+    }]))))]
+    pub loader_threads: Option<u32>,
+    /// Threads for tensor arithmetic on the CPU, in each process. Default: the worker's CPUs divided by
+    /// its processes. Part of what bit-identity depends on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
+        "rule": "self >= 1 && self <= 1024",
+        "messageExpression": "'training.computeThreads is ' + string(self) + ': choose 1 to 1024'",
+    }]))))]
+    pub compute_threads: Option<u32>,
+}
+
+impl Default for Training {
+    fn default() -> Self {
+        Self {
+            epochs: 100,
+            batch_size: 16,
+            image_size: 640,
+            seed: 0,
+            device: Device::Auto,
+            evaluate_every: 1,
+            checkpoint_every: 1,
+            keep_checkpoints: 3,
+            loader_threads: None,
+            compute_threads: None,
+        }
+    }
+}
+
+/// Where tensors live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// GPUs when there are any, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// NVIDIA GPUs, one for each process.
+    Cuda,
+}
+
+/// How the processes of a job talk to each other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Distributed {
+    /// Collective library: `auto` is NCCL on GPUs and Gloo on CPUs.
+    pub backend: Backend,
+    /// After how many seconds a collective that does not complete counts as a lost peer.
+    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
+        "rule": "self >= 5 && self <= 86400",
+        "messageExpression": "'distributed.timeoutSeconds is ' + string(self) + ': choose 5 to 86400'",
+    }]))))]
+    pub timeout_seconds: u32,
+}
+
+impl Default for Distributed {
+    fn default() -> Self {
+        Self {
+            backend: Backend::Auto,
+            timeout_seconds: 300,
+        }
+    }
+}
+
+/// A collective library.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// By device.
+    #[default]
+    Auto,
+    /// Gloo, over TCP, for CPUs.
+    Gloo,
+    /// NCCL, for NVIDIA GPUs.
+    Nccl,
+}
