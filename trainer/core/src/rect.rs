@@ -1,0 +1,89 @@
+//! Rectangular batches: images of similar shape together, with as little border as possible.
+
+/// Which images form which batch, and how large each batch is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RectPlan {
+    /// The images, by ascending height / width; equal ones in data set order.
+    pub order: Vec<u32>,
+    /// Width and height in pixels of each batch.
+    pub batch_sizes: Vec<(u32, u32)>,
+}
+
+/// Plans batches of `batch` images with the given widths and heights.
+///
+/// YOLOv5 v7.0 behaviour: a batch is as large as the images scaled to a long side of `image_size`
+/// need, plus `pad` strides (0.5 for validation, 0 for training), rounded up to the stride.
+pub fn plan(
+    sizes: &[(u32, u32)],
+    image_size: u32,
+    batch: usize,
+    stride: u32,
+    pad: f64,
+) -> RectPlan {
+    let aspect = |index: u32| {
+        let (w, h) = sizes[index as usize];
+        f64::from(h.max(1)) / f64::from(w.max(1))
+    };
+    let mut order: Vec<u32> = (0..sizes.len() as u32).collect();
+    order.sort_by(|a, b| aspect(*a).total_cmp(&aspect(*b)));
+    let side = |fraction: f64| {
+        let strides = fraction * f64::from(image_size) / f64::from(stride.max(1)) + pad;
+        strides.ceil() as u32 * stride.max(1)
+    };
+    let batch_sizes = order
+        .chunks(batch.max(1))
+        .map(|images| {
+            let (flattest, tallest) = (aspect(images[0]), aspect(images[images.len() - 1]));
+            if tallest < 1.0 {
+                (side(1.0), side(tallest))
+            } else if flattest > 1.0 {
+                (side(1.0 / flattest), side(1.0))
+            } else {
+                (side(1.0), side(1.0))
+            }
+        })
+        .collect();
+    RectPlan { order, batch_sizes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn wide_tall_and_mixed_batches() {
+        let sizes = [
+            (480, 640),
+            (640, 480),
+            (640, 360),
+            (640, 640),
+            (300, 640),
+            (640, 320),
+        ];
+        let plan = plan(&sizes, 640, 2, 32, 0.5);
+        assert_eq!(plan.order, [5, 2, 1, 3, 0, 4]);
+        // 360 / 32 + .5 = 11.75 strides; the mixed batch is square; 480 / 32 + .5 = 15.5.
+        assert_eq!(plan.batch_sizes, [(672, 384), (672, 672), (512, 672)]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_image_is_planned_once_and_fits(
+            sizes in prop::collection::vec((10_u32..2000, 10_u32..2000), 0..30), batch in 1_usize..8,
+        ) {
+            let plan = plan(&sizes, 320, batch, 32, 0.0);
+            let mut sorted = plan.order.clone();
+            sorted.sort_unstable();
+            prop_assert_eq!(sorted, (0..sizes.len() as u32).collect::<Vec<_>>());
+            for (images, (width, height)) in plan.order.chunks(batch).zip(&plan.batch_sizes) {
+                for image in images {
+                    let (w, h) = sizes[*image as usize];
+                    let ratio = 320.0 / f64::from(w.max(h));
+                    prop_assert!(f64::from(w) * ratio <= f64::from(*width) + 1e-6);
+                    prop_assert!(f64::from(h) * ratio <= f64::from(*height) + 1e-6);
+                }
+            }
+        }
+    }
+}

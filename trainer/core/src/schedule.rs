@@ -1,0 +1,215 @@
+//! Learning rates, momentum and gradient accumulation as a pure function of the iteration.
+//!
+//! YOLOv5 v7.0 behaviour. An **iteration** is one global batch (`batch` images over all ranks); the
+//! optimizer steps once in `accumulate` iterations. The learning rate does not grow with the batch:
+//! the loss is multiplied by it instead.
+
+use serde::{Deserialize, Serialize};
+
+/// The batch size that the hyper-parameters are written for (v5's `nbs`).
+pub const NOMINAL_BATCH: u32 = 64;
+
+/// Warm-up lasts at least this many iterations, however small the data set.
+pub const MIN_WARMUP_ITERATIONS: u64 = 100;
+
+/// How the learning rate falls from `lr0` to `lr0 * lrf`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ScheduleKind {
+    /// `(1 - e/E) (1 - lrf) + lrf`.
+    Linear,
+    /// `(1 - cos(pi e/E)) / 2 (lrf - 1) + 1`.
+    Cosine,
+}
+
+/// Everything the plan of an iteration depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// The shape of the decay.
+    pub kind: ScheduleKind,
+    /// Number of epochs E of the whole run.
+    pub epochs: u32,
+    /// Initial learning rate.
+    pub lr0: f64,
+    /// Final learning rate as a fraction of `lr0`.
+    pub lrf: f64,
+    /// Momentum after warm-up.
+    pub momentum: f64,
+    /// Length of the warm-up in epochs; 0 turns it off.
+    pub warmup_epochs: f64,
+    /// Momentum at the first iteration.
+    pub warmup_momentum: f64,
+    /// Learning rate of the biases at the first iteration.
+    pub warmup_bias_lr: f64,
+    /// Images per iteration over all ranks.
+    pub batch: u32,
+}
+
+/// What one iteration uses.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepPlan {
+    /// Learning rate of the group of biases.
+    pub lr_bias: f64,
+    /// Learning rate of the other groups (decayed weights, normalisation weights).
+    pub lr_other: f64,
+    /// Momentum of SGD. Adam and `AdamW` keep their betas: v5 warms up momentum for SGD only.
+    pub momentum: f64,
+    /// Iterations per optimizer step: step when `ni - last_step >= accumulate`.
+    pub accumulate: u32,
+}
+
+impl Schedule {
+    /// Number of warm-up iterations for `nb` iterations per epoch:
+    /// `max(round(warmup_epochs * nb), 100)`, or 0 if `warmup_epochs` is 0 (v5 still warms up for
+    /// 100 iterations then).
+    pub fn warmup_iterations(&self, nb: u64) -> u64 {
+        if self.warmup_epochs <= 0.0 {
+            return 0;
+        }
+        let rounded = (self.warmup_epochs * nb as f64).round_ties_even() as u64;
+        rounded.max(MIN_WARMUP_ITERATIONS)
+    }
+
+    /// The learning rate of `epoch` (from 0) as a fraction of `lr0`, after warm-up.
+    pub fn lr_factor(&self, epoch: u32) -> f64 {
+        let x = f64::from(epoch) / f64::from(self.epochs.max(1));
+        match self.kind {
+            ScheduleKind::Linear => (1.0 - x) * (1.0 - self.lrf) + self.lrf,
+            ScheduleKind::Cosine => {
+                (1.0 - (std::f64::consts::PI * x).cos()) / 2.0 * (self.lrf - 1.0) + 1.0
+            }
+        }
+    }
+
+    /// The plan of iteration `ni` (from 0, over the whole run) in `epoch` (from 0), where an epoch
+    /// has `nb` iterations.
+    pub fn at(&self, ni: u64, nb: u64, epoch: u32) -> StepPlan {
+        let lr = self.lr0 * self.lr_factor(epoch);
+        let warmup = self.warmup_iterations(nb);
+        if warmup == 0 || ni > warmup {
+            return StepPlan {
+                lr_bias: lr,
+                lr_other: lr,
+                momentum: self.momentum,
+                accumulate: accumulate(self.batch),
+            };
+        }
+        let ramp = |from: f64, to: f64| {
+            if ni == warmup {
+                to
+            } else {
+                from + (to - from) / warmup as f64 * ni as f64
+            }
+        };
+        let target = f64::from(NOMINAL_BATCH) / f64::from(self.batch.max(1));
+        StepPlan {
+            lr_bias: ramp(self.warmup_bias_lr, lr),
+            lr_other: ramp(0.0, lr),
+            momentum: ramp(self.warmup_momentum, self.momentum),
+            // Python rounds halves to even: 2.5 accumulations are 2.
+            accumulate: (ramp(1.0, target).round_ties_even() as u32).max(1),
+        }
+    }
+}
+
+/// Iterations per optimizer step after warm-up: `max(round(64 / batch), 1)`.
+pub fn accumulate(batch: u32) -> u32 {
+    let ratio = f64::from(NOMINAL_BATCH) / f64::from(batch.max(1));
+    (ratio.round_ties_even() as u32).max(1)
+}
+
+/// The weight decay for this batch size: `weight_decay * batch * accumulate / 64`.
+pub fn scaled_weight_decay(weight_decay: f64, batch: u32) -> f64 {
+    weight_decay * f64::from(batch) * f64::from(accumulate(batch)) / f64::from(NOMINAL_BATCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(kind: ScheduleKind) -> Schedule {
+        Schedule {
+            kind,
+            epochs: 100,
+            lr0: 0.01,
+            lrf: 0.01,
+            momentum: 0.937,
+            warmup_epochs: 3.0,
+            warmup_momentum: 0.8,
+            warmup_bias_lr: 0.1,
+            batch: 16,
+        }
+    }
+
+    #[track_caller]
+    fn close(got: f64, want: f64) {
+        assert!((got - want).abs() < 5e-10, "{got} is not {want}");
+    }
+
+    #[test]
+    fn golden_decay_of_the_learning_rate() {
+        let linear = schedule(ScheduleKind::Linear);
+        for (epoch, want) in [(0, 0.01), (1, 0.009_901), (50, 0.005_05), (99, 0.000_199)] {
+            close(linear.lr0 * linear.lr_factor(epoch), want);
+        }
+        let cosine = schedule(ScheduleKind::Cosine);
+        for (epoch, want) in [
+            (0, 0.01),
+            (1, 0.009_997_557),
+            (50, 0.005_05),
+            (99, 0.000_102_443),
+        ] {
+            close(cosine.lr0 * cosine.lr_factor(epoch), want);
+        }
+    }
+
+    #[test]
+    fn golden_warmup() {
+        let s = schedule(ScheduleKind::Linear);
+        let nb = 50;
+        assert_eq!(s.warmup_iterations(nb), 150);
+        let golden = [
+            (0, 1, 0.1, 0.0, 0.8),
+            (25, 2, 0.085, 0.001_666_667, 0.822_833_333),
+            (75, 2, 0.054_950_5, 0.004_950_5, 0.8685),
+            (149, 4, 0.010_403_32, 0.009_736_653, 0.936_086_667),
+            (150, 4, 0.009_703, 0.009_703, 0.937),
+            (151, 4, 0.009_703, 0.009_703, 0.937),
+        ];
+        for (ni, accumulate, bias, other, momentum) in golden {
+            let plan = s.at(ni, nb, (ni / nb) as u32);
+            assert_eq!(plan.accumulate, accumulate, "ni {ni}");
+            assert!((plan.lr_bias - bias).abs() < 5e-9, "ni {ni}: {plan:?}");
+            close(plan.lr_other, other);
+            close(plan.momentum, momentum);
+        }
+    }
+
+    #[test]
+    fn warmup_has_a_floor_and_can_be_off() {
+        let mut s = schedule(ScheduleKind::Linear);
+        assert_eq!(s.warmup_iterations(3), 100);
+        s.warmup_epochs = 0.0;
+        assert_eq!(s.at(0, 3, 0).lr_other, s.lr0);
+    }
+
+    #[test]
+    fn accumulation_and_weight_decay_reach_the_nominal_batch() {
+        let pairs = [
+            (1, 64),
+            (16, 4),
+            (26, 2),
+            (40, 2),
+            (48, 1),
+            (64, 1),
+            (128, 1),
+            (256, 1),
+        ];
+        for (batch, want) in pairs {
+            assert_eq!(accumulate(batch), want, "batch {batch}");
+        }
+        close(scaled_weight_decay(0.0005, 16), 0.0005);
+        close(scaled_weight_decay(0.0005, 128), 0.001);
+        close(scaled_weight_decay(0.0005, 40), 0.000_625);
+    }
+}
