@@ -13,69 +13,69 @@ pub struct Augmentation {
     #[serde(alias = "hsv_h")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 1.0",
-        "messageExpression": "'augmentation.hsvH is ' + string(self) + ': choose 0 to 1'",
+        "messageExpression": "'augmentation.hsvH is %s: choose 0 to 1'.format([self])",
     }]))))]
     pub hsv_h: f64,
     /// Largest change of saturation, as a fraction.
     #[serde(alias = "hsv_s")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 1.0",
-        "messageExpression": "'augmentation.hsvS is ' + string(self) + ': choose 0 to 1'",
+        "messageExpression": "'augmentation.hsvS is %s: choose 0 to 1'.format([self])",
     }]))))]
     pub hsv_s: f64,
     /// Largest change of brightness, as a fraction.
     #[serde(alias = "hsv_v")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 1.0",
-        "messageExpression": "'augmentation.hsvV is ' + string(self) + ': choose 0 to 1'",
+        "messageExpression": "'augmentation.hsvV is %s: choose 0 to 1'.format([self])",
     }]))))]
     pub hsv_v: f64,
     /// Largest rotation, in degrees, either way.
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 180.0",
-        "messageExpression": "'augmentation.degrees is ' + string(self) + ': choose 0 to 180'",
+        "messageExpression": "'augmentation.degrees is %s: choose 0 to 180'.format([self])",
     }]))))]
     pub degrees: f64,
     /// Largest shift, as a fraction of the image.
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 1.0",
-        "messageExpression": "'augmentation.translate is ' + string(self) + ': choose 0 to 1'",
+        "messageExpression": "'augmentation.translate is %s: choose 0 to 1'.format([self])",
     }]))))]
     pub translate: f64,
     /// Largest change of scale: factors from 1 - x to 1 + x.
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 1.0",
-        "messageExpression": "'augmentation.scale is ' + string(self) + ': choose 0 to 1'",
+        "messageExpression": "'augmentation.scale is %s: choose 0 to 1'.format([self])",
     }]))))]
     pub scale: f64,
     /// Largest shear, in degrees, either way.
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 89.0",
-        "messageExpression": "'augmentation.shear is ' + string(self) + ': choose 0 to 89'",
+        "messageExpression": "'augmentation.shear is %s: choose 0 to 89'.format([self])",
     }]))))]
     pub shear: f64,
     /// Largest perspective coefficient.
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 0.001",
-        "messageExpression": "'augmentation.perspective is ' + string(self) + ': choose 0 to 0.001'",
+        "messageExpression": "'augmentation.perspective is %s: choose 0 to 0.001'.format([self])",
     }]))))]
     pub perspective: f64,
     /// Probability of an upside-down flip.
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 1.0",
-        "messageExpression": "'augmentation.flipud is ' + string(self) + ': choose 0 to 1'",
+        "messageExpression": "'augmentation.flipud is %s: choose 0 to 1'.format([self])",
     }]))))]
     pub flipud: f64,
     /// Probability of a left-right flip. Set 0 where left and right differ, as in text.
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 1.0",
-        "messageExpression": "'augmentation.fliplr is ' + string(self) + ': choose 0 to 1'",
+        "messageExpression": "'augmentation.fliplr is %s: choose 0 to 1'.format([self])",
     }]))))]
     pub fliplr: f64,
     /// Probability of laying four images into one.
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 1.0",
-        "messageExpression": "'augmentation.mosaic is ' + string(self) + ': choose 0 to 1'",
+        "messageExpression": "'augmentation.mosaic is %s: choose 0 to 1'.format([self])",
     }]))))]
     pub mosaic: f64,
 }

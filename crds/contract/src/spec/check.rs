@@ -1,3 +1,4 @@
+use super::dataset::stays_inside;
 use super::{Backend, Device, TrainerSpec};
 
 /// One setting that cannot be obeyed, in a sentence that names field, value and remedy.
@@ -151,12 +152,43 @@ pub fn check(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
             "dataset has two sources, persistentVolumeClaim and image: remove one".to_owned(),
         )),
     }
+    problems.extend(paths(spec));
     let bounds = spec
         .hyperparameters
         .bounds()
         .into_iter()
         .chain(spec.augmentation.bounds());
     problems.extend(bounds.filter_map(|bound| bound.problem()));
+    problems
+}
+
+/// Paths that would leave the volume they are resolved in.
+fn paths(spec: &TrainerSpec) -> Vec<SpecProblem> {
+    let mut problems = Vec::new();
+    if !stays_inside(&spec.dataset.config) {
+        problems.push(SpecProblem(format!(
+            "dataset.config is '{}': write a path inside the source, without a leading / and without ..",
+            spec.dataset.config
+        )));
+    }
+    let claims = [
+        (
+            "dataset.persistentVolumeClaim",
+            spec.dataset.persistent_volume_claim.as_ref(),
+        ),
+        (
+            "output.persistentVolumeClaim",
+            Some(&spec.output.persistent_volume_claim),
+        ),
+    ];
+    for (field, claim) in claims {
+        let sub_path = claim.and_then(|claim| claim.sub_path.as_deref());
+        if let Some(path) = sub_path.filter(|path| !stays_inside(path)) {
+            problems.push(SpecProblem(format!(
+                "{field}.subPath is '{path}': write a folder inside the volume, without a leading / and without .."
+            )));
+        }
+    }
     problems
 }
 
@@ -211,6 +243,14 @@ mod tests {
         one_problem(
             |s| s.dataset.persistent_volume_claim = None,
             "dataset has no source: add persistentVolumeClaim or image",
+        );
+        one_problem(
+            |s| s.dataset.config = "../data.yaml".to_owned(),
+            "dataset.config is '../data.yaml': write a path inside the source, without a leading / and without ..",
+        );
+        one_problem(
+            |s| s.output.persistent_volume_claim.sub_path = Some("/runs".to_owned()),
+            "output.persistentVolumeClaim.subPath is '/runs': write a folder inside the volume, without a leading / and without ..",
         );
     }
 

@@ -10,12 +10,12 @@ use serde_json::json;
     {
         "rule": "has(self.persistentVolumeClaim) != has(self.image)",
         "messageExpression": "'dataset has ' + (has(self.image) ? 'two sources, persistentVolumeClaim and image: remove one' : 'no source: add persistentVolumeClaim or image')",
-        "message": "dataset needs exactly one source: persistentVolumeClaim or image",
+        "message": "dataset has no source or two sources: name either persistentVolumeClaim or image",
     },
     {
         "rule": "!self.config.startsWith('/') && !self.config.split('/').exists(part, part == '..')",
         "messageExpression": "\"dataset.config is '\" + self.config + \"': write a path inside the source, without a leading / and without ..\"",
-        "message": "dataset.config must be a path inside the source",
+        "message": "dataset.config is '…': write a path inside the source, without a leading / and without ..",
     },
 ]))))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -32,6 +32,11 @@ pub struct Dataset {
     pub config: String,
 }
 
+/// Whether a path stays inside the volume it is resolved in. The CEL rules beside the fields say the same.
+pub(super) fn stays_inside(path: &str) -> bool {
+    !path.starts_with('/') && path.split('/').all(|part| part != "..")
+}
+
 fn default_config() -> String {
     "data.yaml".to_owned()
 }
@@ -41,8 +46,8 @@ fn default_config() -> String {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
     "rule": "!has(self.subPath) || (!self.subPath.startsWith('/') && !self.subPath.split('/').exists(part, part == '..'))",
-    "messageExpression": "\"subPath is '\" + self.subPath + \"': write a folder inside the volume, without a leading / and without ..\"",
-    "message": "subPath must be a folder inside the volume",
+    "messageExpression": "\"{path}.subPath is '\" + self.subPath + \"': write a folder inside the volume, without a leading / and without ..\"",
+    "message": "{path}.subPath is '…': write a folder inside the volume, without a leading / and without ..",
 }]))))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VolumeClaim {

@@ -11,96 +11,96 @@ pub struct Hyperparameters {
     /// Initial learning rate.
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self > 0.0 && self <= 1.0",
-        "messageExpression": "'hyperparameters.lr0 is ' + string(self) + ': choose above 0 and at most 1'",
+        "messageExpression": "'hyperparameters.lr0 is %s: choose above 0 and at most 1'.format([self])",
     }]))))]
     pub lr0: f64,
     /// Final learning rate as a fraction of lr0.
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self > 0.0 && self <= 1.0",
-        "messageExpression": "'hyperparameters.lrf is ' + string(self) + ': choose above 0 and at most 1'",
+        "messageExpression": "'hyperparameters.lrf is %s: choose above 0 and at most 1'.format([self])",
     }]))))]
     pub lrf: f64,
     /// SGD momentum (Nesterov).
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 1.0",
-        "messageExpression": "'hyperparameters.momentum is ' + string(self) + ': choose 0 to 1'",
+        "messageExpression": "'hyperparameters.momentum is %s: choose 0 to 1'.format([self])",
     }]))))]
     pub momentum: f64,
     /// Weight decay of convolution weights, for the nominal batch size; biases and norms have none.
     #[serde(alias = "weight_decay")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 1.0",
-        "messageExpression": "'hyperparameters.weightDecay is ' + string(self) + ': choose 0 to 1'",
+        "messageExpression": "'hyperparameters.weightDecay is %s: choose 0 to 1'.format([self])",
     }]))))]
     pub weight_decay: f64,
     /// Length of the warm-up in epochs; at least 100 steps, as in YOLOv5. 0 turns it off.
     #[serde(alias = "warmup_epochs")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 1000.0",
-        "messageExpression": "'hyperparameters.warmupEpochs is ' + string(self) + ': choose 0 to 1000'",
+        "messageExpression": "'hyperparameters.warmupEpochs is %s: choose 0 to 1000'.format([self])",
     }]))))]
     pub warmup_epochs: f64,
     /// Momentum at the start of the warm-up.
     #[serde(alias = "warmup_momentum")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 1.0",
-        "messageExpression": "'hyperparameters.warmupMomentum is ' + string(self) + ': choose 0 to 1'",
+        "messageExpression": "'hyperparameters.warmupMomentum is %s: choose 0 to 1'.format([self])",
     }]))))]
     pub warmup_momentum: f64,
     /// Learning rate of biases at the start of the warm-up; the others start at 0.
     #[serde(alias = "warmup_bias_lr")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 1.0",
-        "messageExpression": "'hyperparameters.warmupBiasLr is ' + string(self) + ': choose 0 to 1'",
+        "messageExpression": "'hyperparameters.warmupBiasLr is %s: choose 0 to 1'.format([self])",
     }]))))]
     pub warmup_bias_lr: f64,
     /// Weight of the box loss (CIoU). YOLOv5: box.
     #[serde(alias = "box", alias = "box_gain")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 100.0",
-        "messageExpression": "'hyperparameters.boxGain is ' + string(self) + ': choose 0 to 100'",
+        "messageExpression": "'hyperparameters.boxGain is %s: choose 0 to 100'.format([self])",
     }]))))]
     pub box_gain: f64,
     /// Weight of the class loss, for 80 classes; scaled by the number of classes. YOLOv5: cls.
     #[serde(alias = "cls", alias = "cls_gain")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 100.0",
-        "messageExpression": "'hyperparameters.clsGain is ' + string(self) + ': choose 0 to 100'",
+        "messageExpression": "'hyperparameters.clsGain is %s: choose 0 to 100'.format([self])",
     }]))))]
     pub cls_gain: f64,
     /// Weight of positive examples in the class loss. YOLOv5: cls_pw.
     #[serde(alias = "cls_pw")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 100.0",
-        "messageExpression": "'hyperparameters.clsPositiveWeight is ' + string(self) + ': choose 0 to 100'",
+        "messageExpression": "'hyperparameters.clsPositiveWeight is %s: choose 0 to 100'.format([self])",
     }]))))]
     pub cls_positive_weight: f64,
     /// Weight of the objectness loss, for 640 pixels; scaled by the image area. YOLOv5: obj.
     #[serde(alias = "obj", alias = "obj_gain")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 100.0",
-        "messageExpression": "'hyperparameters.objGain is ' + string(self) + ': choose 0 to 100'",
+        "messageExpression": "'hyperparameters.objGain is %s: choose 0 to 100'.format([self])",
     }]))))]
     pub obj_gain: f64,
     /// Weight of positive examples in the objectness loss. YOLOv5: obj_pw.
     #[serde(alias = "obj_pw")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 100.0",
-        "messageExpression": "'hyperparameters.objPositiveWeight is ' + string(self) + ': choose 0 to 100'",
+        "messageExpression": "'hyperparameters.objPositiveWeight is %s: choose 0 to 100'.format([self])",
     }]))))]
     pub obj_positive_weight: f64,
     /// Largest ratio between a box's side and an anchor's for the two to match. YOLOv5: anchor_t.
     #[serde(alias = "anchor_t")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 1.0 && self <= 100.0",
-        "messageExpression": "'hyperparameters.anchorThreshold is ' + string(self) + ': choose 1 to 100'",
+        "messageExpression": "'hyperparameters.anchorThreshold is %s: choose 1 to 100'.format([self])",
     }]))))]
     pub anchor_threshold: f64,
     /// Class targets become 1 - 0.5 x and 0.5 x.
     #[serde(alias = "label_smoothing")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 0.9",
-        "messageExpression": "'hyperparameters.labelSmoothing is ' + string(self) + ': choose 0 to 0.9'",
+        "messageExpression": "'hyperparameters.labelSmoothing is %s: choose 0 to 0.9'.format([self])",
     }]))))]
     pub label_smoothing: f64,
     /// How the learning rate falls over the epochs.
@@ -110,7 +110,7 @@ pub struct Hyperparameters {
     #[serde(alias = "nbs")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 1 && self <= 65536",
-        "messageExpression": "'hyperparameters.nominalBatchSize is ' + string(self) + ': choose 1 to 65536'",
+        "messageExpression": "'hyperparameters.nominalBatchSize is %s: choose 1 to 65536'.format([self])",
     }]))))]
     pub nominal_batch_size: u32,
     /// Over which images the loss is averaged: `global` makes any number of processes equal one,

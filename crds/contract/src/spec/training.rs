@@ -12,7 +12,7 @@ pub struct Training {
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 100_000)))]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 1 && self <= 100000",
-        "messageExpression": "'training.epochs is ' + string(self) + ': choose 1 to 100000'",
+        "messageExpression": "'training.epochs is %s: choose 1 to 100000'.format([self])",
     }]))))]
     pub epochs: u32,
     /// Images per step over all workers together (YOLOv5's --batch-size). A multiple of the number of
@@ -20,14 +20,15 @@ pub struct Training {
     #[serde(alias = "batch_size", alias = "batch")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 1 && self <= 65536",
-        "messageExpression": "'training.batchSize is ' + string(self) + ': choose 1 to 65536'",
+        "messageExpression": "'training.batchSize is %s: choose 1 to 65536'.format([self])",
     }]))))]
     pub batch_size: u32,
     /// Side of the square training image in pixels, a multiple of 32.
     #[serde(alias = "imgsz", alias = "img_size", alias = "img")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 64 && self <= 8192 && self % 32 == 0",
-        "messageExpression": "'training.imageSize is ' + string(self) + ': choose a multiple of 32 from 64 to 8192' + (self > 64 && self < 8160 ? ', for example ' + string((self + 31) / 32 * 32) : '')",
+        "messageExpression": "'training.imageSize is %s: choose a multiple of 32 from 64 to 8192%s'.format([self, self > 64 && self < 8160 ? ', for example %s'.format([(self + 31) / 32 * 32]) : ''])",
+        "message": "training.imageSize is …: choose a multiple of 32 from 64 to 8192",
     }]))))]
     pub image_size: u32,
     /// Seed of everything random: initial weights, order of images, augmentation. The same seed on the
@@ -39,19 +40,19 @@ pub struct Training {
     /// Evaluate on the validation images after every so many epochs (and after the last one).
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 1",
-        "messageExpression": "'training.evaluateEvery is ' + string(self) + ': choose 1 or more epochs'",
+        "messageExpression": "'training.evaluateEvery is %s: choose 1 or more epochs'.format([self])",
     }]))))]
     pub evaluate_every: u32,
     /// Write a checkpoint after every so many epochs (and after the last one).
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 1",
-        "messageExpression": "'training.checkpointEvery is ' + string(self) + ': choose 1 or more epochs'",
+        "messageExpression": "'training.checkpointEvery is %s: choose 1 or more epochs'.format([self])",
     }]))))]
     pub checkpoint_every: u32,
     /// How many of the latest checkpoints to keep, besides the best one.
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 1 && self <= 1000",
-        "messageExpression": "'training.keepCheckpoints is ' + string(self) + ': choose 1 to 1000'",
+        "messageExpression": "'training.keepCheckpoints is %s: choose 1 to 1000'.format([self])",
     }]))))]
     pub keep_checkpoints: u32,
     /// Threads that decode and augment images, in each process. Default: as many as the process has
@@ -59,7 +60,7 @@ pub struct Training {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 1 && self <= 256",
-        "messageExpression": "'training.loaderThreads is ' + string(self) + ': choose 1 to 256'",
+        "messageExpression": "'training.loaderThreads is %s: choose 1 to 256'.format([self])",
     }]))))]
     pub loader_threads: Option<u32>,
     /// Threads for tensor arithmetic on the CPU, in each process. Default: the worker's CPUs divided by
@@ -67,7 +68,7 @@ pub struct Training {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 1 && self <= 1024",
-        "messageExpression": "'training.computeThreads is ' + string(self) + ': choose 1 to 1024'",
+        "messageExpression": "'training.computeThreads is %s: choose 1 to 1024'.format([self])",
     }]))))]
     pub compute_threads: Option<u32>,
 }
@@ -113,7 +114,7 @@ pub struct Distributed {
     /// After how many seconds a collective that does not complete counts as a lost peer.
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 5 && self <= 86400",
-        "messageExpression": "'distributed.timeoutSeconds is ' + string(self) + ': choose 5 to 86400'",
+        "messageExpression": "'distributed.timeoutSeconds is %s: choose 5 to 86400'.format([self])",
     }]))))]
     pub timeout_seconds: u32,
 }

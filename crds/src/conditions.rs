@@ -1,0 +1,145 @@
+//! Condition types and reasons.
+//!
+//! Six conditions, all present from the first reconcile on, so that `kubectl wait` and other programs
+//! find them whatever their status:
+//!
+//! | type         | True means                                                                      |
+//! |--------------|---------------------------------------------------------------------------------|
+//! | Accepted     | the spec is valid, and configuration and images are frozen                      |
+//! | WorkersReady | the container of every worker runs; while False, the message says what is missing |
+//! | Running      | the gang works: reason `Starting` before the first training step of the attempt, then `Training` |
+//! | Restarting   | a worker failed and all are being replaced; the message says which and why      |
+//! | Complete     | every worker ended with success (terminal)                                      |
+//! | Failed       | the job ended without success (terminal); the reason is the failure's word      |
+//!
+//! `Complete` and `Failed` are batch/v1 Job's names, so what waits for a Job can wait for this. Progress
+//! inside a run is not a condition: it is in `status.progress`, and would change conditions all the time.
+
+/// A condition's type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ConditionType {
+    /// The spec is valid, and configuration and images are frozen.
+    Accepted,
+    /// The container of every worker runs.
+    WorkersReady,
+    /// The gang works.
+    Running,
+    /// A worker failed and all are being replaced.
+    Restarting,
+    /// Every worker ended with success.
+    Complete,
+    /// The job ended without success.
+    Failed,
+}
+
+impl ConditionType {
+    /// All types, in the order in which a status lists them.
+    pub const ALL: [Self; 6] = [
+        Self::Accepted,
+        Self::WorkersReady,
+        Self::Running,
+        Self::Restarting,
+        Self::Complete,
+        Self::Failed,
+    ];
+
+    /// The word in `status.conditions[].type`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::WorkersReady => "WorkersReady",
+            Self::Running => "Running",
+            Self::Restarting => "Restarting",
+            Self::Complete => "Complete",
+            Self::Failed => "Failed",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// A condition's reason, besides the words of `contract::exit::FailureReason`, which are used as
+        /// they are by Failed and Restarting.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $($(#[$doc])* $name),+
+        }
+
+        impl Reason {
+            /// All reasons, for tests and documentation.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// The word in `status.conditions[].reason`.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name)),+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Accepted: configuration and images are frozen.
+    ConfigurationFrozen,
+    /// Accepted, Failed: a setting cannot be obeyed.
+    InvalidSpec,
+    /// Accepted, WorkersReady: an object of the name the job needs exists and is not the job's.
+    NameTaken,
+    /// WorkersReady: pods are not created yet.
+    CreatingPods,
+    /// WorkersReady: no node can take a pod.
+    Unschedulable,
+    /// WorkersReady: a PersistentVolumeClaim is not bound or not there.
+    VolumeNotReady,
+    /// WorkersReady: an image cannot be pulled.
+    ImagePullFailed,
+    /// WorkersReady: a container cannot be created, for example because a volume does not mount.
+    ContainerCreateFailed,
+    /// WorkersReady: images are pulled, volumes mounted, containers created.
+    ContainersStarting,
+    /// WorkersReady: the container of every worker runs.
+    AllRunning,
+    /// WorkersReady: some workers have ended, the others still run.
+    SomeEnded,
+    /// Running: no training step was done in this attempt yet.
+    Starting,
+    /// Running: training steps are being done.
+    Training,
+    /// Running: not all workers run.
+    WorkersNotReady,
+    /// Running, Restarting: all workers are being replaced.
+    Restarting,
+    /// Restarting: no worker has failed.
+    NoRestart,
+    /// Restarting: the workers that replaced the failed gang run.
+    Restarted,
+    /// Complete: every worker ended with success.
+    WorkersSucceeded,
+    /// Complete, Failed: the job has not ended.
+    NotFinished,
+    /// WorkersReady, Running, Restarting, Failed: the job is complete.
+    JobComplete,
+    /// WorkersReady, Running, Restarting, Complete: the job has failed.
+    JobFailed,
+    /// Failed: a worker failed again after the last restart that the failure policy allows.
+    RestartLimitReached,
+    /// Restarting: the pod of a worker was deleted.
+    PodDeleted,
+    /// Restarting: the pod of a worker was evicted, preempted or refused by its node.
+    PodEvicted,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_camel_case_words_that_the_api_server_accepts() {
+        for reason in Reason::ALL {
+            let word = reason.as_str();
+            assert!(word.starts_with(|c: char| c.is_ascii_uppercase()), "{word}");
+            assert!(word.chars().all(|c| c.is_ascii_alphanumeric()), "{word}");
+        }
+    }
+}

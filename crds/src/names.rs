@@ -1,0 +1,89 @@
+//! Names that more than one program must agree on: labels, annotations, containers, ports.
+
+/// API group of the resources and prefix of labels and annotations.
+pub const GROUP: &str = "yolo-operator.dev";
+/// Field manager of everything the operator applies.
+pub const FIELD_MANAGER: &str = "yolo-operator";
+/// The controller's name in events and metrics.
+pub const CONTROLLER: &str = "training_job";
+
+/// Kubernetes' label for the program that manages an object.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Its value on everything the operator creates.
+pub const MANAGED_BY_VALUE: &str = "yolo-operator";
+/// Selects everything the operator created.
+pub const MANAGED_BY_SELECTOR: &str = "app.kubernetes.io/managed-by=yolo-operator";
+/// Label: the job an object belongs to.
+pub const JOB_NAME: &str = "yolo-operator.dev/job-name";
+/// Label: the uid of that job; two jobs of one name differ here.
+pub const JOB_UID: &str = "yolo-operator.dev/job-uid";
+/// Label of pods: index of the worker, from 0.
+pub const WORKER_INDEX: &str = "yolo-operator.dev/worker-index";
+/// Label of pods: how often the job's pods had been replaced as a gang when this one was made.
+pub const INCARNATION: &str = "yolo-operator.dev/incarnation";
+/// Label of pods, `true` while the pod belongs to the present gang. The job's Service selects it, so a
+/// pod that is given up leaves the DNS names to its replacement at once.
+pub const ACTIVE: &str = "yolo-operator.dev/active";
+/// Value of [`ACTIVE`].
+pub const ACTIVE_VALUE: &str = "true";
+/// Annotation of pods: the attempt as `INCARNATION.RESTART`.
+pub const ATTEMPT: &str = "yolo-operator.dev/attempt";
+
+/// The container that runs the agent and, under it, the ranks. Completion is judged by it alone.
+pub const WORKER_CONTAINER: &str = "worker";
+/// The init container that copies the agent in.
+pub const AGENT_CONTAINER: &str = "agent";
+/// Port of the agent's `/metrics`, `/progress` and `/healthz`.
+pub const METRICS_PORT: &str = "metrics";
+/// Rendezvous port of worker 0.
+pub const RENDEZVOUS_PORT: &str = "rendezvous";
+/// Key of the frozen configuration in the job's ConfigMap.
+pub const CONFIG_KEY: &str = "job.json";
+/// The resource that a GPU is.
+pub const GPU_RESOURCE: &str = "nvidia.com/gpu";
+
+/// Name of a job's ConfigMap.
+pub fn config_map(job: &str) -> String {
+    format!("{job}-config")
+}
+
+/// Name of a job's headless Service, which is also the pods' subdomain.
+pub fn service(job: &str) -> String {
+    job.to_owned()
+}
+
+/// Host name of a worker, the same for all of its pods.
+pub fn worker_host(job: &str, index: u32) -> String {
+    format!("{job}-worker-{index}")
+}
+
+/// Name of the `n`th pod (from 0) of a worker.
+pub fn worker_pod(job: &str, index: u32, n: u32) -> String {
+    format!("{job}-worker-{index}-{n}")
+}
+
+/// The `n` of a pod name made by [`worker_pod`] for this worker; `None` for other names.
+pub fn worker_pod_number(job: &str, index: u32, pod: &str) -> Option<u32> {
+    pod.strip_prefix(&worker_host(job, index))?
+        .strip_prefix('-')?
+        .parse()
+        .ok()
+}
+
+/// The DNS name under which every worker finds worker 0, resolved by the pods' search list.
+pub fn master_address(job: &str) -> String {
+    format!("{}.{}", worker_host(job, 0), service(job))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_name_tells_its_number_to_its_own_worker_only() {
+        assert_eq!("digits-worker-1-2", worker_pod("digits", 1, 2));
+        assert_eq!(Some(2), worker_pod_number("digits", 1, "digits-worker-1-2"));
+        assert_eq!(None, worker_pod_number("digits", 1, "digits-worker-11-2"));
+        assert_eq!(None, worker_pod_number("digits", 1, "digits-worker-1"));
+    }
+}

@@ -1,0 +1,15 @@
+//! Version `v1alpha1` of the API.
+
+mod quantity;
+mod status;
+mod training_job;
+mod workers;
+
+pub use quantity::Quantity;
+pub use status::{
+    Display, State, WorkerState, WorkerStatus, YoloTrainingJobStatus, MAX_WARNINGS,
+};
+pub use training_job::{
+    FailurePolicy, MAX_NAME_LENGTH, YoloTrainingJob, YoloTrainingJobSpec, name_problem, name_rules,
+};
+pub use workers::{Resources, Workers};

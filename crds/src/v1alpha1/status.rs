@@ -1,0 +1,177 @@
+use contract::attempt::Attempt;
+use contract::progress::{CheckpointRef, EpochMetrics, Progress};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The most warnings that a status holds; later ones are only in the logs.
+pub const MAX_WARNINGS: usize = 20;
+
+/// How the job stands. Written by the operator; machines read `conditions`, people `state`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct YoloTrainingJobStatus {
+    /// The generation of the job that this status describes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// What the job is doing, in a word; derived from the conditions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<State>,
+    /// Accepted, WorkersReady, Running, Restarting, Complete and Failed, each with reason and message.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["type"],
+    ))]
+    pub conditions: Vec<Condition>,
+    /// The present attempt: how often all pods were replaced, and how often processes were restarted
+    /// inside them since. It never goes back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<Attempt>,
+    /// How often all workers were replaced after a failure.
+    pub restarts: u32,
+    /// Workers whose container runs or has succeeded.
+    pub ready_workers: u32,
+    /// Workers that the job wants.
+    pub total_workers: u32,
+    /// Every worker with its present pod.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["index"],
+    ))]
+    pub workers: Vec<WorkerStatus>,
+    /// How far the run is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// Losses and metrics of the latest epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latest: Option<EpochMetrics>,
+    /// Losses and metrics of the best epoch, by 0.1 mAP50 + 0.9 mAP50-95.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best: Option<EpochMetrics>,
+    /// The latest whole checkpoint, from which a restart continues.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointRef>,
+    /// The weights of the best epoch, relative to the output volume (or its `subPath`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best_weights: Option<String>,
+    /// Images that could not be decoded and were skipped.
+    pub skipped_images: u64,
+    /// What a user should know although the run goes on, for example which file was skipped and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic", "maxItems" = MAX_WARNINGS))]
+    pub warnings: Vec<String>,
+    /// When the operator first took up the job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When the job completed or failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
+    /// The values above as `kubectl get` shows them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub display: Option<Display>,
+}
+
+/// What a job is doing, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum State {
+    /// Not all workers run yet; the condition WorkersReady says what is waited for.
+    Pending,
+    /// All workers run; no training step was done in this attempt yet.
+    Starting,
+    /// Training.
+    Running,
+    /// A worker failed, and all of them are being replaced.
+    Restarting,
+    /// Trained to the end.
+    Complete,
+    /// Ended without success; the condition Failed says why.
+    Failed,
+}
+
+impl State {
+    /// All states, for metrics.
+    pub const ALL: [Self; 6] = [
+        Self::Pending,
+        Self::Starting,
+        Self::Running,
+        Self::Restarting,
+        Self::Complete,
+        Self::Failed,
+    ];
+
+    /// The word users see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Starting => "Starting",
+            Self::Running => "Running",
+            Self::Restarting => "Restarting",
+            Self::Complete => "Complete",
+            Self::Failed => "Failed",
+        }
+    }
+}
+
+/// One worker with its present pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerStatus {
+    /// Index of the worker, from 0.
+    pub index: u32,
+    /// Name of its present pod.
+    pub pod: String,
+    /// The node that pod runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// What the worker is doing.
+    pub state: WorkerState,
+    /// Why it does not run or why it failed, in a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Exit code of the container `worker`, when it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+}
+
+/// What a worker is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum WorkerState {
+    /// Its container does not run yet.
+    Pending,
+    /// Its container runs.
+    Running,
+    /// Its container ended with success.
+    Succeeded,
+    /// Its container ended without success, or its pod was lost.
+    Failed,
+    /// It was stopped because the job ended.
+    Stopped,
+}
+
+/// Values of the status as `kubectl get` shows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Display {
+    /// Workers that run or have succeeded, of those wanted: `2/2`.
+    pub workers: String,
+    /// The present epoch, of all: `3/30`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<String>,
+    /// Training loss of the present epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<String>,
+    /// mAP50-95 of the latest evaluation.
+    #[serde(rename = "mAP50_95", skip_serializing_if = "Option::is_none")]
+    pub map50_95: Option<String>,
+    /// Part of the run that is done: `43%`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<String>,
+    /// Estimated time until the end: `12m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta: Option<String>,
+}

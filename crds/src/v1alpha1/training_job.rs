@@ -1,0 +1,261 @@
+use contract::config::WorkerLayout;
+use contract::spec::{
+    Augmentation, Dataset, Distributed, Hyperparameters, Model, Output, TrainerSpec, Training,
+};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Workers, YoloTrainingJobStatus};
+
+/// A name of this length still leaves room for `-worker-1023-999` in a pod's host name, and for
+/// `-config`.
+pub const MAX_NAME_LENGTH: usize = 40;
+
+/// What to train, on what, and with how many workers. A job is fixed once it exists: to change it,
+/// delete it and create it anew.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "yolo-operator.dev",
+    version = "v1alpha1",
+    kind = "YoloTrainingJob",
+    plural = "yolotrainingjobs",
+    shortname = "ytj",
+    namespaced,
+    status = "YoloTrainingJobStatus",
+    derive = "PartialEq",
+    doc = "Trains a YOLOv5 object detector over one or many pods and reports loss, mAP and progress in its status.",
+    printcolumn(
+        name = "State",
+        type_ = "string",
+        json_path = ".status.state",
+        description = "What the job is doing, in a word."
+    ),
+    printcolumn(
+        name = "Workers",
+        type_ = "string",
+        json_path = ".status.display.workers",
+        description = "Workers that run, of those wanted."
+    ),
+    printcolumn(
+        name = "Epoch",
+        type_ = "string",
+        json_path = ".status.display.epoch",
+        description = "The present epoch, of all."
+    ),
+    printcolumn(
+        name = "Loss",
+        type_ = "string",
+        json_path = ".status.display.loss",
+        description = "Training loss of the present epoch."
+    ),
+    printcolumn(
+        name = "mAP50-95",
+        type_ = "string",
+        json_path = ".status.display.mAP50_95",
+        description = "mAP50-95 of the latest evaluation."
+    ),
+    printcolumn(
+        name = "Progress",
+        type_ = "string",
+        json_path = ".status.display.progress",
+        description = "Part of the run that is done."
+    ),
+    printcolumn(
+        name = "ETA",
+        type_ = "string",
+        json_path = ".status.display.eta",
+        description = "Estimated time until the end."
+    ),
+    printcolumn(
+        name = "Restarts",
+        type_ = "integer",
+        json_path = ".status.restarts",
+        description = "How often all workers were replaced.",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Time since the job was created."
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = spec_rules()))]
+pub struct YoloTrainingJobSpec {
+    /// The network.
+    #[serde(default)]
+    pub model: Model,
+    /// The images and labels to train on. Name exactly one source.
+    pub dataset: Dataset,
+    /// How long to train, in which portions, and what to keep.
+    #[serde(default)]
+    pub training: Training,
+    /// The optimiser's and the loss's numbers. Defaults are YOLOv5's `hyp.scratch-low`.
+    #[serde(default)]
+    pub hyperparameters: Hyperparameters,
+    /// Random changes to training images, with YOLOv5's names and defaults.
+    #[serde(default)]
+    pub augmentation: Augmentation,
+    /// How the processes of the job talk to each other.
+    #[serde(default)]
+    pub distributed: Distributed,
+    /// The pods that train together. All of them run, or none does: a job with a lost worker restarts
+    /// as a whole from its last checkpoint.
+    #[serde(default)]
+    pub workers: Workers,
+    /// What happens when a worker fails.
+    #[serde(default)]
+    pub failure_policy: FailurePolicy,
+    /// Where checkpoints, weights and results go. A run writes only into its own folder
+    /// `<job>-<first 8 characters of the job's uid>` there.
+    pub output: Output,
+}
+
+impl YoloTrainingJobSpec {
+    /// The part that the trainer obeys.
+    pub fn trainer(&self) -> TrainerSpec {
+        TrainerSpec {
+            model: self.model.clone(),
+            dataset: self.dataset.clone(),
+            training: self.training.clone(),
+            hyperparameters: self.hyperparameters.clone(),
+            augmentation: self.augmentation.clone(),
+            distributed: self.distributed.clone(),
+            output: self.output.clone(),
+        }
+    }
+
+    /// How many processes there are, and where.
+    pub fn layout(&self) -> WorkerLayout {
+        self.workers.layout()
+    }
+}
+
+/// What happens when a worker fails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FailurePolicy {
+    /// How often all workers may be replaced and the run continued from its last checkpoint. Failures
+    /// that would only repeat themselves (a bad data set, a loss that is not finite) end the job at
+    /// once.
+    #[schemars(extend("x-kubernetes-validations" = json!([{
+        "rule": "self >= 0 && self <= 1000",
+        "messageExpression": "'{path} is %s: choose 0 to 1000'.format([self])",
+    }])))]
+    pub max_restarts: u32,
+}
+
+impl Default for FailurePolicy {
+    fn default() -> Self {
+        Self { max_restarts: 3 }
+    }
+}
+
+/// Combinations of fields. The sentences are also in `contract::spec::check` and in the operator's
+/// validation, for objects that no such rule has seen.
+fn spec_rules() -> Value {
+    let processes = "(has(self.workers.processesPerWorker) ? self.workers.processesPerWorker : \
+         (self.workers.gpusPerWorker > 0 ? self.workers.gpusPerWorker : 1))";
+    let ranks = format!("(self.workers.replicas * {processes})");
+    json!([
+        {
+            "rule": "self == oldSelf",
+            "message": "spec cannot be changed after the job was created: delete the job and create it anew with the new spec",
+        },
+        {
+            "rule": format!("{ranks} <= 0 || self.training.batchSize % {ranks} == 0"),
+            "messageExpression": format!(
+                "'training.batchSize is %s, which %s processes cannot share equally: choose a multiple of %s'\
+                 .format([self.training.batchSize, {ranks}, {ranks}])"
+            ),
+        },
+        {
+            "rule": "self.workers.gpusPerWorker == 0 || !has(self.workers.processesPerWorker) || self.workers.processesPerWorker == self.workers.gpusPerWorker",
+            "messageExpression": "'workers.processesPerWorker is %s, but workers.gpusPerWorker is %s and each process has one GPU: make them equal or leave processesPerWorker out'.format([self.workers.processesPerWorker, self.workers.gpusPerWorker])",
+        },
+        {
+            "rule": "self.training.device != 'cuda' || self.workers.gpusPerWorker > 0",
+            "message": "training.device is cuda, but workers.gpusPerWorker is 0: set workers.gpusPerWorker or choose cpu or auto",
+        },
+        {
+            "rule": "self.training.device != 'cpu' || self.workers.gpusPerWorker == 0",
+            "messageExpression": "'training.device is cpu, but workers.gpusPerWorker is %s: set it to 0 or choose cuda or auto'.format([self.workers.gpusPerWorker])",
+        },
+        {
+            "rule": "self.distributed.backend != 'nccl' || self.workers.gpusPerWorker > 0",
+            "message": "distributed.backend is nccl, which needs GPUs, but workers.gpusPerWorker is 0: choose gloo or auto, or set workers.gpusPerWorker",
+        },
+        {
+            "rule": "self.distributed.backend != 'gloo' || self.workers.gpusPerWorker == 0",
+            "messageExpression": "'distributed.backend is gloo, which works on CPUs, but workers.gpusPerWorker is %s: choose nccl or auto'.format([self.workers.gpusPerWorker])",
+        },
+    ])
+}
+
+/// CEL rules on the job's name, for the root of the schema.
+pub fn name_rules() -> Value {
+    json!([
+        {
+            "rule": "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+            "messageExpression": "\"metadata.name is '\" + self.metadata.name + \"': choose a name of lower-case letters, digits and '-' that starts with a letter and ends with a letter or digit\"",
+        },
+        {
+            "rule": format!("self.metadata.name.size() <= {MAX_NAME_LENGTH}"),
+            "messageExpression": format!("\"metadata.name is '%s', which has %s characters: choose a name of at most {MAX_NAME_LENGTH}\".format([self.metadata.name, self.metadata.name.size()])"),
+        },
+    ])
+}
+
+/// What is wrong with a job's name, in the words of [`name_rules`].
+pub fn name_problem(name: &str) -> Option<String> {
+    let letters = name.starts_with(|c: char| c.is_ascii_lowercase())
+        && !name.ends_with('-')
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    if !letters {
+        return Some(format!(
+            "metadata.name is '{name}': choose a name of lower-case letters, digits and '-' that starts with a letter and ends with a letter or digit"
+        ));
+    }
+    (name.len() > MAX_NAME_LENGTH).then(|| {
+        format!(
+            "metadata.name is '{name}', which has {} characters: choose a name of at most {MAX_NAME_LENGTH}",
+            name.len()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_must_leave_room_for_the_pods() {
+        assert_eq!(None, name_problem("a"));
+        assert_eq!(None, name_problem(&"a".repeat(MAX_NAME_LENGTH)));
+        for bad in ["", "1a", "a-", "a.b", "A"] {
+            assert!(name_problem(bad).expect(bad).contains("starts with a letter"));
+        }
+        let long = name_problem(&"a".repeat(41)).expect("too long");
+        assert!(long.contains("has 41 characters"), "{long}");
+        // A host name is a DNS label: at most 63 characters.
+        let host = crate::names::worker_pod(&"a".repeat(MAX_NAME_LENGTH), 1023, 1000);
+        assert!(host.len() <= 63, "{host}");
+    }
+
+    #[test]
+    fn processes_follow_gpus_unless_told() {
+        let mut workers = Workers::default();
+        assert_eq!(1, workers.processes());
+        workers.gpus_per_worker = 8;
+        assert_eq!(8, workers.processes());
+        workers.gpus_per_worker = 0;
+        workers.processes_per_worker = Some(2);
+        workers.replicas = 3;
+        assert_eq!(6, workers.layout().world_size());
+    }
+}

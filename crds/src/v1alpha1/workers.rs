@@ -1,0 +1,95 @@
+use std::collections::BTreeMap;
+
+use contract::config::WorkerLayout;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::Quantity;
+
+/// The pods that train together. All of them run, or none does: a job with a lost worker restarts as a
+/// whole from its last checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Workers {
+    /// Number of workers (pods).
+    #[schemars(extend("x-kubernetes-validations" = json!([{
+        "rule": "self >= 1 && self <= 1024",
+        "messageExpression": "'{path} is %s: choose 1 to 1024'.format([self])",
+    }])))]
+    pub replicas: u32,
+    /// NVIDIA GPUs of each worker, one for each of its processes. 0 trains on CPUs.
+    #[schemars(extend("x-kubernetes-validations" = json!([{
+        "rule": "self >= 0 && self <= 16",
+        "messageExpression": "'{path} is %s: choose 0 to 16'.format([self])",
+    }])))]
+    pub gpus_per_worker: u32,
+    /// Processes (ranks) in each worker. With GPUs it is the number of GPUs; without, 1 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-validations" = json!([{
+        "rule": "self >= 1 && self <= 64",
+        "messageExpression": "'{path} is %s: choose 1 to 64'.format([self])",
+    }])))]
+    pub processes_per_worker: Option<u32>,
+    /// CPU, memory and other resources of each worker. GPUs are asked for with `gpusPerWorker`.
+    pub resources: Resources,
+    /// Size limit of /dev/shm in each worker. It lives in memory and counts towards the worker's
+    /// memory limit; NCCL and Gloo use it between processes of one worker.
+    #[schemars(length(min = 1, max = 32))]
+    #[schemars(extend("x-kubernetes-validations" = json!([{
+        "rule": "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
+        "messageExpression": "\"{path} is '\" + self + \"': write a size such as 64Mi or 1Gi\"",
+    }])))]
+    pub shared_memory: String,
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self {
+            replicas: 1,
+            gpus_per_worker: 0,
+            processes_per_worker: None,
+            resources: Resources::default(),
+            shared_memory: "1Gi".to_owned(),
+        }
+    }
+}
+
+impl Workers {
+    /// Processes in each worker, with the default filled in.
+    pub fn processes(&self) -> u32 {
+        self.processes_per_worker
+            .unwrap_or_else(|| self.gpus_per_worker.max(1))
+    }
+
+    /// The numbers that the trainer needs.
+    pub fn layout(&self) -> WorkerLayout {
+        WorkerLayout {
+            replicas: self.replicas,
+            processes_per_worker: self.processes(),
+            gpus_per_worker: self.gpus_per_worker,
+        }
+    }
+}
+
+/// Resources of a worker, in the words of a pod's container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Resources {
+    /// The most a worker may use, for example `cpu: 4` and `memory: 8Gi`. Beyond its memory limit a
+    /// worker is killed.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16, "x-kubernetes-validations" = json!([gpu_rule()])))]
+    pub limits: BTreeMap<String, Quantity>,
+    /// What a node must have free for a worker. Default: the limits.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16, "x-kubernetes-validations" = json!([gpu_rule()])))]
+    pub requests: BTreeMap<String, Quantity>,
+}
+
+fn gpu_rule() -> serde_json::Value {
+    json!({
+        "rule": "!('nvidia.com/gpu' in self)",
+        "message": "{path} has nvidia.com/gpu: remove it and set workers.gpusPerWorker",
+    })
+}

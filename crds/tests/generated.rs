@@ -1,0 +1,46 @@
+//! The generated files are those that the types give; `UPDATE=1 cargo test -p crds` writes them anew.
+
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("crds is a folder of the repository")
+        .to_owned()
+}
+
+#[track_caller]
+fn up_to_date(path: &str, expected: &str) {
+    let file = root().join(path);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::create_dir_all(file.parent().expect("a file is in a folder")).expect("folder");
+        std::fs::write(&file, expected).expect("writable checkout");
+        return;
+    }
+    let found = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        found == expected,
+        "{path} is stale: run `UPDATE=1 cargo test -p crds` and commit the result"
+    );
+}
+
+#[test]
+fn yaml_of_every_definition() {
+    for crd in crds::all() {
+        let name = &crd.spec.names.plural;
+        let yaml = format!(
+            "# Generated from crds/src; `UPDATE=1 cargo test -p crds` refreshes it.\n{}",
+            serde_saphyr::to_string(&crd).expect("a definition is plain data")
+        );
+        up_to_date(&format!("crds/yaml/{name}.yaml"), &yaml);
+        up_to_date(&format!("charts/yolo-operator/files/crds/{name}.yaml"), &yaml);
+        let again: k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition =
+            serde_saphyr::from_str(&yaml).expect("the YAML reads back");
+        assert_eq!(crd, again);
+    }
+}
+
+#[test]
+fn field_reference() {
+    up_to_date("docs/api.md", &crds::reference::markdown(&crds::all()));
+}

@@ -1,0 +1,160 @@
+//! What the ranks have said of themselves, as `/progress` and the final words show it.
+//!
+//! `now` is the time since the agent's start.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use contract::progress::{AgentProgress, PROGRESS_VERSION, Phase, RankProgress, RunReport};
+
+use crate::place::Place;
+
+/// The latest news of every rank of this worker.
+#[derive(Debug)]
+pub struct Board {
+    place: Place,
+    report: Option<RunReport>,
+    ranks: BTreeMap<u32, News>,
+}
+
+#[derive(Debug, Default)]
+struct News {
+    phase: Phase,
+    step: u64,
+    heard_at: Duration,
+    alive: bool,
+}
+
+impl Board {
+    /// No news yet.
+    pub fn new(place: Place) -> Self {
+        let ranks = place.ranks().map(|rank| (rank, News::default())).collect();
+        Self {
+            place,
+            report: None,
+            ranks,
+        }
+    }
+
+    /// The rank's process runs since `now`.
+    pub fn started(&mut self, now: Duration, rank: u32) {
+        if let Some(news) = self.ranks.get_mut(&rank) {
+            news.alive = true;
+            news.heard_at = now;
+        }
+    }
+
+    /// The rank's process is gone.
+    pub fn exited(&mut self, rank: u32) {
+        if let Some(news) = self.ranks.get_mut(&rank) {
+            news.alive = false;
+        }
+    }
+
+    /// The rank said something.
+    pub fn heard(&mut self, now: Duration, rank: u32) {
+        if let Some(news) = self.ranks.get_mut(&rank) {
+            news.heard_at = now;
+        }
+    }
+
+    /// The rank said where it is.
+    pub fn at_step(&mut self, rank: u32, step: u64, phase: Phase) {
+        if let Some(news) = self.ranks.get_mut(&rank) {
+            news.step = step;
+            news.phase = phase;
+        }
+    }
+
+    /// The rank reported how the run stands. Only the first rank's report is kept.
+    pub fn reported(&mut self, rank: u32, report: RunReport) {
+        self.at_step(rank, report.progress.step, report.phase);
+        if rank == self.place.first_rank() {
+            self.report = Some(report);
+        }
+    }
+
+    /// The last report of the first rank.
+    pub fn report(&self) -> Option<&RunReport> {
+        self.report.as_ref()
+    }
+
+    /// How many ranks have a running process, and how many there are.
+    pub fn alive(&self) -> (usize, usize) {
+        let alive = self.ranks.values().filter(|news| news.alive).count();
+        (alive, self.ranks.len())
+    }
+
+    /// The document for `/progress`.
+    pub fn progress(&self, now: Duration) -> AgentProgress {
+        let ranks = self.ranks.iter().map(|(&rank, news)| RankProgress {
+            rank,
+            phase: news.phase,
+            step: news.step,
+            silent_seconds: now.saturating_sub(news.heard_at).as_secs_f64(),
+        });
+        AgentProgress {
+            version: PROGRESS_VERSION,
+            attempt: self.place.attempt,
+            node_rank: self.place.node_rank,
+            report: self.report.clone().unwrap_or_default(),
+            ranks: ranks.collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::place::tests::last_of_three;
+    use contract::progress::Progress;
+
+    fn report_at(step: u64) -> RunReport {
+        RunReport {
+            phase: Phase::Training,
+            progress: Progress {
+                step,
+                ..Progress::default()
+            },
+            ..RunReport::default()
+        }
+    }
+
+    #[test]
+    fn silence_is_counted_from_the_last_word_or_the_start() {
+        let mut board = Board::new(last_of_three());
+        let second = Duration::from_secs(1);
+        board.started(second, 4);
+        board.started(second, 5);
+        board.heard(4 * second, 5);
+        let silent: Vec<f64> = board
+            .progress(10 * second)
+            .ranks
+            .iter()
+            .map(|rank| rank.silent_seconds)
+            .collect();
+        assert_eq!(vec![9.0, 6.0], silent);
+    }
+
+    #[test]
+    fn the_first_ranks_report_stands_for_the_worker() {
+        let mut board = Board::new(last_of_three());
+        board.reported(4, report_at(7));
+        board.reported(5, report_at(8));
+        let progress = board.progress(Duration::ZERO);
+        assert_eq!(7, progress.report.progress.step);
+        let steps: Vec<_> = progress.ranks.iter().map(|r| (r.rank, r.step)).collect();
+        assert_eq!(vec![(4, 7), (5, 8)], steps);
+        assert!(progress.ranks.iter().all(|r| r.phase == Phase::Training));
+    }
+
+    #[test]
+    fn ranks_are_alive_from_start_to_exit() {
+        let mut board = Board::new(last_of_three());
+        assert_eq!((0, 2), board.alive());
+        board.started(Duration::ZERO, 4);
+        board.started(Duration::ZERO, 5);
+        board.exited(4);
+        assert_eq!((1, 2), board.alive());
+    }
+}

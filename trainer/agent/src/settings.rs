@@ -1,0 +1,201 @@
+//! The command line and the environment: as written ([`Cli`]), then as meant ([`Settings`]).
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use contract::config::{ConfigError, JobConfig, JobIdentity};
+use contract::{env, paths};
+
+use crate::place::{Place, PlaceError};
+use crate::supervise::Patience;
+
+/// PID 1 of a worker pod: starts ranks, serves metrics and progress.
+#[derive(Debug, Parser)]
+#[command(name = "yolo-agent", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Copies this program into a folder (what the init container does).
+    Install {
+        /// The folder; the copy is DIR/yolo-agent.
+        dir: PathBuf,
+    },
+    /// Starts the ranks of this worker and looks after them until they have ended.
+    Run(RunArgs),
+}
+
+/// The flags of `run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// The Unix socket on which ranks talk to the agent; it is made anew.
+    #[arg(long, env = env::AGENT_SOCKET, default_value = paths::AGENT_SOCKET)]
+    pub socket: PathBuf,
+    /// The TCP port of /metrics, /progress and /healthz; 0 takes a free one and logs it.
+    #[arg(long, env = "YOLO_AGENT_PORT", default_value_t = paths::AGENT_PORT)]
+    pub port: u16,
+    /// The file the kubelet reads the worker's final words from.
+    #[arg(
+        long,
+        env = "YOLO_TERMINATION_MESSAGE_FILE",
+        default_value = paths::TERMINATION_MESSAGE_FILE
+    )]
+    pub termination_message_file: PathBuf,
+    /// Seconds from SIGTERM until ranks that have not ended get SIGTERM themselves. With the three
+    /// seconds until SIGKILL it must stay below the pod's terminationGracePeriodSeconds.
+    #[arg(long, env = "YOLO_STOP_GRACE_SECONDS", default_value_t = 25)]
+    pub stop_grace_seconds: u32,
+    /// Seconds that the other ranks of this worker have to end by themselves when one has failed.
+    #[arg(long, env = "YOLO_PEER_GRACE_SECONDS", default_value_t = 10)]
+    pub peer_grace_seconds: u32,
+    /// Seconds to go on serving /metrics and /progress after the ranks have ended.
+    #[arg(long, env = "YOLO_LINGER_SECONDS", default_value_t = 0)]
+    pub linger_seconds: u32,
+    /// The program that each rank runs, and its arguments.
+    #[arg(required = true, last = true, value_name = "PROGRAM")]
+    pub command: Vec<OsString>,
+}
+
+/// Everything `run` needs to know, checked.
+#[derive(Debug)]
+pub struct Settings {
+    /// The flags.
+    pub args: RunArgs,
+    /// Where this worker is in the group.
+    pub place: Place,
+    /// Path of the frozen job configuration.
+    pub config_path: PathBuf,
+    /// Whose worker this is.
+    pub job: JobIdentity,
+}
+
+/// The worker cannot be what its environment says.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The pod's variables are incomplete or wrong.
+    #[error("this worker's place in the group is unclear")]
+    Place(#[source] PlaceError),
+    /// The variable with the configuration's path is absent.
+    #[error(
+        "the environment variable {} is not set: it names the file with the job's configuration",
+        env::CONFIG
+    )]
+    ConfigMissing,
+    /// The configuration file cannot be read.
+    #[error("cannot read the job configuration {}", path.display())]
+    ReadConfig {
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The configuration file holds something else.
+    #[error("{} is not a job configuration this agent can use", path.display())]
+    ParseConfig {
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: ConfigError,
+    },
+    /// The environment and the configuration contradict each other.
+    #[error(
+        "{}={from_env}, but workers.processesPerWorker of the job configuration is {from_config}",
+        env::NPROC_PER_NODE
+    )]
+    Layout {
+        /// What the environment says.
+        from_env: u32,
+        /// What the configuration says.
+        from_config: u32,
+    },
+}
+
+impl Settings {
+    /// Completes the flags from the environment, looked up by `get`, and from the job's configuration.
+    pub fn read(
+        args: RunArgs,
+        get: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, SettingsError> {
+        let place = Place::read(&get).map_err(SettingsError::Place)?;
+        let config_path: PathBuf = get(env::CONFIG).ok_or(SettingsError::ConfigMissing)?.into();
+        let text = fs::read_to_string(&config_path).map_err(|source| {
+            let path = config_path.clone();
+            SettingsError::ReadConfig { path, source }
+        })?;
+        let config = JobConfig::from_json(&text).map_err(|source| {
+            let path = config_path.clone();
+            SettingsError::ParseConfig { path, source }
+        })?;
+        // The number of workers may differ: a group that shrank or grew keeps its configuration.
+        if place.ranks_per_node != config.workers.processes_per_worker {
+            return Err(SettingsError::Layout {
+                from_env: place.ranks_per_node,
+                from_config: config.workers.processes_per_worker,
+            });
+        }
+        Ok(Self {
+            args,
+            place,
+            config_path,
+            job: config.job,
+        })
+    }
+
+    /// How long ranks are waited for.
+    pub fn patience(&self) -> Patience {
+        Patience {
+            stop: Duration::from_secs(self.args.stop_grace_seconds.into()),
+            peers: Duration::from_secs(self.args.peer_grace_seconds.into()),
+            kill: Duration::from_secs(3),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_args(line: &[&str]) -> Result<RunArgs, clap::Error> {
+        let line = ["yolo-agent", "run"].iter().chain(line);
+        match Cli::try_parse_from(line)?.command {
+            Command::Run(args) => Ok(args),
+            Command::Install { .. } => unreachable!("the line says run"),
+        }
+    }
+
+    #[test]
+    fn the_program_and_its_flags_come_after_two_dashes() {
+        let args = run_args(&["--port", "0", "--", "yolo-trainer", "train", "--port", "7"]);
+        let args = args.expect("valid");
+        assert_eq!(
+            (0, 25, 10, 0),
+            (
+                args.port,
+                args.stop_grace_seconds,
+                args.peer_grace_seconds,
+                args.linger_seconds,
+            )
+        );
+        assert_eq!(
+            ["yolo-trainer", "train", "--port", "7"],
+            args.command.as_slice()
+        );
+    }
+
+    #[test]
+    fn a_program_is_required() {
+        assert!(run_args(&[]).is_err());
+        assert!(run_args(&["--"]).is_err());
+    }
+}

@@ -1,0 +1,58 @@
+//! The real `yolo-agent` with real ranks.
+//!
+//! Ranks are shell scripts where the exit code is all they say, and this test's own executable with
+//! the first argument `rank` where they speak the protocol (see `rank`). Hence the own `main`.
+
+mod endings;
+mod output;
+mod rank;
+mod serving;
+mod stopping;
+mod support;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// Lists test functions of a module under their own names.
+macro_rules! trials {
+    ($($module:ident :: $name:ident),* $(,)?) => {
+        vec![$(Trial::test(
+            concat!(stringify!($module), "::", stringify!($name)),
+            || { $module::$name(); Ok(()) },
+        )),*]
+    };
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|first| first == "rank") {
+        return rank::play(&args[1..]);
+    }
+    let trials = trials![
+        endings::all_ranks_succeed_in_their_places,
+        endings::a_failing_rank_is_remembered_and_its_peers_are_stopped,
+        endings::a_killed_rank_is_reported_with_its_signal,
+        endings::a_reason_and_the_last_report_survive_an_exit_right_after_them,
+        endings::last_words_of_success_are_kept,
+        endings::a_cause_is_preferred_to_its_echo,
+        endings::a_missing_program_is_a_configuration_error,
+        endings::a_bad_environment_or_configuration_is_refused,
+        endings::a_bad_command_line_is_refused,
+        output::several_ranks_write_whole_lines_with_a_prefix,
+        output::a_single_rank_writes_as_it_likes,
+        output::install_puts_a_program_that_runs_into_the_folder,
+        output::install_says_where_it_cannot_write,
+        serving::metrics_progress_and_health_are_served,
+        serving::nonsense_from_a_rank_is_logged_and_dropped,
+        serving::a_rank_of_another_attempt_is_turned_away,
+        serving::the_last_values_can_be_scraped_while_lingering,
+        stopping::a_rank_that_listens_stops_after_its_step,
+        stopping::a_rank_that_does_not_listen_gets_the_signal,
+        stopping::a_rank_that_ignores_sigterm_is_killed_after_the_grace,
+        stopping::a_second_sigterm_ends_everything_at_once,
+        stopping::user_signals_reach_the_ranks,
+        stopping::orphans_are_reaped_and_leftovers_killed,
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
