@@ -88,6 +88,8 @@ reasons! {
     NameTaken,
     /// WorkersReady: pods are not created yet.
     CreatingPods,
+    /// WorkersReady: the API server refused to create pods, for example because of a quota.
+    CreateRefused,
     /// WorkersReady: no node can take a pod.
     Unschedulable,
     /// WorkersReady: a PersistentVolumeClaim is not bound or not there.
@@ -98,9 +100,9 @@ reasons! {
     ContainerCreateFailed,
     /// WorkersReady: images are pulled, volumes mounted, containers created.
     ContainersStarting,
-    /// WorkersReady: the container of every worker runs.
+    /// WorkersReady: the container of every worker runs or has succeeded.
     AllRunning,
-    /// WorkersReady: some workers have ended, the others still run.
+    /// WorkersReady: a worker has ended without success, and the results of the others are awaited.
     SomeEnded,
     /// Running: no training step was done in this attempt yet.
     Starting,

@@ -24,6 +24,7 @@ pub struct Attempt {
 
 impl Attempt {
     /// The attempt after this one in which all pods are replaced.
+    #[must_use]
     pub fn next_incarnation(self) -> Self {
         Self {
             incarnation: self.incarnation + 1,

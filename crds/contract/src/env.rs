@@ -42,7 +42,7 @@ pub const TORCHRUN_NAMES: [(&str, &str); 5] = [
 ];
 
 /// How long ranks look for each other before they give up.
-pub const RENDEZVOUS_TIMEOUT: Duration = Duration::from_secs(300);
+pub const RENDEZVOUS_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// The place of one process in the group.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -80,13 +80,13 @@ pub const EVAL_RECALL: Metric = gauge(
     "Recall at the confidence of the best F1, mean over classes.",
     &[],
 );
-/// mAP at IoU 0.50.
+/// Mean average precision at IoU `0.50`.
 pub const EVAL_MAP50: Metric = gauge(
     "yolo_eval_map50",
     "Mean average precision at IoU 0.50.",
     &[],
 );
-/// mAP over IoU 0.50 to 0.95.
+/// Mean average precision over IoU `0.50` to `0.95`.
 pub const EVAL_MAP50_95: Metric = gauge(
     "yolo_eval_map50_95",
     "Mean average precision over IoU 0.50 to 0.95.",

@@ -90,10 +90,10 @@ pub struct EpochMetrics {
     /// Recall at that confidence, mean over classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recall: Option<f64>,
-    /// Mean average precision at IoU 0.50.
+    /// The mean average precision at IoU `0.50`.
     #[serde(rename = "mAP50", default, skip_serializing_if = "Option::is_none")]
     pub map50: Option<f64>,
-    /// Mean average precision over IoU 0.50 to 0.95.
+    /// The mean average precision over IoU `0.50` to `0.95`.
     #[serde(rename = "mAP50_95", default, skip_serializing_if = "Option::is_none")]
     pub map50_95: Option<f64>,
 }

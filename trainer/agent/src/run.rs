@@ -22,7 +22,7 @@ use crate::settings::{RunArgs, Settings};
 use crate::shared::Shared;
 use crate::signals::{Caught, Signals};
 use crate::socket::Hub;
-use crate::supervise::{Action, Event, Failure, Supervisor, Verdict};
+use crate::supervise::{Action, Event, Failure, Supervisor, Verdict, signal_name};
 use crate::{error_chain, http, socket, telemetry};
 
 /// The agent itself cannot do its work.
@@ -210,7 +210,7 @@ impl Worker<'_> {
     fn reap(&mut self) -> Vec<Event> {
         let ended = self.ranks.reap();
         for &(rank, end) in &ended {
-            info!(rank, "ended: {end:?}");
+            info!("rank {rank} {end}");
             self.shared.board().exited(rank);
         }
         let events = ended.into_iter();
@@ -226,7 +226,7 @@ impl Worker<'_> {
                     self.hub.send(rank, AgentMessage::StopAtStep { step: None });
                 }
                 Action::Signal { rank, signal } => {
-                    info!(rank, "sending {signal:?}");
+                    info!("sending {} to rank {rank}", signal_name(signal.as_raw()));
                     self.ranks.signal(rank, signal);
                 }
                 Action::Finish(verdict) => return Some(verdict),

@@ -17,7 +17,7 @@ mod ending;
 #[cfg(test)]
 mod tests;
 
-pub use ending::{Failure, ProcessEnd};
+pub use ending::{Failure, ProcessEnd, signal_name};
 
 use std::collections::BTreeMap;
 use std::ops::Range;

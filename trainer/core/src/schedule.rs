@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The batch size that the hyper-parameters are written for (v5's `nbs`).
+/// The batch size that v5's hyper-parameters are written for (its `nbs`).
 pub const NOMINAL_BATCH: u32 = 64;
 
 /// Warm-up lasts at least this many iterations, however small the data set.
@@ -43,6 +43,8 @@ pub struct Schedule {
     pub warmup_bias_lr: f64,
     /// Images per iteration over all ranks.
     pub batch: u32,
+    /// Images per optimizer step that accumulation aims at ([`NOMINAL_BATCH`] in v5).
+    pub nominal_batch: u32,
 }
 
 /// What one iteration uses.
@@ -91,7 +93,7 @@ impl Schedule {
                 lr_bias: lr,
                 lr_other: lr,
                 momentum: self.momentum,
-                accumulate: accumulate(self.batch),
+                accumulate: accumulate(self.batch, self.nominal_batch),
             };
         }
         let ramp = |from: f64, to: f64| {
@@ -101,7 +103,7 @@ impl Schedule {
                 from + (to - from) / warmup as f64 * ni as f64
             }
         };
-        let target = f64::from(NOMINAL_BATCH) / f64::from(self.batch.max(1));
+        let target = f64::from(self.nominal_batch) / f64::from(self.batch.max(1));
         StepPlan {
             lr_bias: ramp(self.warmup_bias_lr, lr),
             lr_other: ramp(0.0, lr),
@@ -112,15 +114,16 @@ impl Schedule {
     }
 }
 
-/// Iterations per optimizer step after warm-up: `max(round(64 / batch), 1)`.
-pub fn accumulate(batch: u32) -> u32 {
-    let ratio = f64::from(NOMINAL_BATCH) / f64::from(batch.max(1));
+/// Iterations per optimizer step after warm-up: `max(round(nominal_batch / batch), 1)`.
+pub fn accumulate(batch: u32, nominal_batch: u32) -> u32 {
+    let ratio = f64::from(nominal_batch) / f64::from(batch.max(1));
     (ratio.round_ties_even() as u32).max(1)
 }
 
-/// The weight decay for this batch size: `weight_decay * batch * accumulate / 64`.
-pub fn scaled_weight_decay(weight_decay: f64, batch: u32) -> f64 {
-    weight_decay * f64::from(batch) * f64::from(accumulate(batch)) / f64::from(NOMINAL_BATCH)
+/// The weight decay for these batch sizes: `weight_decay * batch * accumulate / nominal_batch`.
+pub fn scaled_weight_decay(weight_decay: f64, batch: u32, nominal_batch: u32) -> f64 {
+    let images = f64::from(batch) * f64::from(accumulate(batch, nominal_batch));
+    weight_decay * images / f64::from(nominal_batch.max(1))
 }
 
 #[cfg(test)]
@@ -138,6 +141,7 @@ mod tests {
             warmup_momentum: 0.8,
             warmup_bias_lr: 0.1,
             batch: 16,
+            nominal_batch: NOMINAL_BATCH,
         }
     }
 
@@ -194,6 +198,16 @@ mod tests {
     }
 
     #[test]
+    fn another_nominal_batch_changes_how_often_the_optimizer_steps() {
+        let s = Schedule {
+            nominal_batch: 16,
+            ..schedule(ScheduleKind::Linear)
+        };
+        assert!((0..500).all(|ni| s.at(ni, 50, 0).accumulate == 1));
+        close(scaled_weight_decay(0.0005, 32, 16), 0.001);
+    }
+
+    #[test]
     fn accumulation_and_weight_decay_reach_the_nominal_batch() {
         let pairs = [
             (1, 64),
@@ -206,10 +220,10 @@ mod tests {
             (256, 1),
         ];
         for (batch, want) in pairs {
-            assert_eq!(accumulate(batch), want, "batch {batch}");
+            assert_eq!(accumulate(batch, NOMINAL_BATCH), want, "batch {batch}");
         }
-        close(scaled_weight_decay(0.0005, 16), 0.0005);
-        close(scaled_weight_decay(0.0005, 128), 0.001);
-        close(scaled_weight_decay(0.0005, 40), 0.000_625);
+        close(scaled_weight_decay(0.0005, 16, NOMINAL_BATCH), 0.0005);
+        close(scaled_weight_decay(0.0005, 128, NOMINAL_BATCH), 0.001);
+        close(scaled_weight_decay(0.0005, 40, NOMINAL_BATCH), 0.000_625);
     }
 }

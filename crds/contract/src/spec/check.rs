@@ -122,12 +122,12 @@ pub fn check(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
         }
     }
     let size = training.image_size;
-    if !(64..=8192).contains(&size) || size % 32 != 0 {
+    if !(64..=8192).contains(&size) || !size.is_multiple_of(32) {
         problems.push(SpecProblem(format!(
             "training.imageSize is {size}: choose a multiple of 32 from 64 to 8192"
         )));
     }
-    if ranks > 0 && training.batch_size % ranks != 0 {
+    if ranks > 0 && !training.batch_size.is_multiple_of(ranks) {
         problems.push(SpecProblem(format!(
             "training.batchSize is {}, which {ranks} processes cannot share equally: choose a multiple of {ranks}",
             training.batch_size

@@ -68,7 +68,7 @@ pub struct Hyperparameters {
         "messageExpression": "'hyperparameters.clsGain is %s: choose 0 to 100'.format([self])",
     }]))))]
     pub cls_gain: f64,
-    /// Weight of positive examples in the class loss. YOLOv5: cls_pw.
+    /// Weight of positive examples in the class loss. YOLOv5: `cls_pw`.
     #[serde(alias = "cls_pw")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 100.0",
@@ -82,14 +82,14 @@ pub struct Hyperparameters {
         "messageExpression": "'hyperparameters.objGain is %s: choose 0 to 100'.format([self])",
     }]))))]
     pub obj_gain: f64,
-    /// Weight of positive examples in the objectness loss. YOLOv5: obj_pw.
+    /// Weight of positive examples in the objectness loss. YOLOv5: `obj_pw`.
     #[serde(alias = "obj_pw")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 0.0 && self <= 100.0",
         "messageExpression": "'hyperparameters.objPositiveWeight is %s: choose 0 to 100'.format([self])",
     }]))))]
     pub obj_positive_weight: f64,
-    /// Largest ratio between a box's side and an anchor's for the two to match. YOLOv5: anchor_t.
+    /// Largest ratio between a box's side and an anchor's for the two to match. YOLOv5: `anchor_t`.
     #[serde(alias = "anchor_t")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 1.0 && self <= 100.0",

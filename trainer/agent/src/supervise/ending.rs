@@ -1,5 +1,7 @@
 //! How one process ended, in the words of the contract.
 
+use std::fmt;
+
 use contract::exit::FailureReason;
 use contract::protocol::RankResult;
 use rustix::process::Signal;
@@ -11,6 +13,15 @@ pub enum ProcessEnd {
     Code(i32),
     /// This signal ended it.
     Signal(i32),
+}
+
+impl fmt::Display for ProcessEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(number) => write!(f, "was ended by {}", signal_name(*number)),
+        }
+    }
 }
 
 /// Why a rank did not succeed.

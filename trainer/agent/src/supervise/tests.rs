@@ -47,7 +47,7 @@ fn play(ranks: u32, script: Vec<(u64, Vec<Event>)>) -> Vec<String> {
             let text = match action {
                 Action::AskToStop { rank } => format!("ask {rank}"),
                 Action::Signal { rank, signal } => {
-                    format!("{} {rank}", ending::signal_name(signal.as_raw()))
+                    format!("{} {rank}", signal_name(signal.as_raw()))
                 }
                 Action::Finish(verdict) => match verdict.failure {
                     None => format!("success {}", verdict.last_words)

@@ -108,9 +108,10 @@ pub fn user_signals_reach_the_ranks() {
 }
 
 pub fn orphans_are_reaped_and_leftovers_killed() {
-    // A subshell that ends at once leaves two orphans: one that soon ends, one that stays.
-    let script = "(sh -c 'echo short $$; exec sleep 0.3' & sh -c 'echo long $$; exec sleep 600' &); \
-                  sleep 600";
+    // A subshell that ends at once leaves two orphans: one that soon ends, and one that stays, even
+    // after SIGTERM, and holds no pipe open.
+    let script = "(sh -c 'echo short $$; exec sleep 0.3' & \
+                  sh -c 'trap \"\" TERM; echo long $$; exec sleep 600 >/dev/null 2>&1' &); sleep 600";
     let agent = agent(1).shell(script);
     agent.wait_for_stdout("short", 1);
     agent.wait_for_stdout("long", 1);

@@ -1,0 +1,148 @@
+//! How many training samples one core makes per second, with mosaic, from files and from memory.
+//!
+//! ```text
+//! cargo run --release -p trainer-data --example loader_speed
+//! ```
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a measurement for developers, not part of the program"
+)]
+
+use contract::spec::Augmentation;
+use image::{Rgb, RgbImage};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+use trainer_data::{
+    Dataset, ImageStore, Loader, LoaderConfig, SampleSource, Sizing, Split, StepRequest,
+    TrainSource,
+};
+
+const IMAGES: u32 = 64;
+
+/// A photograph's stand-in: smooth, with some texture.
+fn picture(seed: u32, width: u32, height: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| {
+        let texture = (x.wrapping_mul(2_654_435_761) ^ y.wrapping_mul(40_503) ^ seed) >> 24 & 15;
+        let wave = ((x + seed * 31) as f32 * 0.02).sin() * ((y + seed * 17) as f32 * 0.03).cos();
+        let light = (wave * 90.0 + 110.0) as u32 + texture;
+        Rgb([light as u8, (light + 20) as u8, (235 - light / 2) as u8])
+    })
+}
+
+fn make(root: &Path, size: (u32, u32), ending: &str) {
+    for folder in ["images", "labels"] {
+        std::fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    for k in 0..IMAGES {
+        let image = picture(k, size.0, size.1);
+        image
+            .save(root.join(format!("images/{k:03}.{ending}")))
+            .unwrap();
+        let label = "0 0.3 0.3 0.2 0.2\n1 0.7 0.6 0.3 0.4\n";
+        std::fs::write(root.join(format!("labels/{k:03}.txt")), label).unwrap();
+    }
+    std::fs::write(
+        root.join("data.yaml"),
+        "train: images\nval: images\nnames: [a, b]\n",
+    )
+    .unwrap();
+}
+
+/// Samples per second.
+fn measure(source: &dyn SampleSource, samples: u32) -> f64 {
+    let side = source.image_size() as usize;
+    let mut pixels = vec![0; 3 * side * side];
+    let mut run = |epoch, count| {
+        for k in 0..count {
+            source.sample(epoch, k % IMAGES, &mut pixels);
+        }
+    };
+    run(0, IMAGES);
+    let start = Instant::now();
+    run(1, samples);
+    f64::from(samples) / start.elapsed().as_secs_f64()
+}
+
+/// Samples per second of the loader with one thread, batches of 16.
+fn measure_loader(source: Arc<dyn SampleSource>, samples: u32) -> f64 {
+    let steps = (0..u64::from(samples / 16)).map(|step| StepRequest {
+        epoch: step,
+        step,
+        indices: (0..16).map(|k| (step as u32 * 16 + k) % IMAGES).collect(),
+    });
+    let config = LoaderConfig {
+        threads: 1,
+        prefetch_steps: 2,
+    };
+    let start = Instant::now();
+    let images: usize = Loader::start(config, source, steps)
+        .unwrap()
+        .map(|batch| batch.unwrap().indices.len())
+        .sum();
+    images as f64 / start.elapsed().as_secs_f64()
+}
+
+fn main() {
+    let folder = std::env::temp_dir().join(format!("loader-speed-{}", std::process::id()));
+    let default = Augmentation::default();
+    let variants = [
+        ("default", default.clone()),
+        (
+            "no colour",
+            Augmentation {
+                hsv_h: 0.0,
+                hsv_s: 0.0,
+                hsv_v: 0.0,
+                ..default.clone()
+            },
+        ),
+        (
+            "no mosaic",
+            Augmentation {
+                mosaic: 0.0,
+                ..default.clone()
+            },
+        ),
+        (
+            "rotation",
+            Augmentation {
+                degrees: 10.0,
+                shear: 2.0,
+                ..default
+            },
+        ),
+    ];
+    for (side, size, ending) in [
+        (160, (160, 160), "png"),
+        (640, (640, 480), "jpg"),
+        (640, (1080, 810), "jpg"),
+    ] {
+        let root = folder.join(format!("{side}-{}", size.0));
+        make(&root, size, ending);
+        let data = Arc::new(Dataset::open(&root, "data.yaml", Split::Train).unwrap());
+        let samples = if side == 160 { 4000 } else { 320 };
+        println!(
+            "{side} px, {IMAGES} files of {} x {} {ending}",
+            size.0, size.1
+        );
+        for (name, augmentation) in &variants {
+            let source = |cache| {
+                let store = ImageStore::new(Arc::clone(&data), side, Sizing::Train, cache);
+                TrainSource::new(store, 0, augmentation)
+            };
+            let memory = measure(&source(u64::MAX), samples);
+            let files = measure(&source(0), samples / 4);
+            println!("  {name:10} {memory:7.0} samples/s from memory, {files:7.0} from files");
+        }
+        let store = ImageStore::new(Arc::clone(&data), side, Sizing::Train, u64::MAX);
+        let source = Arc::new(TrainSource::new(store, 0, &variants[0].1));
+        measure(&*source, IMAGES);
+        println!(
+            "  loader     {:7.0} samples/s from memory, 1 thread",
+            measure_loader(source, samples)
+        );
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -1,0 +1,310 @@
+//! The pixels' way through the geometric transform.
+//!
+//! For each pixel of the sample the inverse transform tells where on the canvas it comes from;
+//! the four pixels around that place are mixed with weights of 1/256 (OpenCV's `warpAffine` uses
+//! 1/32). Without rotation, shear and perspective, which is the default, columns and rows separate:
+//! two rows of the canvas are mixed at once, then pairs of columns. Both ways give the same bytes,
+//! because the mixed rows keep all their bits.
+
+use super::canvas::{Canvas, CanvasTile};
+use super::planes::PlanarRow;
+use crate::store::FILL;
+use trainer_core::affine::Matrix3;
+use trainer_core::mosaic::PixelRect;
+
+/// Bits of a coordinate after the point.
+const BITS: u32 = 8;
+/// One pixel.
+const ONE: i64 = 1 << BITS;
+
+/// A place on one axis: the pixel at or before it, and how much of the next pixel mixes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    pixel: i64,
+    /// 0..256.
+    next: u32,
+}
+
+impl Place {
+    /// The place, moved to at most one pixel outside of an axis of `length` pixels: all is grey
+    /// there.
+    fn new(at: f64, length: u32) -> Self {
+        // A cast cuts off, which rounds down what is positive; this is further than any pixel is
+        // left of the canvas. (`round` and `floor` are slow calls on plain x86-64.)
+        const POSITIVE: i64 = 1 << 40;
+        let fixed = (at * ONE as f64 + POSITIVE as f64 + 0.5) as i64 - POSITIVE;
+        let pixel = fixed >> BITS;
+        let clamped = pixel.clamp(-1, i64::from(length));
+        Self {
+            pixel: clamped,
+            next: if clamped == pixel {
+                (fixed & (ONE - 1)) as u32
+            } else {
+                0
+            },
+        }
+    }
+}
+
+/// The way from the sample's pixels back to the canvas.
+struct WayBack {
+    matrix: Matrix3,
+    straight: bool,
+    perspective: bool,
+}
+
+impl WayBack {
+    fn new(matrix: &Matrix3) -> Option<Self> {
+        let mut inverse = matrix.inverse()?;
+        let m = &mut inverse.0;
+        let perspective = m[2][0] != 0.0 || m[2][1] != 0.0;
+        if !perspective {
+            // Then no pixel needs a division.
+            let depth = m[2][2];
+            for value in m.as_flattened_mut() {
+                *value /= depth;
+            }
+        }
+        Some(Self {
+            straight: !perspective && m[0][1] == 0.0 && m[1][0] == 0.0,
+            perspective,
+            matrix: inverse,
+        })
+    }
+
+    /// Where on the canvas the pixel (`x`, `y`) of the sample comes from.
+    fn apply(&self, x: f64, y: f64) -> [f64; 2] {
+        if self.perspective {
+            return self.matrix.apply([x, y]);
+        }
+        let [u, v, _] = self.matrix.0;
+        [u[0] * x + u[1] * y + u[2], v[0] * x + v[1] * y + v[2]]
+    }
+}
+
+/// Computes the rows of the sample of side `side` that `matrix` makes of the canvas, and gives each
+/// to `finish` with its number.
+pub fn warp(
+    canvas: &Canvas,
+    matrix: &Matrix3,
+    side: u32,
+    mut finish: impl FnMut(usize, &mut PlanarRow),
+) {
+    let mut row = PlanarRow::new(side);
+    let Some(back) = WayBack::new(matrix) else {
+        // Everything shrank to nothing.
+        for y in 0..side as usize {
+            for plane in [&mut row.r, &mut row.g, &mut row.b] {
+                plane.fill(FILL);
+            }
+            finish(y, &mut row);
+        }
+        return;
+    };
+    if back.straight {
+        warp_straight(canvas, &back, &mut row, &mut finish);
+    } else {
+        warp_any(canvas, &back, &mut row, &mut finish);
+    }
+}
+
+/// The general way, pixel by pixel.
+fn warp_any(
+    canvas: &Canvas,
+    back: &WayBack,
+    row: &mut PlanarRow,
+    finish: &mut impl FnMut(usize, &mut PlanarRow),
+) {
+    let side = row.r.len();
+    let interiors: Vec<Interior> = canvas.tiles.iter().map(Interior::new).collect();
+    // The image that the last pixel came from: mostly the next one does, too.
+    let mut last = 0;
+    for y in 0..side {
+        for x in 0..side {
+            let [u, v] = back.apply(x as f64, y as f64);
+            let (u, v) = (Place::new(u, canvas.side), Place::new(v, canvas.side));
+            if !interiors.get(last).is_some_and(|tile| tile.has(u, v)) {
+                last = interiors
+                    .iter()
+                    .position(|tile| tile.has(u, v))
+                    .unwrap_or(usize::MAX);
+            }
+            let [r, g, b] = match interiors.get(last) {
+                Some(tile) => tile.mix(u, v),
+                None => mix_any(canvas, u, v),
+            };
+            (row.r[x], row.g[x], row.b[x]) = (r, g, b);
+        }
+        finish(y, row);
+    }
+}
+
+/// The part of an image on a canvas whose pixels have their right and lower neighbours in the same
+/// image.
+struct Interior<'a> {
+    left: i64,
+    top: i64,
+    /// Exclusive, like `bottom`.
+    right: i64,
+    bottom: i64,
+    /// The image's bytes, and how many a row has.
+    bytes: &'a [u8],
+    stride: usize,
+    /// Column and row of the image at `left` and `top`.
+    start: (i64, i64),
+}
+
+impl<'a> Interior<'a> {
+    fn new(tile: &'a CanvasTile) -> Self {
+        let (left, top) = (i64::from(tile.covers.x1), i64::from(tile.covers.y1));
+        Self {
+            left,
+            top,
+            right: i64::from(tile.covers.x2) - 1,
+            bottom: i64::from(tile.covers.y2) - 1,
+            bytes: tile.pixels.as_raw(),
+            stride: 3 * tile.pixels.width() as usize,
+            start: (left - tile.offset.0, top - tile.offset.1),
+        }
+    }
+
+    fn has(&self, u: Place, v: Place) -> bool {
+        let (x, y) = (u.pixel, v.pixel);
+        self.left <= x && x < self.right && self.top <= y && y < self.bottom
+    }
+
+    /// The colour at a place that it has.
+    fn mix(&self, u: Place, v: Place) -> [u8; 3] {
+        let column = (u.pixel - self.left + self.start.0) as usize;
+        let row = (v.pixel - self.top + self.start.1) as usize;
+        let at = row * self.stride + column * 3;
+        let above: &[u8] = &self.bytes[at..at + 6];
+        let below: &[u8] = &self.bytes[at + self.stride..at + self.stride + 6];
+        let channel = |c: usize| {
+            let left = mix_rows(above[c], below[c], v.next);
+            let right = mix_rows(above[c + 3], below[c + 3], v.next);
+            mix_columns(left, right, u.next)
+        };
+        // Written out, since `array::from_fn` is a function call per channel.
+        [channel(0), channel(1), channel(2)]
+    }
+}
+
+/// The colour at any place, also between images and at the canvas' edge.
+fn mix_any(canvas: &Canvas, u: Place, v: Place) -> [u8; 3] {
+    let (x, y) = (u.pixel, v.pixel);
+    let near = |tile: &CanvasTile| {
+        let PixelRect { x1, y1, x2, y2 } = tile.covers;
+        i64::from(x1) <= x + 1 && x < i64::from(x2) && i64::from(y1) <= y + 1 && y < i64::from(y2)
+    };
+    // Of a turned mosaic, much is grey.
+    if !canvas.tiles.iter().any(near) {
+        return [FILL; 3];
+    }
+    let [left, right] = [x, x + 1].map(|x| (canvas.pixel(x, y), canvas.pixel(x, y + 1)));
+    std::array::from_fn(|c| {
+        mix_columns(
+            mix_rows(left.0[c], left.1[c], v.next),
+            mix_rows(right.0[c], right.1[c], v.next),
+            u.next,
+        )
+    })
+}
+
+/// 256 times the mix; fits exactly.
+fn mix_rows(above: u8, below: u8, next: u32) -> u16 {
+    let next = next as u16;
+    u16::from(above) * (ONE as u16 - next) + u16::from(below) * next
+}
+
+/// The mix of two such numbers, rounded.
+fn mix_columns(left: u16, right: u16, next: u32) -> u8 {
+    let sum = u32::from(left) * (ONE as u32 - next) + u32::from(right) * next;
+    ((sum + (1 << (2 * BITS - 1))) >> (2 * BITS)) as u8
+}
+
+/// The way for transforms that only scale and move.
+fn warp_straight(
+    canvas: &Canvas,
+    back: &WayBack,
+    row: &mut PlanarRow,
+    finish: &mut impl FnMut(usize, &mut PlanarRow),
+) {
+    let side = row.r.len();
+    let columns: Vec<Place> = (0..side)
+        .map(|x| Place::new(back.apply(x as f64, 0.0)[0], canvas.side))
+        .collect();
+    let pixels = columns.iter().map(|place| place.pixel);
+    let first = pixels.clone().min().unwrap_or(0);
+    let count = (pixels.max().unwrap_or(0) + 2 - first) as usize;
+    // Where each column's left pixel starts among the bytes of a row.
+    let columns: Vec<(usize, u32)> = columns
+        .iter()
+        .map(|place| ((place.pixel - first) as usize * 3, place.next))
+        .collect();
+    let mut above = CanvasRow::new(first, count);
+    let mut below = CanvasRow::new(first, count);
+    let mut mixed = vec![0_u16; count * 3];
+    for y in 0..side {
+        let v = Place::new(back.apply(0.0, y as f64)[1], canvas.side);
+        if below.y == Some(v.pixel) {
+            std::mem::swap(&mut above, &mut below);
+        }
+        above.compose(canvas, v.pixel);
+        below.compose(canvas, v.pixel + 1);
+        let rows = above.bytes.iter().zip(&below.bytes);
+        for (mixed, (above, below)) in mixed.iter_mut().zip(rows) {
+            *mixed = mix_rows(*above, *below, v.next);
+        }
+        let planes = row.r.iter_mut().zip(&mut row.g).zip(&mut row.b);
+        for (((r, g), b), (start, next)) in planes.zip(&columns) {
+            let around: &[u16] = &mixed[*start..*start + 6];
+            *r = mix_columns(around[0], around[3], *next);
+            *g = mix_columns(around[1], around[4], *next);
+            *b = mix_columns(around[2], around[5], *next);
+        }
+        finish(y, row);
+    }
+}
+
+/// The part of a row of the canvas that a sample needs.
+struct CanvasRow {
+    /// Which row, once composed.
+    y: Option<i64>,
+    /// The canvas' column of the first pixel; may be -1.
+    first: i64,
+    bytes: Vec<u8>,
+}
+
+impl CanvasRow {
+    fn new(first: i64, count: usize) -> Self {
+        Self {
+            y: None,
+            first,
+            bytes: vec![FILL; count * 3],
+        }
+    }
+
+    /// Copies row `y` together from the images that lie on it.
+    fn compose(&mut self, canvas: &Canvas, y: i64) {
+        if self.y.replace(y) == Some(y) {
+            return;
+        }
+        self.bytes.fill(FILL);
+        let end = self.first + (self.bytes.len() / 3) as i64;
+        for tile in &canvas.tiles {
+            let covers = tile.covers;
+            let x1 = i64::from(covers.x1).max(self.first);
+            let x2 = i64::from(covers.x2).min(end);
+            if x1 >= x2 || y < i64::from(covers.y1) || y >= i64::from(covers.y2) {
+                continue;
+            }
+            let target = (x1 - self.first) as usize * 3..(x2 - self.first) as usize * 3;
+            let source = tile.row(y as u32, x1 as u32, x2 as u32);
+            self.bytes[target].copy_from_slice(source);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,46 @@
+//! The objects' way through the geometric transform.
+
+use super::canvas::CanvasLabel;
+use crate::source::SampleTarget;
+use trainer_core::affine::{
+    AffineDraw, MIN_AREA_RATIO_OF_SEGMENTS, Matrix3, is_candidate, transform_box, warp_segment,
+};
+use trainer_core::boxes::Xyxy;
+use trainer_core::segments::{RESAMPLED_POINTS, resample};
+
+/// Boxes end this many pixels before the sample's edge, so that a centre never lies on it (YOLOv5
+/// v7.0).
+const EDGE: f32 = 1e-3;
+
+/// Moves the labels of a canvas into a sample of side `side` and drops those of which too little is
+/// left.
+pub fn warp(
+    labels: &[CanvasLabel],
+    matrix: &Matrix3,
+    draw: &AffineDraw,
+    side: u32,
+) -> Vec<SampleTarget> {
+    let limit = side as f32 - EDGE;
+    let scale = 1.0 / side as f32;
+    labels
+        .iter()
+        .filter_map(|label| {
+            let warped = warp_one(label, matrix, draw, side)?;
+            Some(SampleTarget {
+                class: label.class,
+                xywh: warped.clip(limit, limit).scale(scale, scale).to_xywh(),
+            })
+        })
+        .collect()
+}
+
+fn warp_one(label: &CanvasLabel, matrix: &Matrix3, draw: &AffineDraw, side: u32) -> Option<Xyxy> {
+    if label.outline.is_empty() {
+        return transform_box(matrix, draw, label.xyxy, (side, side));
+    }
+    let points = resample(&label.outline, RESAMPLED_POINTS);
+    let warped = warp_segment(matrix, &points, side, side)?;
+    let scale = draw.scale as f32;
+    let before = label.xyxy.scale(scale, scale);
+    is_candidate(before, warped, MIN_AREA_RATIO_OF_SEGMENTS).then_some(warped)
+}

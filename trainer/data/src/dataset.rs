@@ -1,0 +1,232 @@
+//! A data set in YOLO layout: which images it has and what they show.
+//!
+//! Opening reads the description, lists the images, reads their headers and parses every label file,
+//! so that whatever is wrong is said before training starts and all at once. Nothing is written: no
+//! cache beside the labels, no repaired images.
+
+mod config;
+mod error;
+mod header;
+mod listing;
+mod scan;
+
+pub use error::{DatasetError, LabelProblems};
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use trainer_core::detection::LabelledBox;
+use trainer_core::labels::Label;
+use trainer_core::letterbox::resize_to_long_side;
+
+/// Which part of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// The images to learn from.
+    Train,
+    /// The images to measure on.
+    Val,
+}
+
+impl Split {
+    /// The key in the data file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Val => "val",
+        }
+    }
+}
+
+/// One image with its labels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageRecord {
+    /// The file.
+    pub path: PathBuf,
+    /// The file's path inside the data source, for messages.
+    pub name: String,
+    /// Width and height in pixels as people see the image, that is after its EXIF orientation.
+    pub size: (u32, u32),
+    /// The objects on it; empty for background.
+    pub labels: Vec<Label>,
+    /// If the label file holds polygons: the points of each label as fractions, else empty.
+    pub segments: Vec<Vec<[f32; 2]>>,
+}
+
+impl ImageRecord {
+    /// The labels in pixels of the original image.
+    pub fn labelled_boxes(&self) -> Vec<LabelledBox> {
+        let (width, height) = (self.size.0 as f32, self.size.1 as f32);
+        self.labels
+            .iter()
+            .map(|label| LabelledBox {
+                xyxy: label.xywh.scale(width, height).to_xyxy(),
+                class: label.class,
+            })
+            .collect()
+    }
+}
+
+/// An image that cannot be used, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SkippedImage {
+    /// The file's path inside the data source.
+    pub name: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl fmt::Display for SkippedImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.reason)
+    }
+}
+
+/// What a data set holds, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Usable images.
+    pub images: usize,
+    /// Usable images without labels.
+    pub background: usize,
+    /// Labels on all images.
+    pub objects: usize,
+    /// Images left out.
+    pub skipped: usize,
+    /// Label rows left out because they repeat another row of their file.
+    pub duplicates: usize,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} images ({} without labels), {} objects, {} images skipped, {} repeated labels ignored",
+            self.images, self.background, self.objects, self.skipped, self.duplicates
+        )
+    }
+}
+
+/// The images of one split, sorted by path, so that every process numbers them alike.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    names: Vec<String>,
+    images: Vec<ImageRecord>,
+    skipped: Vec<SkippedImage>,
+    duplicates: usize,
+}
+
+impl Dataset {
+    /// Opens the `split` of the data set in the folder `root` that the file `config` describes;
+    /// `config` and everything it names lie inside `root`.
+    ///
+    /// Images that cannot be read or have a side below 10 pixels are left out and counted. Bad
+    /// labels are an error that lists them all: training on half of what a user labelled is worse
+    /// than not starting.
+    pub fn open(root: &Path, config: &str, split: Split) -> Result<Self, DatasetError> {
+        let description = config::read(root, config)?;
+        let files = listing::list(root, &description, split)?;
+        let scanned = scan::scan(root, &files, description.names.len())?;
+        let dataset = Self {
+            names: description.names,
+            images: scanned.images,
+            skipped: scanned.skipped,
+            duplicates: scanned.duplicates,
+        };
+        if dataset.images.is_empty() {
+            return Err(DatasetError::AllSkipped {
+                split: split.as_str(),
+                skipped: dataset.skipped.len(),
+                first: dataset
+                    .skipped
+                    .first()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
+            });
+        }
+        if split == Split::Train && dataset.images.iter().all(|image| image.labels.is_empty()) {
+            let first = &dataset.images[0];
+            return Err(DatasetError::NoLabels {
+                images: dataset.images.len(),
+                image: first.name.clone(),
+                expected: scan::label_path(Path::new(&first.name)),
+            });
+        }
+        Ok(dataset)
+    }
+
+    /// Number of usable images.
+    pub fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Whether there are none; an opened data set always has some.
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty()
+    }
+
+    /// Class names in class order.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.names.len()
+    }
+
+    /// The image of this number.
+    pub fn image(&self, index: u32) -> Option<&ImageRecord> {
+        self.images.get(index as usize)
+    }
+
+    /// All images in order.
+    pub fn images(&self) -> &[ImageRecord] {
+        &self.images
+    }
+
+    /// The images left out.
+    pub fn skipped(&self) -> &[SkippedImage] {
+        &self.skipped
+    }
+
+    /// The data set in numbers.
+    pub fn summary(&self) -> Summary {
+        Summary {
+            images: self.images.len(),
+            background: self.images.iter().filter(|i| i.labels.is_empty()).count(),
+            objects: self.images.iter().map(|i| i.labels.len()).sum(),
+            skipped: self.skipped.len(),
+            duplicates: self.duplicates,
+        }
+    }
+
+    /// Width and height of every label in pixels, with each image's long side resized to
+    /// `image_size`: what anchors are fitted to.
+    pub fn box_sizes(&self, image_size: u32) -> Vec<[f32; 2]> {
+        self.images
+            .iter()
+            .flat_map(|image| {
+                let (width, height) = (image.size.0 as f32, image.size.1 as f32);
+                let ratio = image_size as f32 / width.max(height);
+                image
+                    .labels
+                    .iter()
+                    .map(move |label| [label.xywh.w * width * ratio, label.xywh.h * height * ratio])
+            })
+            .collect()
+    }
+
+    /// The memory that all images take when decoded with their long side at `image_size`.
+    pub fn decoded_bytes(&self, image_size: u32) -> u64 {
+        self.images
+            .iter()
+            .map(|image| {
+                let (width, height) = resize_to_long_side(image.size.0, image.size.1, image_size);
+                u64::from(width) * u64::from(height) * 3
+            })
+            .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+use super::error::DatasetError;
+use std::io::ErrorKind;
+use std::path::{Component, Path, PathBuf};
+use trainer_core::data_yaml::DataYaml;
+
+/// A data file that has been understood.
+pub(super) struct Description {
+    /// Class names in class order.
+    pub names: Vec<String>,
+    /// The folder that `train` and `val` are relative to, relative to the root.
+    pub base: PathBuf,
+    /// The file's contents.
+    pub yaml: DataYaml,
+}
+
+/// Reads the data file `config` in the folder `root`.
+pub(super) fn read(root: &Path, config: &str) -> Result<Description, DatasetError> {
+    if !root.is_dir() {
+        return Err(DatasetError::RootMissing {
+            root: root.to_owned(),
+        });
+    }
+    let relative = inside(Path::new(""), config)
+        .ok_or_else(|| outside("dataset.config", config, "the source"))?;
+    let path = root.join(&relative);
+    let text = std::fs::read_to_string(&path).map_err(|source| match source.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => DatasetError::ConfigMissing {
+            path: path.clone(),
+            found: yaml_files(root),
+        },
+        _ => DatasetError::ConfigUnreadable {
+            path: path.clone(),
+            source,
+        },
+    })?;
+    let yaml: DataYaml =
+        serde_saphyr::from_str(&text).map_err(|source| DatasetError::ConfigInvalid {
+            path: path.clone(),
+            line: source.location().map_or(1, |location| location.line()),
+            source: Box::new(source),
+        })?;
+    let names = yaml
+        .names()
+        .map_err(|source| DatasetError::ConfigContradicts {
+            path: path.clone(),
+            source,
+        })?;
+    let folder = relative.parent().unwrap_or(Path::new("")).to_owned();
+    let base = match yaml.path.as_deref().map(str::trim) {
+        None | Some("") => folder,
+        Some(value) => inside(&folder, value)
+            .ok_or_else(|| outside("path in the data file", value, "the data file's folder"))?,
+    };
+    Ok(Description { names, base, yaml })
+}
+
+/// The path `value`, relative to `base`, as a path relative to the root; none if it leaves the root
+/// or is absolute. Symbolic links are not followed here: a volume may use them as it likes.
+pub(super) fn inside(base: &Path, value: &str) -> Option<PathBuf> {
+    let mut result = base.to_owned();
+    for component in Path::new(value).components() {
+        match component {
+            Component::Normal(name) => result.push(name),
+            Component::CurDir => {}
+            Component::ParentDir => {
+                if !result.pop() {
+                    return None;
+                }
+            }
+            Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(result)
+}
+
+pub(super) fn outside(
+    field: impl Into<String>,
+    value: &str,
+    relative_to: &'static str,
+) -> DatasetError {
+    DatasetError::PathOutside {
+        field: field.into(),
+        value: value.to_owned(),
+        relative_to,
+    }
+}
+
+/// The YAML files directly in `root`, as the end of a sentence.
+fn yaml_files(root: &Path) -> String {
+    let mut names: Vec<String> = std::fs::read_dir(root)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| {
+            let extension = Path::new(name).extension().unwrap_or_default();
+            extension.eq_ignore_ascii_case("yaml") || extension.eq_ignore_ascii_case("yml")
+        })
+        .collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    names.sort();
+    names.truncate(5);
+    format!(" (found there: {})", names.join(", "))
+}

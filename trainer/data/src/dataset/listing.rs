@@ -1,0 +1,126 @@
+use super::Split;
+use super::config::{Description, inside, outside};
+use super::error::DatasetError;
+use std::collections::{BTreeSet, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The endings of image files, in any case.
+const EXTENSIONS: [&str; 7] = ["bmp", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
+
+/// The image files of a split, relative to the root, sorted, each once.
+pub(super) fn list(
+    root: &Path,
+    description: &Description,
+    split: Split,
+) -> Result<Vec<PathBuf>, DatasetError> {
+    let entries = match split {
+        Split::Train => &description.yaml.train,
+        Split::Val => &description.yaml.val,
+    };
+    let mut files = BTreeSet::new();
+    let mut first = None;
+    for value in entries.paths() {
+        let relative = locate(root, &description.base, value.trim(), split)?;
+        let path = root.join(&relative);
+        let unreadable = |source| DatasetError::SplitUnreadable {
+            split: split.as_str(),
+            path: path.clone(),
+            source,
+        };
+        if path.is_dir() {
+            walk(root, &relative, &mut HashSet::new(), &mut files).map_err(unreadable)?;
+        } else {
+            let text = std::fs::read_to_string(&path).map_err(unreadable)?;
+            files.extend(listed(&relative, &text)?);
+        }
+        first.get_or_insert(path);
+    }
+    if files.is_empty() {
+        return Err(DatasetError::NoImages {
+            split: split.as_str(),
+            path: first.unwrap_or_else(|| root.to_owned()),
+            extensions: EXTENSIONS.map(|e| format!(".{e}")).join(", "),
+        });
+    }
+    Ok(files.into_iter().collect())
+}
+
+/// Finds a folder or list that the data file names.
+///
+/// Some labelling services write `../train/images` for a folder that is beside the data file; like
+/// other readers of such files, this one drops the leading `../` if the path leads nowhere else.
+fn locate(root: &Path, base: &Path, value: &str, split: Split) -> Result<PathBuf, DatasetError> {
+    let literal = inside(base, value);
+    if let Some(path) = literal.as_ref().filter(|path| root.join(path).exists()) {
+        return Ok(path.clone());
+    }
+    let beside = value.strip_prefix("../").and_then(|v| inside(base, v));
+    if let Some(path) = beside.filter(|path| root.join(path).exists()) {
+        return Ok(path);
+    }
+    match literal {
+        Some(path) => Err(DatasetError::SplitMissing {
+            split: split.as_str(),
+            value: value.to_owned(),
+            path: root.join(path),
+        }),
+        None => Err(outside(
+            format!("{} in the data file", split.as_str()),
+            value,
+            "the data file's folder",
+        )),
+    }
+}
+
+/// The images in a folder and the folders in it. Hidden files are none: some systems leave files
+/// like `._0001.jpg` beside each image.
+fn walk(
+    root: &Path,
+    folder: &Path,
+    seen: &mut HashSet<PathBuf>,
+    files: &mut BTreeSet<PathBuf>,
+) -> io::Result<()> {
+    // Symbolic links may lead back up; each real folder is entered once.
+    if !seen.insert(root.join(folder).canonicalize()?) {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(root.join(folder))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let path = folder.join(&name);
+        let kind = entry.file_type()?;
+        let is_folder = kind.is_dir() || (kind.is_symlink() && root.join(&path).is_dir());
+        if is_folder {
+            walk(root, &path, seen, files)?;
+        } else if is_image(&path) {
+            files.insert(path);
+        }
+    }
+    Ok(())
+}
+
+/// The images that a list file names, one per line, relative to the list's folder.
+fn listed(list: &Path, text: &str) -> Result<Vec<PathBuf>, DatasetError> {
+    let folder = list.parent().unwrap_or(Path::new(""));
+    text.lines()
+        .enumerate()
+        .map(|(index, line)| (index + 1, line.trim()))
+        .filter(|(_, line)| !line.is_empty() && is_image(Path::new(line)))
+        .map(|(number, line)| {
+            inside(folder, line).ok_or_else(|| {
+                let field = format!("line {number} of {}", list.display());
+                outside(field, line, "the list's folder")
+            })
+        })
+        .collect()
+}
+
+fn is_image(path: &Path) -> bool {
+    path.extension()
+        .and_then(|extension| extension.to_str())
+        .is_some_and(|extension| EXTENSIONS.iter().any(|e| extension.eq_ignore_ascii_case(e)))
+}

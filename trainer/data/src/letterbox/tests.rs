@@ -1,0 +1,127 @@
+use super::*;
+use crate::dataset::Split;
+use crate::store::Sizing;
+use crate::testing::{TestSet, noise};
+use image::{Rgb, imageops};
+use trainer_core::boxes::Xyxy;
+
+/// A red box on black is found again in the sample, where its target says, and the way
+/// back leads to its label.
+#[test]
+fn boxes_and_pixels_agree() {
+    let set = TestSet::new();
+    let mut image = RgbImage::new(120, 60);
+    imageops::replace(
+        &mut image,
+        &RgbImage::from_pixel(40, 20, Rgb([255, 0, 0])),
+        30,
+        10,
+    );
+    set.image("images/val/a.png", &image);
+    set.write(
+        "labels/val/a.txt",
+        format!(
+            "1 {} {} {} {}",
+            50. / 120.,
+            20. / 60.,
+            40. / 120.,
+            20. / 60.
+        ),
+    );
+    for side in [32_u32, 120, 320] {
+        let source = EvaluateSource::new(ImageStore::new(
+            set.open(Split::Val),
+            side,
+            Sizing::Evaluate,
+            0,
+        ));
+        let mut pixels = vec![7; 3 * (side * side) as usize];
+        let sample = source.sample(0, 0, &mut pixels);
+        let about = sample.evaluated.unwrap();
+        assert_eq!(about.labels[0].xyxy, Xyxy::new(30., 10., 70., 30.));
+        assert_eq!(
+            (about.name.as_str(), about.letterbox.original),
+            ("images/val/a.png", (120, 60))
+        );
+
+        let expected = sample.targets[0]
+            .xywh
+            .scale(side as f32, side as f32)
+            .to_xyxy();
+        let red = &pixels[..(side * side) as usize];
+        let green = &pixels[(side * side) as usize..];
+        let inside = |k: &usize| red[*k] > 127 && green[*k] < 60;
+        let found: Vec<(u32, u32)> = (0..red.len())
+            .filter(inside)
+            .map(|k| (k as u32 % side, k as u32 / side))
+            .collect();
+        let extent = Xyxy::new(
+            found.iter().map(|p| p.0).min().unwrap() as f32,
+            found.iter().map(|p| p.1).min().unwrap() as f32,
+            found.iter().map(|p| p.0).max().unwrap() as f32 + 1.,
+            found.iter().map(|p| p.1).max().unwrap() as f32 + 1.,
+        );
+        for (a, b) in [
+            (extent.x1, expected.x1),
+            (extent.y1, expected.y1),
+            (extent.x2, expected.x2),
+            (extent.y2, expected.y2),
+        ] {
+            assert!((a - b).abs() <= 1.0, "{side}: {extent:?} {expected:?}");
+        }
+        let back = about.letterbox.to_original(expected);
+        assert!(
+            (back.x1 - 30.).abs() < 0.01 && (back.y2 - 30.).abs() < 0.01,
+            "{back:?}"
+        );
+        // Grey above and below, nothing left of what was there before.
+        assert!(red[..side as usize].iter().all(|v| *v == FILL));
+        assert!(
+            pixels[pixels.len() - side as usize..]
+                .iter()
+                .all(|v| *v == FILL)
+        );
+    }
+}
+
+#[test]
+fn an_image_of_the_right_size_keeps_its_pixels() {
+    let set = TestSet::new();
+    let image = noise(5, (64, 64));
+    set.image("images/val/a.png", &image);
+    let source = EvaluateSource::new(ImageStore::new(
+        set.open(Split::Val),
+        64,
+        Sizing::Evaluate,
+        0,
+    ));
+    let mut pixels = vec![0; 3 * 64 * 64];
+    let sample = source.sample(3, 0, &mut pixels);
+    assert!(sample.targets.is_empty() && sample.skipped.is_empty());
+    for (k, pixel) in image.pixels().enumerate() {
+        assert_eq!(pixel.0, [pixels[k], pixels[4096 + k], pixels[8192 + k]]);
+    }
+}
+
+#[test]
+fn a_broken_file_is_grey_without_labels() {
+    let set = TestSet::new();
+    let path = set.image("images/val/a.png", &noise(5, (64, 32)));
+    set.write("labels/val/a.txt", "0 0.5 0.5 0.5 0.5");
+    let source = EvaluateSource::new(ImageStore::new(
+        set.open(Split::Val),
+        64,
+        Sizing::Evaluate,
+        0,
+    ));
+    std::fs::write(path, "gone").unwrap();
+    let mut pixels = vec![0; 3 * 64 * 64];
+    let sample = source.sample(0, 0, &mut pixels);
+    assert!(pixels.iter().all(|v| *v == FILL));
+    let about = sample.evaluated.unwrap();
+    assert!(sample.targets.is_empty() && about.labels.is_empty());
+    assert_eq!(
+        (sample.skipped[0].name.as_str(), about.name.as_str()),
+        ("images/val/a.png", "images/val/a.png")
+    );
+}

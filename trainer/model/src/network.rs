@@ -1,0 +1,335 @@
+//! The network: images in, predictions out.
+
+use tch::{TchError, Tensor};
+use trainer_core::anchors::STRIDES;
+
+use crate::architecture::{Form, LARGEST_STRIDE, Layer, Role, layers, slots};
+use crate::blocks::{Block, NORM_EPS, Phase};
+use crate::error::Error;
+use crate::state::{Gradients, State};
+
+pub use crate::options::{Anchors, Layout, NetworkOptions};
+
+/// What an evaluation gives.
+#[derive(Debug)]
+pub struct Evaluated {
+    /// `[images, rows, 5 + classes]`: centre, width and height in pixels of the network's input,
+    /// objectness and class probabilities; levels, then anchors, then cells row by row.
+    pub decoded: Tensor,
+    /// The predictions before decoding, as [`Network::train`] gives them.
+    pub raw: Vec<Tensor>,
+}
+
+/// A network with its parameters and running statistics.
+pub struct Network {
+    body: Body,
+}
+
+/// A network for inference: each convolution holds its normalisation.
+pub struct FusedNetwork {
+    body: Body,
+}
+
+struct Body {
+    options: NetworkOptions,
+    layers: Vec<Layer>,
+    /// For each layer, the last layer that takes its output.
+    last_use: Vec<usize>,
+    blocks: Vec<Block>,
+    state: State,
+}
+
+impl Network {
+    /// A network with YOLOv5's initial values, drawn from `seed` and each tensor's name.
+    pub fn initialised(options: &NetworkOptions, seed: u64) -> Result<Self, Error> {
+        let mut network = Self::blank(options)?;
+        let slots = slots(&network.body.layers, Form::Trainable);
+        network.body.state.initialise(&slots, seed)?;
+        Ok(network)
+    }
+
+    /// A network for values that come from elsewhere: all tensors but the anchors are 0.
+    pub fn blank(options: &NetworkOptions) -> Result<Self, Error> {
+        let body = Body::new(options, Form::Trainable, Gradients::Collected)?;
+        Ok(Self { body })
+    }
+
+    /// A network of the same values in its own memory; it collects no gradients.
+    pub fn copy_of(&self) -> Result<Self, Error> {
+        let mut body = Body::new(&self.body.options, Form::Trainable, Gradients::Refused)?;
+        body.state.copy_from(&self.body.state)?;
+        Ok(Self { body })
+    }
+
+    /// Which network this is.
+    pub fn options(&self) -> &NetworkOptions {
+        &self.body.options
+    }
+
+    /// Its tensors.
+    pub fn state(&self) -> &State {
+        &self.body.state
+    }
+
+    /// Its tensors, to take over others' values.
+    pub fn state_mut(&mut self) -> &mut State {
+        &mut self.body.state
+    }
+
+    /// Pixels `[images, 3, height, width]` of 0..=255, RGB, on any device, as this network's input:
+    /// on its device, in its number format and layout, 0..=1. Costs least when the pixels already
+    /// lie in the network's layout.
+    pub fn input(&self, pixels: &Tensor) -> Result<Tensor, Error> {
+        self.body.input(pixels)
+    }
+
+    /// Raw predictions `[images, 3, height / stride, width / stride, 5 + classes]` for the strides
+    /// 8, 16 and 32. Normalises by the batch, moves the running statistics towards it and records
+    /// what the backward pass needs.
+    pub fn train(&self, images: &Tensor) -> Result<Vec<Tensor>, Error> {
+        let raw = self.body.forward(images, Phase::Training)?;
+        let mut counters = self.body.state.counters().shallow_clone();
+        tch::no_grad(|| counters.f_add_scalar_(1).map(drop)).map_err(|source| Error::Copy {
+            name: "num_batches_tracked".to_owned(),
+            source,
+        })?;
+        Ok(raw)
+    }
+
+    /// Predictions by the running statistics, without a record for gradients.
+    pub fn evaluate(&self, images: &Tensor) -> Result<Evaluated, Error> {
+        self.body.evaluate(images)
+    }
+
+    /// The same network with its normalisations folded into kernels and biases; it gives the same
+    /// predictions as [`Network::evaluate`] up to rounding, faster.
+    pub fn fuse(&self) -> Result<FusedNetwork, Error> {
+        let body = Body::new(&self.body.options, Form::Fused, Gradients::Refused)?;
+        tch::no_grad(|| fold(self.state(), &body.state))?;
+        Ok(FusedNetwork { body })
+    }
+}
+
+impl FusedNetwork {
+    /// Which network this is.
+    pub fn options(&self) -> &NetworkOptions {
+        &self.body.options
+    }
+
+    /// Its tensors: kernels, biases and anchors.
+    pub fn state(&self) -> &State {
+        &self.body.state
+    }
+
+    /// As [`Network::input`].
+    pub fn input(&self, pixels: &Tensor) -> Result<Tensor, Error> {
+        self.body.input(pixels)
+    }
+
+    /// As [`Network::evaluate`].
+    pub fn evaluate(&self, images: &Tensor) -> Result<Evaluated, Error> {
+        self.body.evaluate(images)
+    }
+}
+
+impl Body {
+    fn new(options: &NetworkOptions, form: Form, gradients: Gradients) -> Result<Self, Error> {
+        let layers = layers(options.size, options.classes);
+        let state = State::blank(&slots(&layers, form), options, gradients)?;
+        let blocks = layers
+            .iter()
+            .enumerate()
+            .map(|(index, layer)| {
+                Block::new(&state, index, &layer.module, form).ok_or_else(|| Error::StateMissing {
+                    name: format!("model.{index}"),
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            options: options.clone(),
+            last_use: last_use(&layers),
+            layers,
+            blocks,
+            state,
+        })
+    }
+
+    fn input(&self, pixels: &Tensor) -> Result<Tensor, Error> {
+        let shape = pixels.size();
+        check_shape(&shape)?;
+        let NetworkOptions {
+            device,
+            kind,
+            layout,
+            ..
+        } = self.options;
+        let fail = |source| Error::Input {
+            shape: shape.clone(),
+            source,
+        };
+        // Bytes are moved and rearranged before they become four times as many.
+        let pixels = pixels.f_to_device(device).map_err(fail)?;
+        let pixels = match layout {
+            Layout::ChannelsFirst => pixels.f_contiguous().map_err(fail)?,
+            Layout::ChannelsLast => {
+                torch_bridge::contiguous_channels_last(&pixels).map_err(|source| Error::Layout {
+                    name: "images".to_owned(),
+                    source,
+                })?
+            }
+        };
+        pixels
+            .f_to_kind(kind)
+            .and_then(|pixels| pixels.f_div_scalar(255.0))
+            .map_err(fail)
+    }
+
+    fn forward(&self, images: &Tensor, phase: Phase) -> Result<Vec<Tensor>, Error> {
+        let shape = images.size();
+        check_shape(&shape)?;
+        let mut kept: Vec<Vec<Tensor>> = Vec::with_capacity(self.blocks.len());
+        for (index, (layer, block)) in self.layers.iter().zip(&self.blocks).enumerate() {
+            let inputs: Vec<&Tensor> = layer
+                .from
+                .iter()
+                .flat_map(|from| from.map_or(std::slice::from_ref(images), |from| &kept[from]))
+                .collect();
+            let outputs = block
+                .forward(&inputs, phase)
+                .map_err(|source| Error::Layer {
+                    index,
+                    module: layer.module.name(),
+                    images: shape.clone(),
+                    source,
+                })?;
+            for from in layer.from.iter().flatten() {
+                if self.last_use[*from] == index {
+                    kept[*from].clear();
+                }
+            }
+            kept.push(outputs);
+        }
+        Ok(kept.pop().unwrap_or_default())
+    }
+
+    fn evaluate(&self, images: &Tensor) -> Result<Evaluated, Error> {
+        tch::no_grad(|| {
+            let raw = self.forward(images, Phase::Evaluation)?;
+            let decoded = decode(&raw, &self.options).map_err(|source| Error::Decode {
+                images: images.size(),
+                source,
+            })?;
+            Ok(Evaluated { decoded, raw })
+        })
+    }
+}
+
+fn check_shape(shape: &[i64]) -> Result<(), Error> {
+    match *shape {
+        [_, 3, height, width]
+            if [height, width]
+                .iter()
+                .all(|side| *side > 0 && side % LARGEST_STRIDE == 0) =>
+        {
+            Ok(())
+        }
+        _ => Err(Error::ImageShape {
+            shape: shape.to_vec(),
+        }),
+    }
+}
+
+/// For each layer, the last one that takes its output; itself if none does.
+fn last_use(layers: &[Layer]) -> Vec<usize> {
+    let mut last_use: Vec<usize> = (0..layers.len()).collect();
+    for (index, layer) in layers.iter().enumerate() {
+        for from in layer.from.iter().flatten() {
+            last_use[*from] = index;
+        }
+    }
+    last_use
+}
+
+/// Boxes in pixels and probabilities (YOLOv5 v7.0): with s = sigmoid(raw), the centre is
+/// `(2s - 0.5 + cell) * stride`, the size `(2s)² * anchor`, the rest s.
+fn decode(raw: &[Tensor], options: &NetworkOptions) -> Result<Tensor, TchError> {
+    let levels = raw.iter().zip(&options.anchors).zip(STRIDES);
+    let decoded = levels
+        .map(|((raw, anchors), stride)| {
+            let (kind, device) = (options.kind, raw.device());
+            let (images, _, height, width, outputs) = raw.size5()?;
+            let axis = |length| Tensor::f_arange(length, (kind, device));
+            let x = axis(width)?
+                .f_view([1, width])?
+                .f_expand([height, width], false)?;
+            let y = axis(height)?
+                .f_view([height, 1])?
+                .f_expand([height, width], false)?;
+            let cell = Tensor::f_stack(&[x, y], -1)?.f_sub_scalar(0.5)?;
+            let anchors = Tensor::f_from_slice(anchors.as_flattened())?
+                .f_to_kind(kind)?
+                .f_to_device(device)?
+                .f_view([-1, 1, 1, 2])?;
+
+            let s = raw.f_to_kind(kind)?.f_sigmoid()?;
+            let double = s.f_narrow(-1, 0, 4)?.f_mul_scalar(2.0)?;
+            let centre = double
+                .f_narrow(-1, 0, 2)?
+                .f_add(&cell)?
+                .f_mul_scalar(f64::from(stride))?;
+            let size = double.f_narrow(-1, 2, 2)?.f_square()?.f_mul(&anchors)?;
+            let rest = s.f_narrow(-1, 4, outputs - 4)?;
+            Tensor::f_cat(&[centre, size, rest], -1)?.f_reshape([images, -1, outputs])
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    Tensor::f_cat(&decoded, 1)
+}
+
+/// Fills a fused network: `w' = w γ/√(σ²+ε)`, `b' = β - μ γ/√(σ²+ε)`; the rest is copied.
+fn fold(trained: &State, fused: &State) -> Result<(), Error> {
+    for entry in fused.entries() {
+        let name = &entry.name;
+        let source = |name: String| {
+            trained
+                .get(&name)
+                .map(|entry| &entry.tensor)
+                .ok_or(Error::StateMissing { name })
+        };
+        let conv = name
+            .strip_suffix("conv.weight")
+            .map(|prefix| (prefix, Role::Weight));
+        let conv = conv.or(name
+            .strip_suffix("conv.bias")
+            .map(|prefix| (prefix, Role::Bias)));
+        let mut target = entry.tensor.shallow_clone();
+        let Some((prefix, role)) = conv else {
+            let values = source(name.clone())?;
+            target.f_copy_(values).map_err(|source| Error::Copy {
+                name: name.clone(),
+                source,
+            })?;
+            continue;
+        };
+        let norm = |part: &str| source(format!("{prefix}bn.{part}"));
+        let (scale, shift) = (norm("weight")?, norm("bias")?);
+        let (mean, variance) = (norm("running_mean")?, norm("running_var")?);
+        let weight = source(format!("{prefix}conv.weight"))?;
+        let mut fill = || {
+            let factor = scale.f_div(&variance.f_add_scalar(NORM_EPS)?.f_sqrt()?)?;
+            let values = match role {
+                Role::Weight => weight.f_mul(&factor.f_view([-1, 1, 1, 1])?)?,
+                _ => shift.f_sub(&mean.f_mul(&factor)?)?,
+            };
+            target.f_copy_(&values)
+        };
+        fill().map_err(|source| Error::Fuse {
+            name: name.clone(),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "network_tests.rs"]
+mod tests;

@@ -1,0 +1,77 @@
+//! Compiles the C++ half of the bridge against the libtorch that torch-sys uses.
+#![allow(
+    clippy::print_stdout,
+    reason = "a build script talks to cargo by printing"
+)]
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// Folder that `LIBTORCH` names, checked for what this crate needs.
+fn libtorch() -> Result<PathBuf, String> {
+    println!("cargo::rerun-if-env-changed=LIBTORCH");
+    let get_it = "Run `eval \"$(scripts/libtorch.sh --env)\"` at the repository's root: it fetches libtorch 2.11.0 \
+                  and sets LIBTORCH.";
+    let Some(root) = env::var_os("LIBTORCH").map(PathBuf::from) else {
+        return Err(format!(
+            "LIBTORCH is not set, so there is no libtorch to build against. {get_it}"
+        ));
+    };
+    for file in [
+        "include/torch/csrc/distributed/c10d/reducer.hpp",
+        "lib/libtorch_cpu.so",
+        "lib/libc10.so",
+    ] {
+        let path = root.join(file);
+        if !path.exists() {
+            return Err(format!(
+                "LIBTORCH is {}, but {} does not exist. {get_it}",
+                root.display(),
+                path.display()
+            ));
+        }
+    }
+    Ok(root)
+}
+
+fn main() {
+    let root = match libtorch() {
+        Ok(root) => root,
+        // Cargo prints this and fails the build.
+        Err(problem) => return println!("cargo::error={problem}"),
+    };
+    let lib = root.join("lib");
+
+    let mut build = cxx_build::bridge("src/ffi.rs");
+    build
+        .files(["cpp/distributed.cpp", "cpp/tensor_ops.cpp"])
+        .std("c++20")
+        // Glue gains nothing from optimisation, and these units take most of this crate's build time.
+        .opt_level(1)
+        .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        .define("USE_DISTRIBUTED", None)
+        .define("USE_C10D_GLOO", None)
+        .include("cpp/gloo-stubs");
+    // As system headers, so that libtorch's own warnings stay out of our build.
+    for folder in ["include", "include/torch/csrc/api/include"] {
+        build.flag(format!("-isystem{}", root.join(folder).display()));
+    }
+    build.compile("torch-bridge");
+
+    for folder in ["cpp", "src/ffi.rs"] {
+        println!("cargo::rerun-if-changed={folder}");
+    }
+    println!("cargo::rustc-link-search=native={}", lib.display());
+    // torch-sys links these too; named here because this crate calls them itself.
+    for library in ["torch_cpu", "c10"] {
+        println!("cargo::rustc-link-lib=dylib={library}");
+    }
+    link_test_programs(&lib);
+    // Read by dependants as DEP_TORCH_BRIDGE_LIBTORCH_LIB, for the run path of their programs.
+    println!("cargo::metadata=libtorch_lib={}", lib.display());
+}
+
+/// This crate's own test programs find libtorch without `LD_LIBRARY_PATH`.
+fn link_test_programs(lib: &Path) {
+    println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
+}
