@@ -6,7 +6,7 @@
 //! | type         | True means                                                                      |
 //! |--------------|---------------------------------------------------------------------------------|
 //! | Accepted     | the spec is valid, and configuration and images are frozen                      |
-//! | WorkersReady | the container of every worker runs; while False, the message says what is missing |
+//! | `WorkersReady` | the container of every worker runs; while False, the message says what is missing |
 //! | Running      | the gang works: reason `Starting` before the first training step of the attempt, then `Training` |
 //! | Restarting   | a worker failed and all are being replaced; the message says which and why      |
 //! | Complete     | every worker ended with success (terminal)                                      |
@@ -84,25 +84,25 @@ reasons! {
     ConfigurationFrozen,
     /// Accepted, Failed: a setting cannot be obeyed.
     InvalidSpec,
-    /// Accepted, WorkersReady: an object of the name the job needs exists and is not the job's.
+    /// Accepted, `WorkersReady`: an object of the name the job needs exists and is not the job's.
     NameTaken,
-    /// WorkersReady: pods are not created yet.
+    /// `WorkersReady`: pods are not created yet.
     CreatingPods,
-    /// WorkersReady: the API server refused to create pods, for example because of a quota.
+    /// `WorkersReady`: the API server refused to create pods, for example because of a quota.
     CreateRefused,
-    /// WorkersReady: no node can take a pod.
+    /// `WorkersReady`: no node can take a pod.
     Unschedulable,
-    /// WorkersReady: a PersistentVolumeClaim is not bound or not there.
+    /// `WorkersReady`: a PersistentVolumeClaim is not bound or not there.
     VolumeNotReady,
-    /// WorkersReady: an image cannot be pulled.
+    /// `WorkersReady`: an image cannot be pulled.
     ImagePullFailed,
-    /// WorkersReady: a container cannot be created, for example because a volume does not mount.
+    /// `WorkersReady`: a container cannot be created, for example because a volume does not mount.
     ContainerCreateFailed,
-    /// WorkersReady: images are pulled, volumes mounted, containers created.
+    /// `WorkersReady`: images are pulled, volumes mounted, containers created.
     ContainersStarting,
-    /// WorkersReady: the container of every worker runs or has succeeded.
+    /// `WorkersReady`: the container of every worker runs or has succeeded.
     AllRunning,
-    /// WorkersReady: a worker has ended without success, and the results of the others are awaited.
+    /// `WorkersReady`: a worker has ended without success, and the results of the others are awaited.
     SomeEnded,
     /// Running: no training step was done in this attempt yet.
     Starting,
@@ -120,9 +120,9 @@ reasons! {
     WorkersSucceeded,
     /// Complete, Failed: the job has not ended.
     NotFinished,
-    /// WorkersReady, Running, Restarting, Failed: the job is complete.
+    /// `WorkersReady`, Running, Restarting, Failed: the job is complete.
     JobComplete,
-    /// WorkersReady, Running, Restarting, Complete: the job has failed.
+    /// `WorkersReady`, Running, Restarting, Complete: the job has failed.
     JobFailed,
     /// Failed: a worker failed again after the last restart that the failure policy allows.
     RestartLimitReached,

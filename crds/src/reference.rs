@@ -53,9 +53,8 @@ fn object(out: &mut String, path: &str, schema: &Value) {
     for (name, property) in properties {
         let default = match &property["default"] {
             Value::Null if required.contains(&name.as_str()) => "required".to_owned(),
-            Value::Null => String::new(),
             // The defaults of an object's fields stand in its own table.
-            Value::Object(_) => String::new(),
+            Value::Null | Value::Object(_) => String::new(),
             Value::String(text) => format!("`{text}`"),
             other => format!("`{other}`"),
         };
@@ -64,7 +63,11 @@ fn object(out: &mut String, path: &str, schema: &Value) {
             .unwrap_or_default()
             .replace("\n\n", "<br>")
             .replace('|', "\\|");
-        let _ = writeln!(out, "| `{name}` | {} | {default} | {meaning} |", kind(property));
+        let _ = writeln!(
+            out,
+            "| `{name}` | {} | {default} | {meaning} |",
+            kind(property)
+        );
     }
     for (name, property) in properties {
         object(out, &format!("{path}.{name}"), property);
@@ -97,14 +100,20 @@ fn kind(property: &Value) -> String {
 fn rules(out: &mut String, schema: &Value) {
     let mut found = Vec::new();
     collect(schema, &mut found);
-    out.push_str("\n### What is refused\n\nThe API server refuses an object with these sentences:\n\n");
+    out.push_str(
+        "\n### What is refused\n\nThe API server refuses an object with these sentences:\n\n",
+    );
     for sentence in found {
         let _ = writeln!(out, "- {sentence}");
     }
 }
 
 fn collect(schema: &Value, found: &mut Vec<String>) {
-    for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+    for rule in schema["x-kubernetes-validations"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
         // Where a rule has both, its expression has branches, and the message says it in one line.
         let text = rule["message"]
             .as_str()
@@ -163,6 +172,9 @@ mod tests {
             "training.epochs is …: choose 1 to 100000",
             plain("'training.epochs is %s: choose 1 to 100000'.format([self])")
         );
-        assert_eq!("subPath is '…'", plain("\"subPath is '\" + self.subPath + \"'\""));
+        assert_eq!(
+            "subPath is '…'",
+            plain("\"subPath is '\" + self.subPath + \"'\"")
+        );
     }
 }

@@ -100,7 +100,10 @@ fn bound_numbers(object: &mut Map<String, Value>) {
             object.remove(key);
         }
     }
-    let format = object.get("format").and_then(Value::as_str).unwrap_or_default();
+    let format = object
+        .get("format")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     if format == "uint32" {
         // Beyond this the operator could not read the object.
         object.insert("maximum".to_owned(), json!(u32::MAX));
@@ -149,7 +152,9 @@ mod tests {
         let mut fields = 0;
         walk(&schema(), "", &mut |path, field| {
             fields += 1;
-            let described = field["description"].as_str().is_some_and(|text| !text.is_empty());
+            let described = field["description"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty());
             // Items of a list of strings and the API server's own metadata speak for themselves.
             assert!(
                 described || path.ends_with("[]") || path == ".metadata",
@@ -178,7 +183,10 @@ mod tests {
                 assert!(sentence.contains(':'), "{path}: no remedy in {sentence}");
                 if on_number {
                     let name = path.trim_start_matches(".spec.");
-                    assert!(sentence.contains(&format!("'{name} is ")), "{path}: {sentence}");
+                    assert!(
+                        sentence.contains(&format!("'{name} is ")),
+                        "{path}: {sentence}"
+                    );
                     assert!(field["minimum"].is_null(), "{path}: minimum hides the rule");
                 }
             }
@@ -194,7 +202,10 @@ mod tests {
             json!(16),
             spec["properties"]["training"]["properties"]["batchSize"]["default"]
         );
-        assert_eq!(json!("1Gi"), spec["properties"]["workers"]["default"]["sharedMemory"]);
+        assert_eq!(
+            json!("1Gi"),
+            spec["properties"]["workers"]["default"]["sharedMemory"]
+        );
         assert_eq!(json!(["dataset", "output"]), spec["required"]);
         assert_eq!(
             json!("map"),

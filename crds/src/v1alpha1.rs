@@ -6,9 +6,7 @@ mod training_job;
 mod workers;
 
 pub use quantity::Quantity;
-pub use status::{
-    Display, State, WorkerState, WorkerStatus, YoloTrainingJobStatus, MAX_WARNINGS,
-};
+pub use status::{Display, MAX_WARNINGS, State, WorkerState, WorkerStatus, YoloTrainingJobStatus};
 pub use training_job::{
     FailurePolicy, MAX_NAME_LENGTH, YoloTrainingJob, YoloTrainingJobSpec, name_problem, name_rules,
 };

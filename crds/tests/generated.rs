@@ -33,7 +33,10 @@ fn yaml_of_every_definition() {
             serde_saphyr::to_string(&crd).expect("a definition is plain data")
         );
         up_to_date(&format!("crds/yaml/{name}.yaml"), &yaml);
-        up_to_date(&format!("charts/yolo-operator/files/crds/{name}.yaml"), &yaml);
+        up_to_date(
+            &format!("charts/yolo-operator/files/crds/{name}.yaml"),
+            &yaml,
+        );
         let again: k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition =
             serde_saphyr::from_str(&yaml).expect("the YAML reads back");
         assert_eq!(crd, again);

@@ -54,7 +54,10 @@ mod tests {
     fn integers_and_strings_are_both_read() {
         let read = |value| serde_json::from_value::<Quantity>(value);
         assert_eq!(Quantity("4".to_owned()), read(json!(4)).expect("integer"));
-        assert_eq!(Quantity("2Gi".to_owned()), read(json!("2Gi")).expect("string"));
+        assert_eq!(
+            Quantity("2Gi".to_owned()),
+            read(json!("2Gi")).expect("string")
+        );
         let error = read(json!(1.5)).expect_err("a fraction must be a string");
         assert!(error.to_string().contains("500m"), "{error}");
     }

@@ -17,7 +17,7 @@ pub struct YoloTrainingJobStatus {
     /// What the job is doing, in a word; derived from the conditions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
-    /// Accepted, WorkersReady, Running, Restarting, Complete and Failed, each with reason and message.
+    /// Accepted, `WorkersReady`, Running, Restarting, Complete and Failed, each with reason and message.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend(
         "x-kubernetes-list-type" = "map",
@@ -76,7 +76,7 @@ pub struct YoloTrainingJobStatus {
 /// What a job is doing, in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum State {
-    /// Not all workers run yet; the condition WorkersReady says what is waited for.
+    /// Not all workers run yet; the condition `WorkersReady` says what is waited for.
     Pending,
     /// All workers run; no training step was done in this attempt yet.
     Starting,

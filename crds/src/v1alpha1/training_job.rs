@@ -26,61 +26,15 @@ pub const MAX_NAME_LENGTH: usize = 40;
     status = "YoloTrainingJobStatus",
     derive = "PartialEq",
     doc = "Trains a YOLOv5 object detector over one or many pods and reports loss, mAP and progress in its status.",
-    printcolumn(
-        name = "State",
-        type_ = "string",
-        json_path = ".status.state",
-        description = "What the job is doing, in a word."
-    ),
-    printcolumn(
-        name = "Workers",
-        type_ = "string",
-        json_path = ".status.display.workers",
-        description = "Workers that run, of those wanted."
-    ),
-    printcolumn(
-        name = "Epoch",
-        type_ = "string",
-        json_path = ".status.display.epoch",
-        description = "The present epoch, of all."
-    ),
-    printcolumn(
-        name = "Loss",
-        type_ = "string",
-        json_path = ".status.display.loss",
-        description = "Training loss of the present epoch."
-    ),
-    printcolumn(
-        name = "mAP50-95",
-        type_ = "string",
-        json_path = ".status.display.mAP50_95",
-        description = "mAP50-95 of the latest evaluation."
-    ),
-    printcolumn(
-        name = "Progress",
-        type_ = "string",
-        json_path = ".status.display.progress",
-        description = "Part of the run that is done."
-    ),
-    printcolumn(
-        name = "ETA",
-        type_ = "string",
-        json_path = ".status.display.eta",
-        description = "Estimated time until the end."
-    ),
-    printcolumn(
-        name = "Restarts",
-        type_ = "integer",
-        json_path = ".status.restarts",
-        description = "How often all workers were replaced.",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp",
-        description = "Time since the job was created."
-    )
+    printcolumn = r#"{"name": "State", "type": "string", "jsonPath": ".status.state", "description": "What the job is doing, in a word."}"#,
+    printcolumn = r#"{"name": "Workers", "type": "string", "jsonPath": ".status.display.workers", "description": "Workers that run, of those wanted."}"#,
+    printcolumn = r#"{"name": "Epoch", "type": "string", "jsonPath": ".status.display.epoch", "description": "The present epoch, of all."}"#,
+    printcolumn = r#"{"name": "Loss", "type": "string", "jsonPath": ".status.display.loss", "description": "Training loss of the present epoch."}"#,
+    printcolumn = r#"{"name": "mAP50-95", "type": "string", "jsonPath": ".status.display.mAP50_95", "description": "mAP50-95 of the latest evaluation."}"#,
+    printcolumn = r#"{"name": "Progress", "type": "string", "jsonPath": ".status.display.progress", "description": "Part of the run that is done."}"#,
+    printcolumn = r#"{"name": "ETA", "type": "string", "jsonPath": ".status.display.eta", "description": "Estimated time until the end."}"#,
+    printcolumn = r#"{"name": "Restarts", "type": "integer", "jsonPath": ".status.restarts", "description": "How often all workers were replaced.", "priority": 1}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": "Time since the job was created."}"#
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = spec_rules()))]
@@ -238,7 +192,11 @@ mod tests {
         assert_eq!(None, name_problem("a"));
         assert_eq!(None, name_problem(&"a".repeat(MAX_NAME_LENGTH)));
         for bad in ["", "1a", "a-", "a.b", "A"] {
-            assert!(name_problem(bad).expect(bad).contains("starts with a letter"));
+            assert!(
+                name_problem(bad)
+                    .expect(bad)
+                    .contains("starts with a letter")
+            );
         }
         let long = name_problem(&"a".repeat(41)).expect("too long");
         assert!(long.contains("has 41 characters"), "{long}");

@@ -1,0 +1,89 @@
+# The recipes that people and CI share. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+
+# The cluster that demo and tests use: the local one of tests/cluster, or, only when asked for,
+# the one of CLUSTER_KUBECONFIG (with images pushed to IMAGE_REPO).
+CLUSTER_KUBECONFIG ?=
+IMAGE_REPO ?=
+export CLUSTER_KUBECONFIG IMAGE_REPO
+# A kubeconfig that happens to be exported is never used.
+unexport KUBECONFIG
+
+LIBTORCH_ENV = environment="$$(scripts/libtorch.sh --env)"; eval "$$environment"
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	echo
+	echo "  CLUSTER_KUBECONFIG=FILE  use that cluster instead of a local one (with IMAGE_REPO=registry/path)"
+
+.PHONY: demo
+demo: install ## set everything up, train examples/digits.yaml to the end, show the result
+	@scripts/demo/demo.py
+
+.PHONY: test
+test: test-unit test-trainer test-local-cluster ## set everything up and run all tests
+	@echo "make test: all passed"
+
+.PHONY: test-unit
+test-unit: ## everything that needs neither libtorch nor a cluster (about a minute when built)
+	@echo "== unit tests"
+	cargo test --locked
+
+.PHONY: lint
+lint: ## formatting, clippy, shell scripts
+	@echo "== lint"
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets -- -D warnings
+	if command -v shellcheck >/dev/null; then git ls-files '*.sh' | xargs shellcheck -x; fi
+
+.PHONY: test-trainer
+test-trainer: libtorch ## the trainer against libtorch: golden numbers, resume, ranks
+	@echo "== trainer tests"
+	$(LIBTORCH_ENV)
+	cargo test --locked -p torch-bridge -p trainer-model -p trainer
+
+.PHONY: test-local-cluster
+test-local-cluster: ## the local cluster itself: nodes, network, volumes, faults, nothing left behind
+	@echo "== the local cluster"
+	tests/cluster/test.sh
+
+.PHONY: test-cluster
+test-cluster: install ## the whole on a real cluster: admission, life of a job, faults, chart, metrics
+	@echo "== cluster tests"
+	scripts/test-cluster.sh
+
+.PHONY: libtorch
+libtorch: ## fetch libtorch into the cache
+	@scripts/libtorch.sh >/dev/null
+
+.PHONY: cluster-up
+cluster-up: ## start the local two-node cluster (removes what a killed run left)
+	@tests/cluster/up.sh
+
+.PHONY: cluster-down
+cluster-down: ## remove the local cluster and everything it made
+	@tests/cluster/down.sh
+
+.PHONY: cluster-status
+cluster-status: ## what of the local cluster runs
+	@tests/cluster/status.sh
+
+.PHONY: images
+images: libtorch ## build both images from this checkout, without Docker or a registry
+	@scripts/images.sh
+
+.PHONY: install
+install: images ## cluster, images and chart: all that a first `kubectl apply` needs
+	@scripts/install.sh
+
+.PHONY: gen
+gen: ## write generated files anew: CRD, API reference, transcripts
+	@UPDATE=1 cargo test --locked -p crds -p operator
+
+.PHONY: clean
+clean: cluster-down ## remove the cluster and what was built (the cache of third-party programs stays)
+	@cargo clean

@@ -1,0 +1,175 @@
+//! Which changes of a status deserve a Kubernetes event.
+
+use crds::conditions::{ConditionType, Reason};
+use crds::v1alpha1::YoloTrainingJobStatus;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::runtime::events::{Event, EventType};
+
+use crate::conditions::find;
+use crate::training_job::status::shorten;
+
+/// The API server refuses longer notes.
+const NOTE_LIMIT: usize = 1000;
+
+/// An event to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobEvent {
+    /// Whether it is a warning.
+    pub warning: bool,
+    /// In one word.
+    pub reason: String,
+    /// In a sentence.
+    pub note: String,
+    /// Tells events of one reason apart: the recorder merges those that are equal here.
+    pub action: String,
+}
+
+impl JobEvent {
+    /// As the recorder wants it.
+    pub fn into_event(self) -> Event {
+        Event {
+            type_: if self.warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
+            reason: self.reason,
+            note: Some(self.note),
+            action: self.action,
+            secondary: None,
+        }
+    }
+}
+
+/// The events that a change of status deserves.
+pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<JobEvent> {
+    let attempt = new.attempt.unwrap_or_default();
+    let event = |warning: bool, reason: &str, note: String| JobEvent {
+        warning,
+        reason: reason.to_owned(),
+        note: shorten(&note, NOTE_LIMIT),
+        action: format!("{reason}-{attempt}"),
+    };
+    let mut events = Vec::new();
+    if became_true(old, new, ConditionType::Accepted).is_some() {
+        let workers = new.total_workers;
+        events.push(event(
+            false,
+            "Created",
+            format!("created {workers} worker pods; the configuration is frozen"),
+        ));
+    }
+    if let Some(problem) = new_problem(old, new) {
+        events.push(event(true, &problem.reason, problem.message.clone()));
+    }
+    if let Some(restarting) = restart(old, new) {
+        events.push(event(true, "Restarting", restarting.message.clone()));
+    }
+    if became_true(old, new, ConditionType::Running).is_some() {
+        let workers = new.total_workers;
+        events.push(event(
+            false,
+            "Running",
+            format!("all {workers} workers run in attempt {attempt}"),
+        ));
+    }
+    if let Some(complete) = became_true(old, new, ConditionType::Complete) {
+        events.push(event(false, "Complete", complete.message.clone()));
+    }
+    if let Some(failed) = became_true(old, new, ConditionType::Failed) {
+        events.push(event(
+            true,
+            "Failed",
+            format!("{}: {}", failed.reason, failed.message),
+        ));
+    }
+    events
+}
+
+fn became_true<'a>(
+    old: &YoloTrainingJobStatus,
+    new: &'a YoloTrainingJobStatus,
+    kind: ConditionType,
+) -> Option<&'a Condition> {
+    let before = find(&old.conditions, kind).is_some_and(|condition| condition.status == "True");
+    find(&new.conditions, kind).filter(|condition| condition.status == "True" && !before)
+}
+
+/// A restart that the old status does not know. A second one may begin while the condition is True.
+fn restart<'a>(
+    old: &YoloTrainingJobStatus,
+    new: &'a YoloTrainingJobStatus,
+) -> Option<&'a Condition> {
+    let restarting = find(&new.conditions, ConditionType::Restarting)?;
+    let later = old.attempt.map(|attempt| attempt.incarnation)
+        < new.attempt.map(|attempt| attempt.incarnation);
+    (restarting.status == "True" && later && old.attempt.is_some()).then_some(restarting)
+}
+
+/// Something that a user may have to put right and that the old status does not name.
+fn new_problem<'a>(
+    old: &YoloTrainingJobStatus,
+    new: &'a YoloTrainingJobStatus,
+) -> Option<&'a Condition> {
+    const PROBLEMS: [Reason; 6] = [
+        Reason::NameTaken,
+        Reason::CreateRefused,
+        Reason::Unschedulable,
+        Reason::VolumeNotReady,
+        Reason::ImagePullFailed,
+        Reason::ContainerCreateFailed,
+    ];
+    let ready = find(&new.conditions, ConditionType::WorkersReady)?;
+    let known = find(&old.conditions, ConditionType::WorkersReady)
+        .is_some_and(|before| before.reason == ready.reason);
+    let problem = PROBLEMS
+        .iter()
+        .any(|reason| reason.as_str() == ready.reason);
+    (ready.status == "False" && problem && !known).then_some(ready)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::conditions::{Stated, merge};
+
+    fn status(stated: &[(ConditionType, bool, &str)]) -> YoloTrainingJobStatus {
+        let stated: Vec<_> = stated
+            .iter()
+            .map(|(kind, holds, reason)| Stated::new(*kind, *holds, *reason, "why"))
+            .collect();
+        YoloTrainingJobStatus {
+            conditions: merge(&[], &stated, None, Timestamp::UNIX_EPOCH),
+            ..YoloTrainingJobStatus::default()
+        }
+    }
+
+    fn reasons(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<String> {
+        events(old, new)
+            .into_iter()
+            .map(|event| event.reason)
+            .collect()
+    }
+
+    #[test]
+    fn a_change_is_told_once() {
+        use ConditionType::{Accepted, Failed, Running, WorkersReady};
+        let empty = YoloTrainingJobStatus::default();
+        let pulled = status(&[
+            (Accepted, true, "x"),
+            (WorkersReady, false, "ImagePullFailed"),
+        ]);
+        assert_eq!(vec!["Created", "ImagePullFailed"], reasons(&empty, &pulled));
+        assert!(reasons(&pulled, &pulled).is_empty());
+        let running = status(&[(Accepted, true, "x"), (Running, true, "Starting")]);
+        assert_eq!(vec!["Running"], reasons(&pulled, &running));
+        let training = status(&[(Accepted, true, "x"), (Running, true, "Training")]);
+        assert!(reasons(&running, &training).is_empty());
+        let failed = status(&[(Accepted, true, "x"), (Failed, true, "InvalidDataset")]);
+        let told = events(&training, &failed);
+        assert_eq!("InvalidDataset: why", told[0].note);
+        assert!(told[0].warning);
+    }
+}

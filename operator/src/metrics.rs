@@ -1,0 +1,216 @@
+//! The operator's own metrics. Names come from the contract, labels from enums; series of a job exist as
+//! long as the job does.
+
+use contract::metric_names::{
+    JOB_LOSS, JOB_MAP50, JOB_MAP50_95, JOB_PROGRESS, JOB_RESTARTS_TOTAL, JOBS, Kind, LEADER,
+    Metric, RECONCILE_ERRORS_TOTAL, RECONCILE_SECONDS, RECONCILES_TOTAL,
+};
+use crds::names::CONTROLLER;
+use crds::v1alpha1::{State, YoloTrainingJob};
+use kube::ResourceExt as _;
+use prometheus::{
+    CounterVec, Encoder as _, Gauge, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// The metrics of one process.
+pub struct Metrics {
+    registry: Registry,
+    reconciles: CounterVec,
+    errors: CounterVec,
+    seconds: HistogramVec,
+    restarts: CounterVec,
+    leader: Gauge,
+    jobs: GaugeVec,
+    loss: GaugeVec,
+    map50: GaugeVec,
+    map50_95: GaugeVec,
+    progress: GaugeVec,
+}
+
+/// The metrics cannot be set up or written.
+#[derive(Debug, thiserror::Error)]
+#[error("the metrics cannot be served")]
+pub struct MetricsError(#[from] prometheus::Error);
+
+fn options(metric: &Metric) -> Opts {
+    Opts::new(metric.name, metric.help)
+}
+
+impl Metrics {
+    /// Fresh metrics, all registered.
+    pub fn new() -> Result<Self, MetricsError> {
+        let gauge = |metric: &Metric| GaugeVec::new(options(metric), metric.labels);
+        let counter = |metric: &Metric| CounterVec::new(options(metric), metric.labels);
+        let buckets = match RECONCILE_SECONDS.kind {
+            Kind::Histogram(buckets) => buckets.to_vec(),
+            Kind::Gauge | Kind::Counter => Vec::new(),
+        };
+        let histogram =
+            HistogramOpts::new(RECONCILE_SECONDS.name, RECONCILE_SECONDS.help).buckets(buckets);
+        let metrics = Self {
+            registry: Registry::new(),
+            reconciles: counter(&RECONCILES_TOTAL)?,
+            errors: counter(&RECONCILE_ERRORS_TOTAL)?,
+            seconds: HistogramVec::new(histogram, RECONCILE_SECONDS.labels)?,
+            restarts: counter(&JOB_RESTARTS_TOTAL)?,
+            leader: Gauge::with_opts(options(&LEADER))?,
+            jobs: gauge(&JOBS)?,
+            loss: gauge(&JOB_LOSS)?,
+            map50: gauge(&JOB_MAP50)?,
+            map50_95: gauge(&JOB_MAP50_95)?,
+            progress: gauge(&JOB_PROGRESS)?,
+        };
+        let registry = &metrics.registry;
+        registry.register(Box::new(metrics.reconciles.clone()))?;
+        registry.register(Box::new(metrics.errors.clone()))?;
+        registry.register(Box::new(metrics.seconds.clone()))?;
+        registry.register(Box::new(metrics.restarts.clone()))?;
+        registry.register(Box::new(metrics.leader.clone()))?;
+        registry.register(Box::new(metrics.jobs.clone()))?;
+        registry.register(Box::new(metrics.loss.clone()))?;
+        registry.register(Box::new(metrics.map50.clone()))?;
+        registry.register(Box::new(metrics.map50_95.clone()))?;
+        registry.register(Box::new(metrics.progress.clone()))?;
+        // Both outcomes exist from the start, so that a rate over them is never without a value.
+        for outcome in ["ok", "error"] {
+            metrics.reconciles.with_label_values(&[CONTROLLER, outcome]);
+        }
+        Ok(metrics)
+    }
+
+    /// Counts a reconcile and the seconds it took; `error` is its kind when it failed.
+    pub fn reconciled(&self, seconds: f64, error: Option<&'static str>) {
+        let outcome = if error.is_some() { "error" } else { "ok" };
+        self.reconciles
+            .with_label_values(&[CONTROLLER, outcome])
+            .inc();
+        self.seconds
+            .with_label_values(&[CONTROLLER])
+            .observe(seconds);
+        if let Some(kind) = error {
+            self.errors.with_label_values(&[CONTROLLER, kind]).inc();
+        }
+    }
+
+    /// Counts a restart of a job.
+    pub fn restarted(&self, reason: &'static str) {
+        self.restarts.with_label_values(&[reason]).inc();
+    }
+
+    /// Says whether this replica holds the lease.
+    pub fn lead(&self, leader: bool) {
+        self.leader.set(f64::from(u8::from(leader)));
+    }
+
+    /// The text that Prometheus reads. Series of jobs are made anew from the jobs that exist, so those of
+    /// deleted ones are gone.
+    pub fn text<'a>(
+        &self,
+        jobs: impl IntoIterator<Item = &'a YoloTrainingJob>,
+    ) -> Result<String, MetricsError> {
+        for gauge in [
+            &self.jobs,
+            &self.loss,
+            &self.map50,
+            &self.map50_95,
+            &self.progress,
+        ] {
+            gauge.reset();
+        }
+        for state in State::ALL {
+            self.jobs.with_label_values(&[state.as_str()]).set(0.0);
+        }
+        for job in jobs {
+            self.job(job);
+        }
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    fn job(&self, job: &YoloTrainingJob) {
+        let status = job.status.clone().unwrap_or_default();
+        let state = status.state.unwrap_or(State::Pending);
+        self.jobs.with_label_values(&[state.as_str()]).inc();
+        let namespace = job.namespace().unwrap_or_default();
+        let name = job.name_any();
+        if let Some(progress) = &status.progress {
+            self.progress
+                .with_label_values(&[&namespace, &name])
+                .set(progress.percent / 100.0);
+        }
+        let loss = status.latest.as_ref().and_then(|latest| latest.train_loss);
+        if let Some(loss) = loss {
+            self.loss
+                .with_label_values(&[&namespace, &name])
+                .set(loss.total);
+        }
+        for (which, metrics) in [("latest", &status.latest), ("best", &status.best)] {
+            let Some(metrics) = metrics else {
+                continue;
+            };
+            let labels = [namespace.as_str(), name.as_str(), which];
+            if let Some(map50) = metrics.map50 {
+                self.map50.with_label_values(&labels).set(map50);
+            }
+            if let Some(map50_95) = metrics.map50_95 {
+                self.map50_95.with_label_values(&labels).set(map50_95);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::metric_names::OPERATOR;
+    use contract::progress::EpochMetrics;
+
+    use super::*;
+    use crate::sim::fixture;
+
+    #[test]
+    fn every_promised_series_is_served_and_a_deleted_job_has_none() {
+        let metrics = Metrics::new().expect("metrics");
+        metrics.reconciled(0.01, Some("apply"));
+        metrics.restarted("Killed");
+        metrics.lead(true);
+        let mut job = fixture::job("digits", 2);
+        let measured = EpochMetrics {
+            train_loss: Some(contract::progress::Losses::default()),
+            map50: Some(0.5),
+            map50_95: Some(0.25),
+            ..EpochMetrics::default()
+        };
+        job.status = Some(crds::v1alpha1::YoloTrainingJobStatus {
+            state: Some(State::Running),
+            progress: Some(contract::progress::Progress {
+                percent: 50.0,
+                ..Default::default()
+            }),
+            latest: Some(measured.clone()),
+            best: Some(measured),
+            ..Default::default()
+        });
+        let text = metrics.text([&job]).expect("text");
+        for metric in OPERATOR {
+            assert!(
+                text.contains(&format!("# HELP {} ", metric.name)),
+                "{}",
+                metric.name
+            );
+        }
+        assert!(
+            text.contains(r#"yolo_operator_jobs{state="Running"} 1"#),
+            "{text}"
+        );
+        assert!(text.contains(r#"which="best"} 0.25"#), "{text}");
+        assert!(text.contains(r#"training_job="digits"} 0.5"#), "{text}");
+        let after = metrics.text([]).expect("text");
+        assert!(!after.contains("digits"), "{after}");
+        assert!(
+            after.contains(r#"yolo_operator_jobs{state="Running"} 0"#),
+            "{after}"
+        );
+    }
+}

@@ -1,0 +1,353 @@
+//! Reads the agents' progress by pod address, outside reconcile: a slow worker must not hold up others.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use contract::paths;
+use contract::progress::{AgentProgress, PROGRESS_VERSION};
+use futures::{StreamExt as _, stream};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::header::HOST;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use kube::ResourceExt as _;
+use kube::runtime::reflector::ObjectRef;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::context::{Caches, Context, GuardedJob};
+use crate::training_job::pods::{PodState, PodView};
+use crate::training_job::state::is_training;
+use crate::training_job::status::has_ended;
+
+/// Time for one worker to answer.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Between reads of a job that has not done its first step yet, so that its start is seen soon. Also how
+/// often the poller looks for work.
+const EAGER: Duration = Duration::from_secs(1);
+/// Jobs that are read at the same time.
+const IN_FLIGHT: usize = 64;
+/// Workers that are tried when worker 0 does not answer.
+const TRIES: usize = 3;
+/// The longest document that is read. A worker has at most 16 ranks of a hundred bytes each.
+const BODY_LIMIT: usize = 1 << 20;
+
+/// What the agents last said, by the job's uid.
+#[derive(Debug, Default)]
+pub struct ProgressBoard(Mutex<HashMap<String, AgentProgress>>);
+
+impl ProgressBoard {
+    /// What a job's agents last said.
+    pub fn get(&self, uid: &str) -> Option<AgentProgress> {
+        self.lock().get(uid).cloned()
+    }
+
+    /// Notes what they say now; whether it differs.
+    fn put(&self, uid: &str, progress: AgentProgress) -> bool {
+        let mut board = self.lock();
+        if board.get(uid) == Some(&progress) {
+            return false;
+        }
+        board.insert(uid.to_owned(), progress);
+        true
+    }
+
+    fn keep(&self, exists: impl Fn(&str) -> bool) {
+        self.lock().retain(|uid, _| exists(uid));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, AgentProgress>> {
+        // A panic elsewhere cannot leave a map of plain values half-changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A worker that may be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Target {
+    ip: String,
+    incarnation: u32,
+}
+
+/// A job with the workers to ask, best first.
+struct Round {
+    uid: String,
+    job: ObjectRef<GuardedJob>,
+    targets: Vec<Target>,
+}
+
+/// Asks the running jobs' agents until `stop`; sends each job whose progress changed to `changed`.
+pub async fn run(
+    context: Arc<Context>,
+    interval: Duration,
+    changed: mpsc::UnboundedSender<ObjectRef<GuardedJob>>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut next: HashMap<String, Instant> = HashMap::new();
+    let mut ticks = tokio::time::interval(EAGER);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        forget_deleted(&context, &mut next);
+        let now = Instant::now();
+        let due = rounds(&context.caches)
+            .into_iter()
+            .filter(|round| next.get(&round.uid).is_none_or(|at| *at <= now));
+        let answers: Vec<_> = stream::iter(due)
+            .map(|round| async move {
+                let answer = ask_any(&round.targets).await;
+                (round, answer)
+            })
+            .buffer_unordered(IN_FLIGHT)
+            .collect()
+            .await;
+        for (round, answer) in answers {
+            let training = answer
+                .as_ref()
+                .is_some_and(|progress| is_training(&progress.report));
+            let pause = if training {
+                interval
+            } else {
+                EAGER.min(interval)
+            };
+            next.insert(round.uid.clone(), now + pause);
+            if let Some(progress) = answer
+                && context.progress.put(&round.uid, progress)
+            {
+                // The receiver ends with the process.
+                let _ = changed.send(round.job);
+            }
+        }
+    }
+}
+
+/// Drops what is kept of jobs that no longer exist.
+fn forget_deleted(context: &Context, next: &mut HashMap<String, Instant>) {
+    let uids: HashSet<String> = context
+        .caches
+        .jobs
+        .state()
+        .iter()
+        .filter_map(|job| job.uid())
+        .collect();
+    let exists = |uid: &str| uids.contains(uid);
+    context.progress.keep(exists);
+    context.memory.keep(exists);
+    next.retain(|uid, _| exists(uid));
+}
+
+/// Every job that has not ended and has running workers.
+fn rounds(caches: &Caches) -> Vec<Round> {
+    caches
+        .readable_jobs()
+        .iter()
+        .filter_map(|guarded| {
+            let job = guarded.0.as_ref().ok()?;
+            if job.status.as_ref().is_some_and(has_ended) {
+                return None;
+            }
+            let namespace = job.namespace()?;
+            let pods = caches.pods_of(&namespace, &job.name_any());
+            let own = pods.iter().filter(|pod| {
+                let uid = pod.labels().get(crds::names::JOB_UID);
+                uid.is_some() && uid == job.metadata.uid.as_ref()
+            });
+            let targets = targets(own.filter_map(|pod| PodView::of(pod)).collect());
+            (!targets.is_empty()).then(|| Round {
+                uid: job.uid().unwrap_or_default(),
+                job: ObjectRef::from_obj(guarded.as_ref()),
+                targets,
+            })
+        })
+        .collect()
+}
+
+/// The workers of the latest incarnation that run, from worker 0 on: it knows the most.
+fn targets(mut pods: Vec<PodView>) -> Vec<Target> {
+    let latest = pods
+        .iter()
+        .map(|pod| pod.incarnation)
+        .max()
+        .unwrap_or_default();
+    pods.retain(|pod| pod.incarnation == latest && pod.state == PodState::Running);
+    pods.sort_by_key(|pod| pod.index);
+    let running = pods.into_iter().filter_map(|pod| {
+        Some(Target {
+            ip: pod.ip?,
+            incarnation: pod.incarnation,
+        })
+    });
+    running.take(TRIES).collect()
+}
+
+/// The first answer. A worker that belongs to another attempt is not believed.
+async fn ask_any(targets: &[Target]) -> Option<AgentProgress> {
+    for target in targets {
+        match tokio::time::timeout(TIMEOUT, ask(&target.ip, paths::AGENT_PORT)).await {
+            Ok(Ok(progress)) if progress.attempt.incarnation == target.incarnation => {
+                return Some(progress);
+            }
+            Ok(Ok(progress)) => tracing::debug!(
+                ip = target.ip,
+                attempt = %progress.attempt,
+                "an agent answered for another attempt"
+            ),
+            Ok(Err(error)) => tracing::debug!(
+                ip = target.ip,
+                error = %crate::telemetry::chain(&error),
+                "an agent could not be asked"
+            ),
+            Err(_) => tracing::debug!(ip = target.ip, "an agent did not answer in time"),
+        }
+    }
+    None
+}
+
+/// An agent could not be asked for its progress.
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    #[error("connecting failed")]
+    Connect(#[source] std::io::Error),
+    #[error("the exchange failed")]
+    Http(#[source] hyper::Error),
+    #[error("the request could not be written")]
+    Request(#[source] hyper::http::Error),
+    #[error("it answered {0}")]
+    Refused(StatusCode),
+    #[error("its answer could not be read")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("its answer is no progress")]
+    Parse(#[source] serde_json::Error),
+    #[error("its progress has version {found}; this operator reads {PROGRESS_VERSION}")]
+    Version { found: u32 },
+}
+
+async fn ask(ip: &str, port: u16) -> Result<AgentProgress, AskError> {
+    // An IPv6 address stands in brackets wherever a port follows it.
+    let authority = if ip.contains(':') {
+        format!("[{ip}]:{port}")
+    } else {
+        format!("{ip}:{port}")
+    };
+    let stream = TcpStream::connect(&authority)
+        .await
+        .map_err(AskError::Connect)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(AskError::Http)?;
+    let request = Request::get("/progress")
+        .header(HOST, &authority)
+        .body(Empty::<Bytes>::new())
+        .map_err(AskError::Request)?;
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(AskError::Http)?;
+        if response.status() != StatusCode::OK {
+            return Err(AskError::Refused(response.status()));
+        }
+        let body = Limited::new(response.into_body(), BODY_LIMIT);
+        let bytes = body.collect().await.map_err(AskError::Body)?.to_bytes();
+        let progress: AgentProgress = serde_json::from_slice(&bytes).map_err(AskError::Parse)?;
+        if progress.version != PROGRESS_VERSION {
+            return Err(AskError::Version {
+                found: progress.version,
+            });
+        }
+        Ok(progress)
+    };
+    // The connection does the reading and writing; it is dropped with the exchange.
+    tokio::pin!(exchange);
+    tokio::select! {
+        result = &mut exchange => result,
+        ended = connection => match ended {
+            // The agent closed after its answer, which may still lie in a buffer.
+            Ok(()) => exchange.await,
+            Err(error) => Err(AskError::Http(error)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::attempt::Attempt;
+    use contract::progress::RunReport;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// An agent that answers every request with this text.
+    async fn agent(answer: String) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 1024];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        port
+    }
+
+    fn ok(body: &str) -> String {
+        format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    fn progress(version: u32) -> AgentProgress {
+        AgentProgress {
+            version,
+            attempt: Attempt::default(),
+            node_rank: 0,
+            report: RunReport::default(),
+            ranks: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_and_anything_else_is_an_error() {
+        let text = |version| serde_json::to_string(&progress(version)).expect("plain data");
+        let port = agent(ok(&text(PROGRESS_VERSION))).await;
+        assert_eq!(
+            progress(PROGRESS_VERSION),
+            ask("127.0.0.1", port).await.expect("an answer")
+        );
+
+        let newer = ask("127.0.0.1", agent(ok(&text(99))).await).await;
+        assert!(
+            matches!(newer, Err(AskError::Version { found: 99 })),
+            "{newer:?}"
+        );
+        let other = ask("127.0.0.1", agent(ok("hello")).await).await;
+        assert!(matches!(other, Err(AskError::Parse(_))), "{other:?}");
+        let missing = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned();
+        let refused = ask("127.0.0.1", agent(missing).await).await;
+        assert!(
+            matches!(refused, Err(AskError::Refused(StatusCode::NOT_FOUND))),
+            "{refused:?}"
+        );
+        let cut = ask("127.0.0.1", agent(String::new()).await).await;
+        assert!(cut.is_err(), "{cut:?}");
+    }
+
+    #[test]
+    fn only_a_change_is_news() {
+        let board = ProgressBoard::default();
+        assert!(board.put("a", progress(1)));
+        assert!(!board.put("a", progress(1)));
+        let mut later = progress(1);
+        later.report.progress.step = 1;
+        assert!(board.put("a", later.clone()));
+        assert_eq!(Some(later), board.get("a"));
+        board.keep(|uid| uid == "b");
+        assert_eq!(None, board.get("a"));
+    }
+}

@@ -1,0 +1,46 @@
+//! Back-off after errors, for each object on its own.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
+
+/// The first wait.
+const BASE: Duration = Duration::from_millis(500);
+/// The longest wait; about once a minute is often enough to notice that a cluster works again.
+const CAP: Duration = Duration::from_secs(60);
+
+/// How long to wait after the `failures`th error in a row (from 1) of an object.
+///
+/// Doubles from half a second to a minute. Up to a quarter is taken off by a hash of the object's uid
+/// and the count, so that objects that failed together do not come back together; no randomness is
+/// needed for that.
+pub fn backoff(uid: &str, failures: u32) -> Duration {
+    let doubled = BASE.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    let full = doubled.min(CAP);
+    let mut hasher = DefaultHasher::new();
+    (uid, failures).hash(&mut hasher);
+    let part = (hasher.finish() % 1024) as u32;
+    full - full * part / 4096
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_the_cap_and_differ_between_objects() {
+        let mut before = Duration::ZERO;
+        for failures in 1..=7 {
+            let wait = backoff("a", failures);
+            assert!(wait > before, "{failures}: {wait:?}");
+            before = wait;
+        }
+        for failures in [8, 20, u32::MAX] {
+            let wait = backoff("a", failures);
+            assert!(wait <= CAP && wait >= CAP * 3 / 4, "{failures}: {wait:?}");
+        }
+        let waits: std::collections::HashSet<_> =
+            (0..50).map(|n| backoff(&n.to_string(), 3)).collect();
+        assert!(waits.len() > 40, "{waits:?}");
+        assert_eq!(backoff("a", 3), backoff("a", 3));
+    }
+}

@@ -1,0 +1,214 @@
+//! One `YoloTrainingJob`: observe → validate → plan → build → apply → status.
+
+pub mod build;
+pub mod check;
+pub mod cluster;
+pub mod controller;
+pub mod display;
+pub mod kubernetes;
+pub mod observe;
+pub mod plan;
+pub mod pods;
+pub mod restart;
+pub mod state;
+pub mod status;
+#[cfg(test)]
+mod tests;
+pub mod validate;
+pub mod waiting;
+
+use contract::config::Images;
+use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
+use jiff::Timestamp;
+
+use self::build::{BuildError, build};
+use self::cluster::{ApplyError, Cluster, WriteError};
+use self::observe::{EndsSeen, ObserveError, Observed, remember_ends};
+use self::plan::{Phase, Plan, plan, refuse};
+use self::status::{Applied, Pace, Urgency, due, refused_status, status, urgency};
+use self::validate::{InvalidSpec, ValidJob, validate};
+use crate::events::events;
+
+/// What is remembered of a job between reconciles. Losing it costs at most a little patience.
+#[derive(Clone, Debug, Default)]
+pub struct JobMemory {
+    /// When the ends of its pods were first seen.
+    pub ends: EndsSeen,
+    /// When its status was last written.
+    pub written: Option<Timestamp>,
+    /// Errors in a row.
+    pub failures: u32,
+    /// Why the object cannot be read, when its status says so already.
+    pub unreadable: Option<String>,
+}
+
+/// What does not change from job to job.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Images of new jobs.
+    pub images: Images,
+    /// How often statuses are written.
+    pub pace: Pace,
+}
+
+/// What a reconcile leaves to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// When to look again although nothing changes.
+    pub wake_at: Option<Timestamp>,
+    /// The reason of the restart that was begun.
+    pub restarted: Option<&'static str>,
+}
+
+/// A reconcile did not finish.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// Reading the cluster.
+    #[error("observing the job failed")]
+    Observe(#[from] ObserveError),
+    /// Building objects.
+    #[error("building the job's objects failed")]
+    Build(#[from] BuildError),
+    /// Writing objects.
+    #[error("applying the job's objects failed")]
+    Apply(#[from] ApplyError),
+    /// Writing the status.
+    #[error("writing the job's status failed")]
+    Status(#[from] WriteError),
+    /// The API server refused to create a pod.
+    #[error("the API server refused to create a pod: {message}")]
+    Refused {
+        /// What it said.
+        message: String,
+    },
+}
+
+impl ReconcileError {
+    /// The kind of error, for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Observe(_) => "observe",
+            Self::Build(_) => "build",
+            Self::Apply(_) => "apply",
+            Self::Status(_) => "status",
+            Self::Refused { .. } => "refused",
+        }
+    }
+}
+
+/// A job with what was decided for it.
+struct Decided {
+    observed: Observed,
+    job: Result<ValidJob, InvalidSpec>,
+    plan: Plan,
+}
+
+/// Takes one job one step further. `cached` is what the watch caches know of it.
+pub async fn advance<C: Cluster>(
+    cluster: &C,
+    job: &YoloTrainingJob,
+    cached: Observed,
+    policy: &Policy,
+    memory: &mut JobMemory,
+    now: Timestamp,
+) -> Result<Outcome, ReconcileError> {
+    let mut decided = decide(job, cached, memory, now);
+    if decided.plan.acts() {
+        let id = decided.observed.id.clone();
+        let progress = decided.observed.progress.take();
+        let (job, fresh) = match cluster.fresh(&id, progress).await {
+            Err(ObserveError::Gone) => return Ok(Outcome::default()),
+            read => read?,
+        };
+        decided = decide(&job, fresh, memory, now);
+    }
+    let Decided {
+        observed,
+        job,
+        plan,
+    } = &mut decided;
+    let mut outcome = Outcome {
+        wake_at: plan.wake_at,
+        restarted: None,
+    };
+    // What was decided is written down before it is carried out: a process that dies in between, or sees
+    // its own deletions, must come to the same decision and the same cause.
+    if matches!(plan.phase, Phase::Restarting(_) | Phase::Failed(_)) {
+        let decision = describe(job, observed, plan, &Applied::default(), now);
+        write(cluster, observed, &decision, memory, now).await?;
+        observed.status = decision;
+        if let Phase::Restarting(failure) = &plan.phase {
+            outcome.restarted = Some(failure.why.as_str());
+        }
+    }
+    let mut applied = Applied::default();
+    if plan.changes_objects() {
+        let prepared = match job {
+            Ok(valid) => build(valid, observed, plan, &policy.images)?,
+            Err(_) => build::only_stop(plan),
+        };
+        applied = cluster.apply(&observed.id, prepared).await?;
+    }
+    let new = describe(job, observed, plan, &applied, now);
+    let urgency = urgency(&observed.status, &new);
+    match due(urgency, memory.written, policy.pace) {
+        Some(when) if when <= now || urgency == Urgency::Now => {
+            write(cluster, observed, &new, memory, now).await?;
+        }
+        Some(later) => {
+            outcome.wake_at = Some(outcome.wake_at.map_or(later, |at| at.min(later)));
+        }
+        None => {}
+    }
+    match applied.refused {
+        Some(message) => Err(ReconcileError::Refused { message }),
+        None => Ok(outcome),
+    }
+}
+
+fn decide(
+    job: &YoloTrainingJob,
+    mut observed: Observed,
+    memory: &mut JobMemory,
+    now: Timestamp,
+) -> Decided {
+    remember_ends(&mut observed, &mut memory.ends, now);
+    let job = validate(job);
+    let plan = match &job {
+        Ok(valid) => plan(valid, &observed, now),
+        Err(refusal) => refuse(&observed, refusal.clone()),
+    };
+    Decided {
+        observed,
+        job,
+        plan,
+    }
+}
+
+fn describe(
+    job: &Result<ValidJob, InvalidSpec>,
+    observed: &Observed,
+    plan: &Plan,
+    applied: &Applied,
+    now: Timestamp,
+) -> YoloTrainingJobStatus {
+    match job {
+        Ok(valid) => status(valid, observed, plan, applied, now),
+        Err(_) => refused_status(observed, plan, now),
+    }
+}
+
+async fn write<C: Cluster>(
+    cluster: &C,
+    observed: &Observed,
+    new: &YoloTrainingJobStatus,
+    memory: &mut JobMemory,
+    now: Timestamp,
+) -> Result<(), WriteError> {
+    cluster.write_status(&observed.id, new).await?;
+    memory.written = Some(now);
+    for event in events(&observed.status, new) {
+        cluster.publish(&observed.id, event).await;
+    }
+    Ok(())
+}

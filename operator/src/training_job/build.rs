@@ -1,0 +1,95 @@
+//! The objects that a plan asks for. Pods are built from the frozen configuration alone, so that an
+//! upgraded operator never changes a running job.
+
+mod config_map;
+mod pod;
+mod service;
+
+use contract::config::{FORMAT_VERSION, Images, JobConfig};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+
+use super::observe::{ConfigView, Observed};
+use super::plan::{Plan, Retired};
+use super::validate::ValidJob;
+
+/// What is to be written, in the order in which it is written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Prepared {
+    /// The frozen configuration: pods mount it.
+    pub config_map: Option<ConfigMap>,
+    /// The Service: pods resolve each other through it.
+    pub service: Option<Service>,
+    /// Pods to release from the Service and delete, before others take their DNS names.
+    pub retire: Vec<Retired>,
+    /// Pods to delete.
+    pub stop: Vec<String>,
+    /// Pods to create.
+    pub pods: Vec<(u32, Pod)>,
+}
+
+/// The configuration cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A number in it is not finite.
+    #[error("writing the job's configuration failed")]
+    Config(#[source] serde_json::Error),
+    /// A plan from the cache was carried out.
+    #[error("the job's configuration was not read")]
+    ConfigNotRead,
+}
+
+/// Builds what the plan asks for.
+pub fn build(
+    valid: &ValidJob,
+    observed: &Observed,
+    plan: &Plan,
+    images: &Images,
+) -> Result<Prepared, BuildError> {
+    let mut prepared = Prepared {
+        retire: plan.retire.clone(),
+        stop: plan.stop.clone(),
+        ..Prepared::default()
+    };
+    if plan.expose {
+        prepared.service = Some(service::service(&observed.id));
+    }
+    if !plan.freeze && plan.create.is_empty() {
+        return Ok(prepared);
+    }
+    let config = match &observed.config {
+        ConfigView::Frozen(config) => config.as_ref().clone(),
+        ConfigView::Absent => freeze(valid, observed, images),
+        ConfigView::Present | ConfigView::Foreign => return Err(BuildError::ConfigNotRead),
+    };
+    if plan.freeze {
+        prepared.config_map = Some(config_map::config_map(&config).map_err(BuildError::Config)?);
+    }
+    prepared.pods = plan
+        .create
+        .iter()
+        .map(|new| {
+            let pod = pod::pod(&config, &valid.workers, new, plan.attempt);
+            (new.index, pod)
+        })
+        .collect();
+    Ok(prepared)
+}
+
+/// The configuration of a job that begins now.
+fn freeze(valid: &ValidJob, observed: &Observed, images: &Images) -> JobConfig {
+    JobConfig {
+        format_version: FORMAT_VERSION,
+        job: observed.id.clone(),
+        workers: valid.layout,
+        images: images.clone(),
+        spec: valid.trainer.clone(),
+    }
+}
+
+/// What a job whose spec cannot be obeyed still needs: that nothing of it runs.
+pub fn only_stop(plan: &Plan) -> Prepared {
+    Prepared {
+        stop: plan.stop.clone(),
+        ..Prepared::default()
+    }
+}

@@ -1,0 +1,464 @@
+//! One worker's pod.
+
+use std::collections::BTreeMap;
+
+use contract::attempt::Attempt;
+use contract::config::JobConfig;
+use contract::spec::VolumeClaim;
+use contract::{env, paths};
+use crds::names;
+use crds::v1alpha1::{Quantity as SpecQuantity, Workers};
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+    ImageVolumeSource, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec,
+    ResourceRequirements, SeccompProfile, SecurityContext, TopologySpreadConstraint, Volume,
+    VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use super::super::plan::NewPod;
+use crate::metadata::{child, pod_labels};
+
+/// The user and group of every container; files on the output volume belong to it.
+const USER: i64 = 65532;
+/// Long enough for the ranks to agree on a step, finish it and write a checkpoint.
+const GRACE_SECONDS: i64 = 40;
+
+const CONFIG: &str = "config";
+const AGENT: &str = "agent";
+const SHARED_MEMORY: &str = "shared-memory";
+const SCRATCH: &str = "scratch";
+const DATASET: &str = "dataset";
+const OUTPUT: &str = "output";
+
+/// The pod of a worker in an attempt.
+///
+/// It has no probes: the agent ends the container itself when a rank fails or hangs, and a probe that
+/// knows less (a data set may take minutes to read) could only kill a healthy run.
+pub fn pod(config: &JobConfig, workers: &Workers, new: &NewPod, attempt: Attempt) -> Pod {
+    let id = &config.job;
+    let labels = pod_labels(id, new.index, attempt);
+    let name = names::worker_pod(&id.name, new.index, new.number);
+    let mut metadata = child(id, name, labels.clone());
+    metadata.annotations = Some(BTreeMap::from([
+        (names::ATTEMPT.to_owned(), attempt.to_string()),
+        (
+            "kubectl.kubernetes.io/default-container".to_owned(),
+            names::WORKER_CONTAINER.to_owned(),
+        ),
+    ]));
+    Pod {
+        metadata,
+        spec: Some(PodSpec {
+            hostname: Some(names::worker_host(&id.name, new.index)),
+            subdomain: Some(names::service(&id.name)),
+            restart_policy: Some("Never".to_owned()),
+            termination_grace_period_seconds: Some(GRACE_SECONDS),
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            security_context: Some(pod_security()),
+            topology_spread_constraints: Some(vec![spread(&labels)]),
+            init_containers: Some(vec![agent(config)]),
+            containers: vec![worker(config, workers, new, attempt)],
+            volumes: Some(volumes(config, workers)),
+            ..PodSpec::default()
+        }),
+        ..Pod::default()
+    }
+}
+
+/// Puts workers on different nodes where that is possible: a lost node then takes one of them.
+fn spread(labels: &BTreeMap<String, String>) -> TopologySpreadConstraint {
+    let gang = [names::JOB_UID, names::INCARNATION]
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), labels.get(name)?.clone())));
+    TopologySpreadConstraint {
+        max_skew: 1,
+        topology_key: "kubernetes.io/hostname".to_owned(),
+        when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        label_selector: Some(LabelSelector {
+            match_labels: Some(gang.collect()),
+            ..LabelSelector::default()
+        }),
+        ..TopologySpreadConstraint::default()
+    }
+}
+
+/// Copies the agent in, so that any image can be the trainer.
+fn agent(config: &JobConfig) -> Container {
+    Container {
+        name: names::AGENT_CONTAINER.to_owned(),
+        image: Some(config.images.agent.clone()),
+        image_pull_policy: Some(config.images.pull_policy.clone()),
+        command: Some(vec!["/yolo-agent".to_owned()]),
+        args: Some(vec!["install".to_owned(), paths::AGENT_DIR.to_owned()]),
+        security_context: Some(container_security()),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: Some(vec![mount(AGENT, paths::AGENT_DIR)]),
+        ..Container::default()
+    }
+}
+
+fn worker(config: &JobConfig, workers: &Workers, new: &NewPod, attempt: Attempt) -> Container {
+    let argument = |text: &str| text.to_owned();
+    Container {
+        name: names::WORKER_CONTAINER.to_owned(),
+        image: Some(config.images.trainer.clone()),
+        image_pull_policy: Some(config.images.pull_policy.clone()),
+        command: Some(vec![argument(paths::AGENT_BINARY)]),
+        args: Some(
+            ["run", "--", "yolo-trainer", "train"]
+                .map(argument)
+                .to_vec(),
+        ),
+        env: Some(environment(config, new.index, attempt)),
+        ports: Some(vec![
+            port(names::METRICS_PORT, paths::AGENT_PORT),
+            port(names::RENDEZVOUS_PORT, paths::MASTER_PORT),
+        ]),
+        resources: Some(resources(workers)),
+        security_context: Some(container_security()),
+        termination_message_path: Some(paths::TERMINATION_MESSAGE_FILE.to_owned()),
+        // An agent that is itself killed leaves no message; the end of the log then explains more.
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: Some(mounts(config)),
+        ..Container::default()
+    }
+}
+
+fn environment(config: &JobConfig, index: u32, attempt: Attempt) -> Vec<EnvVar> {
+    let pairs = [
+        (env::MASTER_ADDR, names::master_address(&config.job.name)),
+        (env::MASTER_PORT, paths::MASTER_PORT.to_string()),
+        (env::NNODES, config.workers.replicas.to_string()),
+        (env::NODE_RANK, index.to_string()),
+        (
+            env::NPROC_PER_NODE,
+            config.workers.processes_per_worker.to_string(),
+        ),
+    ];
+    let torchrun = env::TORCHRUN_NAMES.into_iter().filter_map(|(name, of)| {
+        let (_, value) = pairs.iter().find(|(pair, _)| *pair == of)?;
+        Some((name, value.clone()))
+    });
+    let others = [
+        (env::ATTEMPT, attempt.to_string()),
+        (env::CONFIG, paths::CONFIG_FILE.to_owned()),
+        // The root file system is read-only; what looks for a home finds the scratch folder.
+        ("HOME", "/tmp".to_owned()),
+    ];
+    let all = pairs.iter().cloned().chain(torchrun).chain(others);
+    all.map(|(name, value)| EnvVar {
+        name: name.to_owned(),
+        value: Some(value),
+        ..EnvVar::default()
+    })
+    .collect()
+}
+
+fn port(name: &str, port: u16) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: port.into(),
+        ..ContainerPort::default()
+    }
+}
+
+fn resources(workers: &Workers) -> ResourceRequirements {
+    let plain = |resources: &BTreeMap<String, SpecQuantity>| -> BTreeMap<String, Quantity> {
+        resources
+            .iter()
+            .map(|(name, quantity)| (name.clone(), Quantity(quantity.0.clone())))
+            .collect()
+    };
+    let mut limits = plain(&workers.resources.limits);
+    let mut requests = plain(&workers.resources.requests);
+    if workers.gpus_per_worker > 0 {
+        let gpus = Quantity(workers.gpus_per_worker.to_string());
+        limits.insert(names::GPU_RESOURCE.to_owned(), gpus.clone());
+        requests.insert(names::GPU_RESOURCE.to_owned(), gpus);
+    }
+    ResourceRequirements {
+        limits: (!limits.is_empty()).then_some(limits),
+        requests: (!requests.is_empty()).then_some(requests),
+        ..ResourceRequirements::default()
+    }
+}
+
+/// What the "restricted" Pod Security Standard asks for.
+fn pod_security() -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(USER),
+        run_as_group: Some(USER),
+        fs_group: Some(USER),
+        // Without this the kubelet changes the owner of every file of a volume, at every start.
+        fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            ..SeccompProfile::default()
+        }),
+        ..PodSecurityContext::default()
+    }
+}
+
+fn container_security() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".to_owned()]),
+            ..Capabilities::default()
+        }),
+        ..SecurityContext::default()
+    }
+}
+
+fn mount(volume: &str, path: &str) -> VolumeMount {
+    VolumeMount {
+        name: volume.to_owned(),
+        mount_path: path.to_owned(),
+        ..VolumeMount::default()
+    }
+}
+
+/// Whether data set and output are on the same claim. A pod then has one volume for both: two volumes of
+/// one claim in a pod do not mount with every driver.
+fn one_claim(config: &JobConfig) -> bool {
+    let output = &config.spec.output.persistent_volume_claim;
+    let dataset = config.spec.dataset.persistent_volume_claim.as_ref();
+    dataset.is_some_and(|dataset| dataset.claim_name == output.claim_name)
+}
+
+fn mounts(config: &JobConfig) -> Vec<VolumeMount> {
+    let folder = paths::CONFIG_FILE
+        .rsplit_once('/')
+        .map_or("/", |(folder, _)| folder);
+    let dataset = config.spec.dataset.persistent_volume_claim.as_ref();
+    let dataset_volume = if one_claim(config) { OUTPUT } else { DATASET };
+    vec![
+        VolumeMount {
+            read_only: Some(true),
+            ..mount(CONFIG, folder)
+        },
+        mount(AGENT, paths::AGENT_DIR),
+        mount(SCRATCH, "/tmp"),
+        mount(SHARED_MEMORY, "/dev/shm"),
+        VolumeMount {
+            read_only: Some(true),
+            sub_path: dataset.and_then(|claim| claim.sub_path.clone()),
+            ..mount(dataset_volume, paths::DATASET_DIR)
+        },
+        VolumeMount {
+            sub_path: config.spec.output.persistent_volume_claim.sub_path.clone(),
+            ..mount(OUTPUT, paths::OUTPUT_DIR)
+        },
+    ]
+}
+
+fn volumes(config: &JobConfig, workers: &Workers) -> Vec<Volume> {
+    let named = |name: &str| Volume {
+        name: name.to_owned(),
+        ..Volume::default()
+    };
+    let empty = |name: &str| Volume {
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..named(name)
+    };
+    let mut volumes = vec![
+        Volume {
+            config_map: Some(ConfigMapVolumeSource {
+                name: names::config_map(&config.job.name),
+                ..ConfigMapVolumeSource::default()
+            }),
+            ..named(CONFIG)
+        },
+        empty(AGENT),
+        empty(SCRATCH),
+        Volume {
+            empty_dir: Some(EmptyDirVolumeSource {
+                medium: Some("Memory".to_owned()),
+                size_limit: Some(Quantity(workers.shared_memory.clone())),
+                ..EmptyDirVolumeSource::default()
+            }),
+            ..named(SHARED_MEMORY)
+        },
+        Volume {
+            persistent_volume_claim: Some(claim(&config.spec.output.persistent_volume_claim)),
+            ..named(OUTPUT)
+        },
+    ];
+    if !one_claim(config) {
+        volumes.push(dataset(config, named(DATASET)));
+    }
+    volumes
+}
+
+fn dataset(config: &JobConfig, volume: Volume) -> Volume {
+    let source = &config.spec.dataset;
+    Volume {
+        // Read-only as a whole, so that the kubelet does not change the owner of the user's files.
+        persistent_volume_claim: source.persistent_volume_claim.as_ref().map(|source| {
+            PersistentVolumeClaimVolumeSource {
+                read_only: Some(true),
+                ..claim(source)
+            }
+        }),
+        image: source.image.as_ref().map(|image| ImageVolumeSource {
+            reference: Some(image.reference.clone()),
+            pull_policy: Some(image.pull_policy.as_str().to_owned()),
+        }),
+        ..volume
+    }
+}
+
+fn claim(claim: &VolumeClaim) -> PersistentVolumeClaimVolumeSource {
+    PersistentVolumeClaimVolumeSource {
+        claim_name: claim.claim_name.clone(),
+        read_only: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::spec::ImageSource;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::sim::fixture;
+
+    fn built(change: impl FnOnce(&mut JobConfig, &mut Workers)) -> Value {
+        let (mut config, mut workers) = fixture::config("digits", 2);
+        change(&mut config, &mut workers);
+        let new = NewPod {
+            index: 1,
+            number: 3,
+        };
+        let attempt = Attempt {
+            incarnation: 2,
+            restart: 0,
+        };
+        serde_json::to_value(pod(&config, &workers, &new, attempt)).expect("plain data")
+    }
+
+    fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
+        list.as_array()
+            .and_then(|list| list.iter().find(|item| item["name"] == name))
+            .unwrap_or_else(|| panic!("no {name} in {list}"))
+    }
+
+    #[test]
+    fn a_worker_knows_its_place() {
+        let pod = built(|_, _| {});
+        assert_eq!("digits-worker-1-3", pod["metadata"]["name"]);
+        let spec = &pod["spec"];
+        assert_eq!(
+            (json!("digits-worker-1"), json!("digits")),
+            (spec["hostname"].clone(), spec["subdomain"].clone())
+        );
+        let env = &spec["containers"][0]["env"];
+        for (name, value) in [
+            ("MASTER_ADDR", "digits-worker-0.digits"),
+            ("PET_MASTER_ADDR", "digits-worker-0.digits"),
+            ("MASTER_PORT", "29500"),
+            ("NNODES", "2"),
+            ("NODE_RANK", "1"),
+            ("PET_NODE_RANK", "1"),
+            ("NPROC_PER_NODE", "1"),
+            ("YOLO_ATTEMPT", "2.0"),
+            ("YOLO_CONFIG", "/etc/yolo-operator/job.json"),
+        ] {
+            assert_eq!(value, named(env, name)["value"], "{name}");
+        }
+        assert_eq!(
+            json!(["/yolo/yolo-agent"]),
+            spec["containers"][0]["command"]
+        );
+    }
+
+    #[test]
+    fn a_worker_meets_the_restricted_standard() {
+        let spec = built(|_, _| {})["spec"].clone();
+        assert_eq!(json!(false), spec["automountServiceAccountToken"]);
+        assert_eq!(json!(true), spec["securityContext"]["runAsNonRoot"]);
+        assert_eq!(
+            "RuntimeDefault",
+            spec["securityContext"]["seccompProfile"]["type"]
+        );
+        for container in [&spec["containers"][0], &spec["initContainers"][0]] {
+            let security = &container["securityContext"];
+            assert_eq!(json!(false), security["allowPrivilegeEscalation"]);
+            assert_eq!(json!(["ALL"]), security["capabilities"]["drop"]);
+            assert_eq!(json!(true), security["readOnlyRootFilesystem"]);
+        }
+    }
+
+    #[test]
+    fn the_data_set_is_read_only_from_any_source() {
+        let data = |spec: &Value| {
+            let mounts = spec["containers"][0]["volumeMounts"].as_array().cloned();
+            mounts
+                .into_iter()
+                .flatten()
+                .find(|mount| mount["mountPath"] == "/data")
+                .expect("a mount")
+        };
+        let own = built(|_, _| {})["spec"].clone();
+        assert_eq!(json!(true), data(&own)["readOnly"]);
+        let claim = &named(&own["volumes"], DATASET)["persistentVolumeClaim"];
+        assert_eq!(json!({"claimName": "digits", "readOnly": true}), *claim);
+
+        let image = built(|config, _| {
+            config.spec.dataset.persistent_volume_claim = None;
+            config.spec.dataset.image = Some(ImageSource {
+                reference: "data:1".to_owned(),
+                pull_policy: contract::spec::PullPolicy::Always,
+            });
+        })["spec"]
+            .clone();
+        assert_eq!(
+            json!({"reference": "data:1", "pullPolicy": "Always"}),
+            named(&image["volumes"], DATASET)["image"]
+        );
+
+        let shared = built(|config, _| {
+            config.spec.dataset.persistent_volume_claim = Some(VolumeClaim {
+                claim_name: "runs".to_owned(),
+                sub_path: Some("digits".to_owned()),
+            });
+        })["spec"]
+            .clone();
+        assert_eq!(
+            json!({"name": OUTPUT, "mountPath": "/data", "readOnly": true, "subPath": "digits"}),
+            data(&shared)
+        );
+        let volumes = shared["volumes"].as_array().expect("a list");
+        let claims = volumes
+            .iter()
+            .filter(|v| v["persistentVolumeClaim"].is_object());
+        assert_eq!(1, claims.count());
+    }
+
+    #[test]
+    fn gpus_and_shared_memory_are_asked_for() {
+        let pod = built(|config, workers| {
+            workers.gpus_per_worker = 2;
+            workers.shared_memory = "3Gi".to_owned();
+            config.workers = workers.layout();
+        });
+        let spec = &pod["spec"];
+        assert_eq!(
+            "2",
+            spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
+        );
+        assert_eq!(
+            "2",
+            named(&spec["containers"][0]["env"], "NPROC_PER_NODE")["value"]
+        );
+        assert_eq!(
+            json!({"medium": "Memory", "sizeLimit": "3Gi"}),
+            named(&spec["volumes"], SHARED_MEMORY)["emptyDir"]
+        );
+    }
+}

@@ -1,0 +1,96 @@
+//! What must hold for every plan. Tests check each plan they make against it.
+
+use super::observe::Observed;
+use super::plan::{Phase, Plan, members};
+use super::restart::Member;
+use super::validate::ValidJob;
+
+/// Every invariant that the plan breaks, in a sentence.
+pub fn broken_invariants(valid: &ValidJob, observed: &Observed, plan: &Plan) -> Vec<String> {
+    let mut broken = Vec::new();
+    let mut must = |holds: bool, text: String| {
+        if !holds {
+            broken.push(text);
+        }
+    };
+    if let Some(known) = observed.status.attempt {
+        must(
+            plan.attempt >= known,
+            format!("attempt goes back from {known} to {}", plan.attempt),
+        );
+    }
+    let latest = observed.pods.iter().map(|pod| pod.incarnation).max();
+    must(
+        latest.is_none_or(|incarnation| plan.attempt.incarnation >= incarnation),
+        format!("attempt {} is before a pod's incarnation", plan.attempt),
+    );
+    let ending = matches!(
+        plan.phase,
+        Phase::Deleting | Phase::Ended | Phase::Complete | Phase::Failed(_)
+    );
+    must(
+        !ending || (plan.create.is_empty() && !plan.freeze && !plan.expose),
+        format!("a job that has ended gets new objects: {plan:?}"),
+    );
+    let restarting = matches!(plan.phase, Phase::Restarting(_));
+    let present = members(valid, observed, plan.attempt);
+    for index in 0..valid.layout.replicas {
+        let created = plan.create.iter().filter(|pod| pod.index == index).count();
+        must(created <= 1, format!("worker {index} gets {created} pods"));
+        let there = matches!(present[index as usize], Member::Pod(_));
+        must(
+            !(there && created == 1),
+            format!("worker {index} has a pod and gets another"),
+        );
+        let goes_on = restarting || (plan.phase == Phase::Gang && !plan.create.is_empty());
+        let gone = matches!(
+            present[index as usize],
+            Member::Gone {
+                succeeded: true,
+                ..
+            }
+        );
+        must(
+            !goes_on || there || created == 1 || gone,
+            format!("worker {index} has no pod and gets none"),
+        );
+    }
+    must(
+        plan.create
+            .iter()
+            .all(|pod| pod.index < valid.layout.replicas),
+        "a pod is created for a worker that the job does not have".to_owned(),
+    );
+    for pod in &plan.create {
+        let taken = observed
+            .pods
+            .iter()
+            .map(|other| (other.index, other.number))
+            .chain(observed.strangers.iter().copied())
+            .any(|name| name == (pod.index, pod.number));
+        must(!taken, format!("the name of a new pod is taken: {pod:?}"));
+    }
+    // Two active pods of one worker would share a DNS name.
+    for pod in observed.pods.iter().filter(|pod| pod.active) {
+        let old = pod.incarnation < plan.attempt.incarnation;
+        let released = plan
+            .retire
+            .iter()
+            .any(|old| old.release && old.name == pod.name);
+        must(
+            !old || released || ending || matches!(plan.phase, Phase::Blocked(_)),
+            format!("{} stays active in a later incarnation", pod.name),
+        );
+    }
+    for retired in &plan.retire {
+        let current = observed
+            .pods
+            .iter()
+            .any(|pod| pod.name == retired.name && pod.incarnation == plan.attempt.incarnation);
+        must(
+            !current,
+            format!("{} is of the present incarnation and retired", retired.name),
+        );
+    }
+    broken
+}

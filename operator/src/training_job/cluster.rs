@@ -1,0 +1,77 @@
+//! The effects of a reconcile. The pipeline knows the cluster only through this trait; tests run it on a
+//! simulated one.
+
+use contract::config::JobIdentity;
+use contract::progress::AgentProgress;
+use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
+
+use super::build::Prepared;
+use super::observe::{ObserveError, Observed};
+use super::status::Applied;
+use crate::events::JobEvent;
+
+/// Reads and writes what belongs to a job.
+pub trait Cluster {
+    /// The job and everything around it, as it is now and not as a cache remembers it.
+    fn fresh(
+        &self,
+        id: &JobIdentity,
+        progress: Option<AgentProgress>,
+    ) -> impl Future<Output = Result<(YoloTrainingJob, Observed), ObserveError>> + Send;
+
+    /// Carries out what was prepared, in the order of its fields.
+    fn apply(
+        &self,
+        id: &JobIdentity,
+        prepared: Prepared,
+    ) -> impl Future<Output = Result<Applied, ApplyError>> + Send;
+
+    /// Writes the whole status.
+    fn write_status(
+        &self,
+        id: &JobIdentity,
+        status: &YoloTrainingJobStatus,
+    ) -> impl Future<Output = Result<(), WriteError>> + Send;
+
+    /// Publishes an event. Nothing depends on it, so it cannot fail.
+    fn publish(&self, id: &JobIdentity, event: JobEvent) -> impl Future<Output = ()> + Send;
+}
+
+/// An object could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// Creating it.
+    #[error("creating the {kind} {name} failed")]
+    Create {
+        /// Its kind.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// What went wrong.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// Taking a pod out of the Service.
+    #[error("taking the pod {name} out of the job's Service failed")]
+    Release {
+        /// Its name.
+        name: String,
+        /// What went wrong.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// Deleting a pod.
+    #[error("deleting the pod {name} failed")]
+    Delete {
+        /// Its name.
+        name: String,
+        /// What went wrong.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+/// The status could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("patching the status failed")]
+pub struct WriteError(#[source] pub Box<kube::Error>);

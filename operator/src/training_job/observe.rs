@@ -1,0 +1,264 @@
+//! Reads the cluster into plain data. The only module that does.
+
+use std::collections::HashMap;
+
+use contract::config::{ConfigError, JobConfig, JobIdentity};
+use contract::progress::AgentProgress;
+use crds::names;
+use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use kube::api::{Api, ListParams};
+use kube::{Client, ResourceExt as _};
+
+use super::pods::PodView;
+use crate::metadata::owned_by;
+
+/// A job and everything around it, at one moment.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// Which job.
+    pub id: JobIdentity,
+    /// Its generation.
+    pub generation: Option<i64>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Its status as it stands.
+    pub status: YoloTrainingJobStatus,
+    /// Its ConfigMap.
+    pub config: ConfigView,
+    /// Its Service.
+    pub service: ServiceView,
+    /// Its pods, of all incarnations, by worker and number.
+    pub pods: Vec<PodView>,
+    /// Worker and number of pods that an earlier job of this name left and that still hold their names.
+    pub strangers: Vec<(u32, u32)>,
+    /// What the agents last said.
+    pub progress: Option<AgentProgress>,
+}
+
+/// The job's ConfigMap.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ConfigView {
+    /// There is none.
+    Absent,
+    /// There should be one; its content was not read.
+    Present,
+    /// Its content.
+    Frozen(Box<JobConfig>),
+    /// One of that name belongs to somebody else.
+    Foreign,
+}
+
+/// The job's Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceView {
+    /// There is none.
+    Absent,
+    /// It is there.
+    Present,
+    /// One of that name belongs to somebody else.
+    Foreign,
+}
+
+/// The cluster could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// The job has no namespace or uid: not an object of an API server.
+    #[error("the object has no namespace or no uid")]
+    NoIdentity,
+    /// The job itself.
+    #[error("reading the job failed")]
+    Job(#[source] kube::Error),
+    /// Its pods.
+    #[error("listing the job's pods failed")]
+    Pods(#[source] kube::Error),
+    /// Its Service.
+    #[error("reading the Service {name} failed")]
+    Service {
+        /// Its name.
+        name: String,
+        /// What went wrong.
+        #[source]
+        source: kube::Error,
+    },
+    /// Its ConfigMap.
+    #[error("reading the ConfigMap {name} failed")]
+    ConfigMap {
+        /// Its name.
+        name: String,
+        /// What went wrong.
+        #[source]
+        source: kube::Error,
+    },
+    /// The ConfigMap belongs to the job and cannot be understood.
+    #[error(
+        "the ConfigMap {name} cannot be used; it was written by another version or changed by hand"
+    )]
+    Config {
+        /// Its name.
+        name: String,
+        /// What went wrong.
+        #[source]
+        source: ConfigError,
+    },
+    /// The job is gone.
+    #[error("the job is gone")]
+    Gone,
+}
+
+/// When the end of a pod was first seen, by pod uid. Kept for one job between its reconciles.
+pub type EndsSeen = HashMap<String, Timestamp>;
+
+/// What the caches know: the job, its pods, whether its Service is there.
+///
+/// Pods are those that carry the job's name; those of another uid are told apart here.
+pub fn from_cache<'a>(
+    job: &YoloTrainingJob,
+    pods: impl IntoIterator<Item = &'a Pod>,
+    service: ServiceView,
+    progress: Option<AgentProgress>,
+) -> Result<Observed, ObserveError> {
+    let id = identity(job)?;
+    let (own, strangers) = workers(pods, &id.uid);
+    let status = job.status.clone().unwrap_or_default();
+    let frozen = crate::conditions::holds(
+        &status.conditions,
+        crds::conditions::ConditionType::Accepted,
+    );
+    Ok(Observed {
+        generation: job.metadata.generation,
+        deleting: job.metadata.deletion_timestamp.is_some(),
+        config: if frozen {
+            ConfigView::Present
+        } else {
+            ConfigView::Absent
+        },
+        service,
+        pods: own,
+        strangers,
+        progress,
+        status,
+        id,
+    })
+}
+
+/// What the API server says now.
+pub async fn fresh(
+    client: &Client,
+    id: &JobIdentity,
+    progress: Option<AgentProgress>,
+) -> Result<(YoloTrainingJob, Observed), ObserveError> {
+    let namespace = &id.namespace;
+    let jobs = Api::<YoloTrainingJob>::namespaced(client.clone(), namespace);
+    let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+    let services = Api::<Service>::namespaced(client.clone(), namespace);
+    let config_maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
+    let service_name = names::service(&id.name);
+    let config_name = names::config_map(&id.name);
+    let selector = format!("{}={}", names::JOB_NAME, id.name);
+    let list = ListParams::default().labels(&selector);
+    let (job, pods, service, config_map) = futures::future::join4(
+        jobs.get_opt(&id.name),
+        pods.list(&list),
+        services.get_opt(&service_name),
+        config_maps.get_opt(&config_name),
+    )
+    .await;
+    let job = job
+        .map_err(ObserveError::Job)?
+        .filter(|job| job.uid().as_deref() == Some(&id.uid))
+        .ok_or(ObserveError::Gone)?;
+    let pods = pods.map_err(ObserveError::Pods)?;
+    let service = service.map_err(|source| ObserveError::Service {
+        name: service_name,
+        source,
+    })?;
+    let config_map = config_map.map_err(|source| ObserveError::ConfigMap {
+        name: config_name,
+        source,
+    })?;
+    let mut observed = from_cache(
+        &job,
+        &pods.items,
+        service_view(service.as_ref(), &id.uid),
+        progress,
+    )?;
+    observed.config = config_view(config_map.as_ref(), &id.uid)?;
+    Ok((job, observed))
+}
+
+/// Fills in when each ended pod was first seen to have ended, and forgets pods that are gone.
+pub fn remember_ends(observed: &mut Observed, seen: &mut EndsSeen, now: Timestamp) {
+    seen.retain(|uid, _| observed.pods.iter().any(|pod| pod.uid == *uid));
+    for pod in &mut observed.pods {
+        if pod.ended() {
+            pod.end_seen = Some(*seen.entry(pod.uid.clone()).or_insert(now));
+        }
+    }
+}
+
+fn identity(job: &YoloTrainingJob) -> Result<JobIdentity, ObserveError> {
+    Ok(JobIdentity {
+        namespace: job.namespace().ok_or(ObserveError::NoIdentity)?,
+        name: job.name_any(),
+        uid: job.uid().ok_or(ObserveError::NoIdentity)?,
+    })
+}
+
+/// The job's own pods, and what is left of an earlier job of its name.
+fn workers<'a>(
+    pods: impl IntoIterator<Item = &'a Pod>,
+    uid: &str,
+) -> (Vec<PodView>, Vec<(u32, u32)>) {
+    let mut own = Vec::new();
+    let mut strangers = Vec::new();
+    for pod in pods {
+        let Some(view) = PodView::of(pod) else {
+            continue;
+        };
+        if pod
+            .labels()
+            .get(names::JOB_UID)
+            .is_some_and(|label| label == uid)
+        {
+            own.push(view);
+        } else {
+            strangers.push((view.index, view.number));
+        }
+    }
+    own.sort_by_key(|pod| (pod.index, pod.number));
+    (own, strangers)
+}
+
+pub(crate) fn service_view(service: Option<&Service>, uid: &str) -> ServiceView {
+    match service {
+        None => ServiceView::Absent,
+        Some(service) if owned_by(&service.metadata, uid) => ServiceView::Present,
+        Some(_) => ServiceView::Foreign,
+    }
+}
+
+pub(crate) fn config_view(
+    config_map: Option<&ConfigMap>,
+    uid: &str,
+) -> Result<ConfigView, ObserveError> {
+    let Some(config_map) = config_map else {
+        return Ok(ConfigView::Absent);
+    };
+    if !owned_by(&config_map.metadata, uid) {
+        return Ok(ConfigView::Foreign);
+    }
+    let text = config_map
+        .data
+        .as_ref()
+        .and_then(|data| data.get(names::CONFIG_KEY))
+        .map(String::as_str)
+        .unwrap_or_default();
+    JobConfig::from_json(text)
+        .map(|config| ConfigView::Frozen(Box::new(config)))
+        .map_err(|source| ObserveError::Config {
+            name: config_map.name_any(),
+            source,
+        })
+}

@@ -1,0 +1,320 @@
+//! Decides what a job needs next. Everything that happens to a job is decided here or in
+//! [`super::restart`]; what follows only carries it out.
+
+use contract::attempt::Attempt;
+use crds::conditions::ConditionType;
+use crds::names;
+use jiff::{SignedDuration, Timestamp};
+
+use super::observe::{ConfigView, Observed, ServiceView};
+use super::pods::{PodState, PodView};
+use super::restart::{Failure, Member, Verdict, judge};
+use super::validate::{InvalidSpec, ValidJob};
+use super::waiting::WaitingOn;
+use crate::conditions::holds;
+
+/// How soon to look again at a name that somebody else holds: nothing else tells when it is free.
+const NAME_TAKEN_RETRY: SignedDuration = SignedDuration::from_secs(2);
+
+/// What is to be done for a job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The attempt that the job is in once this plan is carried out.
+    pub attempt: Attempt,
+    /// Where the job stands.
+    pub phase: Phase,
+    /// Whether to write the frozen configuration.
+    pub freeze: bool,
+    /// Whether to create the Service.
+    pub expose: bool,
+    /// Pods to create, in the present attempt.
+    pub create: Vec<NewPod>,
+    /// Pods of earlier incarnations: they leave the Service and are deleted.
+    pub retire: Vec<Retired>,
+    /// Pods of a failed job that still run and are deleted.
+    pub stop: Vec<String>,
+    /// When to plan again although nothing changes.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// Where a job stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Phase {
+    /// It is being deleted; the garbage collector does the rest.
+    Deleting,
+    /// It has ended, and its status says so.
+    Ended,
+    /// It cannot begin.
+    Blocked(WaitingOn),
+    /// Its workers are being created, or they start, or they work.
+    Gang,
+    /// A worker failed; the others' results are awaited.
+    Settling,
+    /// All workers are replaced.
+    Restarting(Failure),
+    /// Every worker has succeeded.
+    Complete,
+    /// It fails now.
+    Failed(JobFailure),
+}
+
+/// Why a job fails.
+#[derive(Clone, Debug, PartialEq)]
+pub enum JobFailure {
+    /// Its spec cannot be obeyed.
+    Invalid(InvalidSpec),
+    /// A worker's failure would only repeat itself.
+    Permanent(Failure),
+    /// A worker failed and no restart is left.
+    Exhausted(Failure),
+}
+
+/// A pod to create.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewPod {
+    /// Which worker.
+    pub index: u32,
+    /// Which pod of that worker.
+    pub number: u32,
+}
+
+/// A pod to give up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retired {
+    /// Its name.
+    pub name: String,
+    /// Whether it still has to leave the Service.
+    pub release: bool,
+    /// Whether it still has to be deleted.
+    pub delete: bool,
+}
+
+impl Plan {
+    fn idle(phase: Phase, attempt: Attempt) -> Self {
+        Self {
+            attempt,
+            phase,
+            freeze: false,
+            expose: false,
+            create: Vec::new(),
+            retire: Vec::new(),
+            stop: Vec::new(),
+            wake_at: None,
+        }
+    }
+
+    /// Whether carrying it out changes the cluster, or ends or restarts the job. Such a plan is made from
+    /// a fresh read.
+    pub fn acts(&self) -> bool {
+        self.changes_objects()
+            || matches!(
+                self.phase,
+                Phase::Restarting(_) | Phase::Complete | Phase::Failed(_)
+            )
+    }
+
+    /// Whether carrying it out creates, changes or deletes anything.
+    pub fn changes_objects(&self) -> bool {
+        self.freeze
+            || self.expose
+            || !self.create.is_empty()
+            || !self.retire.is_empty()
+            || !self.stop.is_empty()
+    }
+}
+
+/// Plans a job whose spec is valid.
+pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
+    let attempt = present_attempt(observed);
+    if let Some(plan) = ended(observed, attempt) {
+        return plan;
+    }
+    if let Some(waiting_on) = name_taken(observed) {
+        let mut plan = Plan::idle(Phase::Blocked(waiting_on), attempt);
+        plan.wake_at = now.checked_add(NAME_TAKEN_RETRY).ok();
+        return plan;
+    }
+    let mut plan = Plan::idle(Phase::Gang, attempt);
+    plan.freeze = observed.config == ConfigView::Absent;
+    plan.expose = observed.service == ServiceView::Absent;
+    plan.retire = retired(observed, attempt.incarnation);
+    let members = members(valid, observed, attempt);
+    match judge(&members, attempt.incarnation, valid.max_restarts, now) {
+        Verdict::Healthy => {
+            if members.iter().all(succeeded) {
+                plan.phase = Phase::Complete;
+                plan.freeze = false;
+                plan.expose = false;
+            } else {
+                let missing = (0..valid.layout.replicas)
+                    .zip(&members)
+                    .filter(|(_, member)| matches!(member, Member::Missing));
+                plan.create = missing.map(|(index, _)| new_pod(observed, index)).collect();
+            }
+        }
+        Verdict::Settle(until) => {
+            plan.phase = Phase::Settling;
+            plan.wake_at = Some(until);
+        }
+        Verdict::Restart(failure) => {
+            plan.phase = Phase::Restarting(failure);
+            plan.attempt = attempt.next_incarnation();
+            plan.retire = retired(observed, plan.attempt.incarnation);
+            plan.create = (0..valid.layout.replicas)
+                .map(|index| new_pod(observed, index))
+                .collect();
+        }
+        Verdict::Permanent(failure) => fail(&mut plan, observed, JobFailure::Permanent(failure)),
+        Verdict::Exhausted(failure) => fail(&mut plan, observed, JobFailure::Exhausted(failure)),
+    }
+    plan
+}
+
+/// Plans a job whose spec is not valid: it fails, and nothing of it runs on.
+pub fn refuse(observed: &Observed, refusal: InvalidSpec) -> Plan {
+    let attempt = present_attempt(observed);
+    ended(observed, attempt).unwrap_or_else(|| {
+        let mut plan = Plan::idle(Phase::Gang, attempt);
+        fail(&mut plan, observed, JobFailure::Invalid(refusal));
+        plan
+    })
+}
+
+/// The latest attempt that status, pods or agents know. A status restored from a backup cannot bring an
+/// earlier one back.
+pub fn present_attempt(observed: &Observed) -> Attempt {
+    let of_pods = observed.pods.iter().map(|pod| Attempt {
+        incarnation: pod.incarnation,
+        restart: 0,
+    });
+    of_pods
+        .chain(observed.status.attempt)
+        .chain(observed.progress.as_ref().map(|progress| progress.attempt))
+        .max()
+        .unwrap_or_default()
+}
+
+/// The workers of the present incarnation, by index.
+pub fn members<'a>(valid: &ValidJob, observed: &'a Observed, attempt: Attempt) -> Vec<Member<'a>> {
+    let status = &observed.status;
+    // The status names pods of its own attempt only.
+    let current = status
+        .attempt
+        .is_some_and(|known| known.incarnation == attempt.incarnation);
+    (0..valid.layout.replicas)
+        .map(|index| {
+            let pod = observed
+                .pods
+                .iter()
+                .rfind(|pod| pod.index == index && pod.incarnation == attempt.incarnation);
+            if let Some(pod) = pod {
+                return Member::Pod(pod);
+            }
+            let known = status.workers.iter().find(|worker| worker.index == index);
+            match known.filter(|_| current) {
+                Some(worker) => Member::Gone {
+                    index,
+                    pod: &worker.pod,
+                    succeeded: worker.state == crds::v1alpha1::WorkerState::Succeeded,
+                },
+                None => Member::Missing,
+            }
+        })
+        .collect()
+}
+
+fn succeeded(member: &Member) -> bool {
+    match member {
+        Member::Pod(pod) => matches!(pod.state, PodState::Succeeded(_)),
+        Member::Gone { succeeded, .. } => *succeeded,
+        Member::Missing => false,
+    }
+}
+
+/// The plan of a job that is being deleted or has ended already.
+fn ended(observed: &Observed, attempt: Attempt) -> Option<Plan> {
+    if observed.deleting {
+        return Some(Plan::idle(Phase::Deleting, attempt));
+    }
+    let conditions = &observed.status.conditions;
+    let failed = holds(conditions, ConditionType::Failed);
+    if !failed && !holds(conditions, ConditionType::Complete) {
+        return None;
+    }
+    let mut plan = Plan::idle(Phase::Ended, attempt);
+    if failed {
+        plan.stop = running(observed);
+    }
+    Some(plan)
+}
+
+fn fail(plan: &mut Plan, observed: &Observed, failure: JobFailure) {
+    plan.phase = Phase::Failed(failure);
+    plan.freeze = false;
+    plan.expose = false;
+    plan.retire = Vec::new();
+    plan.stop = running(observed);
+}
+
+/// Pods that would go on using their nodes. Those that have ended are kept for their logs.
+fn running(observed: &Observed) -> Vec<String> {
+    observed
+        .pods
+        .iter()
+        .filter(|pod| !pod.ended() && !pod.deleting)
+        .map(|pod| pod.name.clone())
+        .collect()
+}
+
+fn name_taken(observed: &Observed) -> Option<WaitingOn> {
+    let job = &observed.id.name;
+    if observed.config == ConfigView::Foreign {
+        return Some(WaitingOn::NameTaken {
+            kind: "ConfigMap",
+            name: names::config_map(job),
+        });
+    }
+    (observed.service == ServiceView::Foreign).then(|| WaitingOn::NameTaken {
+        kind: "Service",
+        name: names::service(job),
+    })
+}
+
+/// What is left of incarnations before this one.
+fn retired(observed: &Observed, incarnation: u32) -> Vec<Retired> {
+    let old = |pod: &&PodView| pod.incarnation < incarnation && (pod.active || !pod.deleting);
+    observed
+        .pods
+        .iter()
+        .filter(old)
+        .map(|pod| Retired {
+            name: pod.name.clone(),
+            release: pod.active,
+            delete: !pod.deleting,
+        })
+        .collect()
+}
+
+/// The next pod of a worker: its number is above all that ever held a name of this worker.
+fn new_pod(observed: &Observed, index: u32) -> NewPod {
+    let own = observed
+        .pods
+        .iter()
+        .filter(|pod| pod.index == index)
+        .map(|pod| pod.number);
+    let strangers = observed
+        .strangers
+        .iter()
+        .filter(|(worker, _)| *worker == index)
+        .map(|(_, number)| *number);
+    let known = observed
+        .status
+        .workers
+        .iter()
+        .filter(|worker| worker.index == index)
+        .filter_map(|worker| names::worker_pod_number(&observed.id.name, index, &worker.pod));
+    NewPod {
+        index,
+        number: own.chain(strangers).chain(known).max().map_or(0, |n| n + 1),
+    }
+}

@@ -1,0 +1,324 @@
+//! What a failed worker means for the job: try again from the last checkpoint, or fail.
+
+use contract::exit::{FailureReason, Retry};
+use crds::conditions::Reason;
+use jiff::{SignedDuration, Timestamp};
+
+use super::pods::{PodState, PodView};
+
+/// How long the results of the other workers are awaited when only echoes are known. Workers see a lost
+/// peer within a fraction of a second, and kubelets report within one; longer would only delay restarts.
+pub const SETTLE: SignedDuration = SignedDuration::from_secs(2);
+
+/// Why a worker did not succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its own word, or that of its exit code.
+    Reported(FailureReason),
+    /// Its pod was deleted.
+    PodDeleted,
+    /// Its pod was taken away by the cluster.
+    PodEvicted,
+}
+
+impl Why {
+    /// The word in conditions, events and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reported(reason) => reason.as_str(),
+            Self::PodDeleted => Reason::PodDeleted.as_str(),
+            Self::PodEvicted => Reason::PodEvicted.as_str(),
+        }
+    }
+
+    fn retry(self) -> Retry {
+        match self {
+            Self::Reported(reason) => reason.retry(),
+            Self::PodDeleted | Self::PodEvicted => Retry::Counted,
+        }
+    }
+
+    fn is_echo(self) -> bool {
+        matches!(self, Self::Reported(reason) if reason.is_echo())
+    }
+}
+
+/// A worker that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Index of the worker.
+    pub worker: u32,
+    /// The global rank that failed first, when one is known.
+    pub rank: Option<u32>,
+    /// Why, in a word.
+    pub why: Why,
+    /// Why, in a sentence.
+    pub message: String,
+}
+
+impl Failure {
+    /// The failure in a sentence that says where it happened.
+    pub fn sentence(&self) -> String {
+        let rank = self
+            .rank
+            .map(|rank| format!(" (rank {rank})"))
+            .unwrap_or_default();
+        format!("worker {}{rank}: {}", self.worker, self.message)
+    }
+}
+
+/// One worker of the present incarnation, as far as failures are concerned.
+#[derive(Clone, Copy, Debug)]
+pub enum Member<'a> {
+    /// Its pod is there.
+    Pod(&'a PodView),
+    /// The status knows a pod that is gone. Whether it had succeeded is all that is left of it.
+    Gone {
+        /// Index of the worker.
+        index: u32,
+        /// The pod's name.
+        pod: &'a str,
+        /// Whether the status says that it had succeeded.
+        succeeded: bool,
+    },
+    /// Its pod was never created.
+    Missing,
+}
+
+/// What becomes of the job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nobody failed.
+    Healthy,
+    /// Somebody failed, but only as an echo: look again at this time.
+    Settle(Timestamp),
+    /// Replace all workers.
+    Restart(Failure),
+    /// The failure would only repeat itself.
+    Permanent(Failure),
+    /// The failure policy allows no more restarts.
+    Exhausted(Failure),
+}
+
+/// Judges the present incarnation.
+pub fn judge(members: &[Member], restarts: u32, max_restarts: u32, now: Timestamp) -> Verdict {
+    let failures: Vec<(Failure, Option<Timestamp>)> = members.iter().filter_map(failure).collect();
+    // The same input fails again, so a permanent failure decides; then whatever is no echo of another
+    // worker's failure; then the lowest worker, so that the choice does not depend on order.
+    let Some((best, _)) = failures.iter().min_by_key(|(failure, _)| {
+        (
+            failure.why.retry() != Retry::Never,
+            failure.why.is_echo(),
+            failure.rank.is_none(),
+            failure.rank,
+            failure.worker,
+        )
+    }) else {
+        return Verdict::Healthy;
+    };
+    if best.why.retry() == Retry::Never {
+        return Verdict::Permanent(best.clone());
+    }
+    let all_ended = members.iter().all(|member| match member {
+        Member::Pod(pod) => pod.ended() || pod.deleting,
+        Member::Gone { .. } => true,
+        Member::Missing => false,
+    });
+    if best.why.is_echo() && !all_ended {
+        let first = failures.iter().filter_map(|(_, seen)| *seen).min();
+        let until = first.unwrap_or(now).saturating_add(SETTLE).unwrap_or(now);
+        if until > now {
+            return Verdict::Settle(until);
+        }
+    }
+    if restarts < max_restarts {
+        Verdict::Restart(best.clone())
+    } else {
+        Verdict::Exhausted(best.clone())
+    }
+}
+
+/// The failure of a worker with the time at which it was first seen; `None` when it has not failed.
+fn failure(member: &Member) -> Option<(Failure, Option<Timestamp>)> {
+    let pod = match member {
+        Member::Pod(pod) => pod,
+        Member::Gone {
+            succeeded: true, ..
+        }
+        | Member::Missing => return None,
+        Member::Gone { index, pod, .. } => {
+            let failure = Failure {
+                worker: *index,
+                rank: None,
+                why: Why::PodDeleted,
+                message: format!("its pod {pod} was deleted"),
+            };
+            return Some((failure, None));
+        }
+    };
+    let (why, rank, message) = match &pod.state {
+        PodState::Succeeded(_) => return None,
+        PodState::Evicted(message) => (
+            Why::PodEvicted,
+            None,
+            format!("its pod {} was taken away: {message}", pod.name),
+        ),
+        // A worker that is asked to stop says `Stopped`; who asked explains more.
+        PodState::Failed(ended) if !(pod.deleting && ended.reason.is_echo()) => (
+            Why::Reported(ended.reason),
+            ended.rank,
+            ended.message.clone(),
+        ),
+        _ if pod.deleting => (
+            Why::PodDeleted,
+            None,
+            format!("its pod {} was deleted", pod.name),
+        ),
+        _ => return None,
+    };
+    let failure = Failure {
+        worker: pod.index,
+        rank,
+        why,
+        message,
+    };
+    Some((failure, pod.end_seen))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pods::Ended;
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    fn pod(index: u32, state: PodState) -> PodView {
+        let ended = matches!(state, PodState::Failed(_));
+        PodView {
+            name: format!("digits-worker-{index}-0"),
+            uid: index.to_string(),
+            index,
+            number: 0,
+            incarnation: 0,
+            active: true,
+            deleting: false,
+            node: None,
+            ip: None,
+            state,
+            end_seen: ended.then(|| at(100)),
+        }
+    }
+
+    fn failed(index: u32, reason: FailureReason) -> PodView {
+        pod(
+            index,
+            PodState::Failed(Box::new(Ended {
+                exit_code: Some(reason.exit_code().into()),
+                reason,
+                message: reason.as_str().to_owned(),
+                rank: Some(index),
+                result: None,
+            })),
+        )
+    }
+
+    fn verdict(pods: &[PodView], second: i64) -> Verdict {
+        let members: Vec<_> = pods.iter().map(Member::Pod).collect();
+        judge(&members, 0, 3, at(second))
+    }
+
+    fn explained_by(verdict: &Verdict) -> (u32, &'static str) {
+        match verdict {
+            Verdict::Restart(f) | Verdict::Permanent(f) | Verdict::Exhausted(f) => {
+                (f.worker, f.why.as_str())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_echo_waits_for_the_cause_but_not_for_long() {
+        let running = pod(1, PodState::Running);
+        let pods = [failed(0, FailureReason::PeerLost), running];
+        assert_eq!(Verdict::Settle(at(102)), verdict(&pods, 100));
+        assert_eq!((0, "PeerLost"), explained_by(&verdict(&pods, 102)));
+        let with_cause = [pods[0].clone(), failed(1, FailureReason::Killed)];
+        assert_eq!((1, "Killed"), explained_by(&verdict(&with_cause, 100)));
+        let all_echoes = [pods[0].clone(), failed(1, FailureReason::PeerLost)];
+        assert_eq!((0, "PeerLost"), explained_by(&verdict(&all_echoes, 100)));
+    }
+
+    #[test]
+    fn a_permanent_failure_decides_whoever_else_failed() {
+        let pods = [
+            failed(0, FailureReason::Killed),
+            failed(1, FailureReason::PeerLost),
+            failed(2, FailureReason::InvalidDataset),
+            failed(3, FailureReason::InvalidDataset),
+        ];
+        let verdict = verdict(&pods, 100);
+        assert!(matches!(verdict, Verdict::Permanent(_)));
+        assert_eq!((2, "InvalidDataset"), explained_by(&verdict));
+    }
+
+    #[test]
+    fn a_deleted_pod_explains_the_stop_it_caused() {
+        let mut stopped = failed(1, FailureReason::Stopped);
+        stopped.deleting = true;
+        let pods = [failed(0, FailureReason::PeerLost), stopped];
+        assert_eq!((1, "PodDeleted"), explained_by(&verdict(&pods, 100)));
+        let mut leaving = pod(1, PodState::Running);
+        leaving.deleting = true;
+        assert_eq!(
+            (1, "PodDeleted"),
+            explained_by(&verdict(&[pod(0, PodState::Running), leaving], 100))
+        );
+    }
+
+    #[test]
+    fn a_pod_that_is_gone_counts_unless_it_had_succeeded() {
+        let other = pod(0, PodState::Running);
+        for (succeeded, expected) in [
+            (true, Verdict::Healthy),
+            (
+                false,
+                Verdict::Restart(Failure {
+                    worker: 1,
+                    rank: None,
+                    why: Why::PodDeleted,
+                    message: "its pod x was deleted".to_owned(),
+                }),
+            ),
+        ] {
+            let gone = Member::Gone {
+                index: 1,
+                pod: "x",
+                succeeded,
+            };
+            assert_eq!(expected, judge(&[Member::Pod(&other), gone], 0, 3, at(0)));
+        }
+    }
+
+    #[test]
+    fn the_budget_ends() {
+        let pods = [failed(0, FailureReason::Internal)];
+        let members: Vec<_> = pods.iter().map(Member::Pod).collect();
+        assert!(matches!(judge(&members, 2, 3, at(0)), Verdict::Restart(_)));
+        assert!(matches!(
+            judge(&members, 3, 3, at(0)),
+            Verdict::Exhausted(_)
+        ));
+        assert!(matches!(
+            judge(&members, 0, 0, at(0)),
+            Verdict::Exhausted(_)
+        ));
+    }
+
+    #[test]
+    fn success_of_some_is_no_failure() {
+        let pods = [pod(0, PodState::Succeeded(None)), pod(1, PodState::Running)];
+        assert_eq!(Verdict::Healthy, verdict(&pods, 100));
+    }
+}

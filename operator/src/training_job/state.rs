@@ -1,0 +1,434 @@
+//! The conditions of a job, and the one word that people read.
+
+use contract::progress::{Phase as RunPhase, RunReport};
+use crds::conditions::{ConditionType, Reason};
+use crds::names;
+use crds::v1alpha1::{State, YoloTrainingJobStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::display::duration;
+use super::plan::{JobFailure, Phase, Plan};
+use super::status::shorten;
+use super::waiting::{WaitingOn, summary};
+use crate::conditions::{Stated, find, holds};
+
+/// The API server takes messages of up to this many bytes; characters may have four.
+const MESSAGE_LIMIT: usize = 4096;
+
+/// Everything that the conditions follow from.
+pub struct Outlook<'a> {
+    /// What was planned.
+    pub plan: &'a Plan,
+    /// The status before.
+    pub old: &'a YoloTrainingJobStatus,
+    /// The job's name.
+    pub job: &'a str,
+    /// Restarts that the failure policy allows.
+    pub max_restarts: u32,
+    /// Workers that the job wants.
+    pub total: u32,
+    /// Workers that run or have succeeded.
+    pub ready: u32,
+    /// What the others wait for.
+    pub waiting: Vec<(u32, WaitingOn)>,
+    /// Whether training steps are being done.
+    pub training: bool,
+    /// What rank 0 last said.
+    pub report: Option<&'a RunReport>,
+}
+
+/// Whether a rank that reports this has begun to train.
+pub fn is_training(report: &RunReport) -> bool {
+    match report.phase {
+        RunPhase::Training => report.progress.step > 0,
+        RunPhase::Evaluating | RunPhase::Checkpointing | RunPhase::Finished => true,
+        RunPhase::Starting | RunPhase::Rendezvous => false,
+    }
+}
+
+/// The word for people.
+pub fn of(conditions: &[Condition]) -> State {
+    if holds(conditions, ConditionType::Failed) {
+        State::Failed
+    } else if holds(conditions, ConditionType::Complete) {
+        State::Complete
+    } else if holds(conditions, ConditionType::Restarting) {
+        State::Restarting
+    } else if holds(conditions, ConditionType::Running) {
+        let training = find(conditions, ConditionType::Running)
+            .is_some_and(|running| running.reason == Reason::Training.as_str());
+        if training {
+            State::Running
+        } else {
+            State::Starting
+        }
+    } else {
+        State::Pending
+    }
+}
+
+/// All conditions of a valid job.
+pub fn conditions(outlook: &Outlook) -> Vec<Stated> {
+    let mut stated = vec![
+        accepted(outlook),
+        workers_ready(outlook),
+        running(outlook),
+        restarting(outlook),
+        complete(outlook),
+        failed(outlook),
+    ];
+    for condition in &mut stated {
+        condition.message = shorten(&condition.message, MESSAGE_LIMIT);
+    }
+    stated
+}
+
+/// All conditions of a job whose spec cannot be obeyed.
+pub fn refused(problems: &str) -> Vec<Stated> {
+    let problems = shorten(problems, MESSAGE_LIMIT);
+    let failed = |kind| {
+        Stated::new(
+            kind,
+            false,
+            Reason::JobFailed.as_str(),
+            "the job has failed",
+        )
+    };
+    vec![
+        Stated::new(
+            ConditionType::Accepted,
+            false,
+            Reason::InvalidSpec.as_str(),
+            problems.as_str(),
+        ),
+        failed(ConditionType::WorkersReady),
+        failed(ConditionType::Running),
+        failed(ConditionType::Restarting),
+        failed(ConditionType::Complete),
+        Stated::new(
+            ConditionType::Failed,
+            true,
+            Reason::InvalidSpec.as_str(),
+            problems,
+        ),
+    ]
+}
+
+/// False for a job that has ended, in the words of how it ended.
+fn after_the_end(kind: ConditionType, phase: &Phase) -> Option<Stated> {
+    match phase {
+        Phase::Complete => Some(Stated::new(
+            kind,
+            false,
+            Reason::JobComplete.as_str(),
+            "the job is complete",
+        )),
+        Phase::Failed(_) => Some(Stated::new(
+            kind,
+            false,
+            Reason::JobFailed.as_str(),
+            "the job has failed",
+        )),
+        _ => None,
+    }
+}
+
+fn accepted(outlook: &Outlook) -> Stated {
+    match &outlook.plan.phase {
+        Phase::Blocked(waiting_on) => Stated::new(
+            ConditionType::Accepted,
+            false,
+            waiting_on.reason().as_str(),
+            waiting_on.message(),
+        ),
+        _ => Stated::new(
+            ConditionType::Accepted,
+            true,
+            Reason::ConfigurationFrozen.as_str(),
+            format!(
+                "configuration and images are frozen in the ConfigMap {}",
+                names::config_map(outlook.job)
+            ),
+        ),
+    }
+}
+
+fn workers_ready(outlook: &Outlook) -> Stated {
+    let kind = ConditionType::WorkersReady;
+    if let Some(ended) = after_the_end(kind, &outlook.plan.phase) {
+        return ended;
+    }
+    let blocked = match &outlook.plan.phase {
+        Phase::Blocked(waiting_on) => Some(waiting_on.clone()),
+        Phase::Settling => Some(WaitingOn::OtherResults),
+        _ => None,
+    };
+    if let Some(waiting_on) = blocked {
+        return Stated::new(
+            kind,
+            false,
+            waiting_on.reason().as_str(),
+            waiting_on.message(),
+        );
+    }
+    match summary(&outlook.waiting, outlook.total) {
+        Some((reason, message)) => Stated::new(kind, false, reason.as_str(), message),
+        None if outlook.ready == outlook.total => Stated::new(
+            kind,
+            true,
+            Reason::AllRunning.as_str(),
+            match outlook.total {
+                1 => "the worker runs".to_owned(),
+                n => format!("all {n} workers run"),
+            },
+        ),
+        None => Stated::new(
+            kind,
+            false,
+            Reason::Restarting.as_str(),
+            "workers are being replaced",
+        ),
+    }
+}
+
+fn all_run(outlook: &Outlook) -> bool {
+    outlook.plan.phase == Phase::Gang
+        && outlook.waiting.is_empty()
+        && outlook.ready == outlook.total
+}
+
+fn running(outlook: &Outlook) -> Stated {
+    let kind = ConditionType::Running;
+    if let Some(ended) = after_the_end(kind, &outlook.plan.phase) {
+        return ended;
+    }
+    let before = find(&outlook.old.conditions, kind).filter(|c| c.status == "True");
+    if outlook.plan.phase == Phase::Settling
+        && let Some(before) = before
+    {
+        return Stated::new(kind, true, &before.reason, &before.message);
+    }
+    if matches!(outlook.plan.phase, Phase::Restarting(_)) {
+        return Stated::new(
+            kind,
+            false,
+            Reason::Restarting.as_str(),
+            "all workers are being replaced",
+        );
+    }
+    if !all_run(outlook) {
+        return Stated::new(
+            kind,
+            false,
+            Reason::WorkersNotReady.as_str(),
+            "not all workers run; see the condition WorkersReady",
+        );
+    }
+    let attempt = outlook.plan.attempt;
+    // Agents that do not answer for a moment do not make a job start again.
+    let trained_before = outlook.old.attempt == Some(attempt)
+        && before.is_some_and(|before| before.reason == Reason::Training.as_str());
+    if outlook.training || trained_before {
+        Stated::new(
+            kind,
+            true,
+            Reason::Training.as_str(),
+            format!("training in attempt {attempt}"),
+        )
+    } else {
+        Stated::new(
+            kind,
+            true,
+            Reason::Starting.as_str(),
+            format!(
+                "the workers of attempt {attempt} read the data set, find each other and begin"
+            ),
+        )
+    }
+}
+
+fn restarting(outlook: &Outlook) -> Stated {
+    let kind = ConditionType::Restarting;
+    if let Some(ended) = after_the_end(kind, &outlook.plan.phase) {
+        return ended;
+    }
+    let attempt = outlook.plan.attempt;
+    if let Phase::Restarting(failure) = &outlook.plan.phase {
+        return Stated::new(
+            kind,
+            true,
+            failure.why.as_str(),
+            format!(
+                "restart {} of {} as attempt {attempt}, because of {}",
+                attempt.incarnation,
+                outlook.max_restarts,
+                failure.sentence()
+            ),
+        );
+    }
+    let before = find(&outlook.old.conditions, kind);
+    let unseen = outlook
+        .old
+        .attempt
+        .is_some_and(|known| known.incarnation < attempt.incarnation);
+    if unseen && !all_run(outlook) {
+        return Stated::new(
+            kind,
+            true,
+            Reason::Restarting.as_str(),
+            format!(
+                "restart {} of {} as attempt {attempt}; its cause was not recorded",
+                attempt.incarnation, outlook.max_restarts
+            ),
+        );
+    }
+    match before {
+        Some(before) if before.status == "True" && !all_run(outlook) => {
+            Stated::new(kind, true, &before.reason, &before.message)
+        }
+        Some(before) if before.status == "True" => Stated::new(
+            kind,
+            false,
+            Reason::Restarted.as_str(),
+            format!("the last one was {}", before.message),
+        ),
+        Some(before) if before.reason == Reason::Restarted.as_str() => {
+            Stated::new(kind, false, &before.reason, &before.message)
+        }
+        _ => Stated::new(
+            kind,
+            false,
+            Reason::NoRestart.as_str(),
+            "no worker has failed",
+        ),
+    }
+}
+
+fn complete(outlook: &Outlook) -> Stated {
+    let kind = ConditionType::Complete;
+    match &outlook.plan.phase {
+        Phase::Complete => Stated::new(
+            kind,
+            true,
+            Reason::WorkersSucceeded.as_str(),
+            outcome(outlook),
+        ),
+        Phase::Failed(_) => Stated::new(
+            kind,
+            false,
+            Reason::JobFailed.as_str(),
+            "the job has failed",
+        ),
+        _ => Stated::new(
+            kind,
+            false,
+            Reason::NotFinished.as_str(),
+            "the job has not ended",
+        ),
+    }
+}
+
+/// What a completed job brought, in a sentence.
+fn outcome(outlook: &Outlook) -> String {
+    let report = outlook.report;
+    let progress = report
+        .map(|report| &report.progress)
+        .filter(|progress| progress.steps > 0)
+        .or(outlook.old.progress.as_ref());
+    let best = report
+        .and_then(|report| report.best.as_ref())
+        .or(outlook.old.best.as_ref());
+    let weights = report
+        .and_then(|report| report.best_weights.as_deref())
+        .or(outlook.old.best_weights.as_deref());
+    let mut sentence = match progress {
+        Some(progress) => format!(
+            "trained {} epochs in {}",
+            progress.epoch,
+            duration(progress.training_seconds as u64)
+        ),
+        None => "every worker ended with success".to_owned(),
+    };
+    if let Some(best) = best
+        && let (Some(map50), Some(map50_95)) = (best.map50, best.map50_95)
+    {
+        sentence += &format!(
+            "; best mAP50 {map50:.3}, mAP50-95 {map50_95:.3} in epoch {}",
+            best.epoch
+        );
+    }
+    if let Some(weights) = weights {
+        sentence += &format!("; weights in {weights}");
+    }
+    sentence
+}
+
+fn failed(outlook: &Outlook) -> Stated {
+    let kind = ConditionType::Failed;
+    match &outlook.plan.phase {
+        Phase::Failed(JobFailure::Permanent(failure)) => {
+            Stated::new(kind, true, failure.why.as_str(), failure.sentence())
+        }
+        Phase::Failed(JobFailure::Exhausted(failure)) => Stated::new(
+            kind,
+            true,
+            Reason::RestartLimitReached.as_str(),
+            format!(
+                "no restart is left (failurePolicy.maxRestarts is {}); the last failure was {}: {}",
+                outlook.max_restarts,
+                failure.why.as_str(),
+                failure.sentence()
+            ),
+        ),
+        Phase::Failed(JobFailure::Invalid(refusal)) => Stated::new(
+            kind,
+            true,
+            Reason::InvalidSpec.as_str(),
+            refusal.to_string(),
+        ),
+        Phase::Complete => Stated::new(
+            kind,
+            false,
+            Reason::JobComplete.as_str(),
+            "the job is complete",
+        ),
+        _ => Stated::new(
+            kind,
+            false,
+            Reason::NotFinished.as_str(),
+            "the job has not ended",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::conditions::merge;
+
+    #[test]
+    fn the_word_for_people_follows_from_the_conditions() {
+        let word = |stated: &[(ConditionType, &str)]| {
+            let stated: Vec<_> = stated
+                .iter()
+                .map(|(kind, reason)| Stated::new(*kind, true, *reason, ""))
+                .collect();
+            of(&merge(&[], &stated, None, Timestamp::UNIX_EPOCH))
+        };
+        use ConditionType::{Accepted, Complete, Failed, Restarting, Running};
+        assert_eq!(State::Pending, word(&[(Accepted, "ConfigurationFrozen")]));
+        assert_eq!(State::Starting, word(&[(Running, "Starting")]));
+        assert_eq!(State::Running, word(&[(Running, "Training")]));
+        assert_eq!(State::Restarting, word(&[(Restarting, "Killed")]));
+        assert_eq!(State::Complete, word(&[(Complete, "WorkersSucceeded")]));
+        assert_eq!(State::Failed, word(&[(Failed, "Killed"), (Complete, "x")]));
+    }
+
+    #[test]
+    fn every_condition_type_is_stated() {
+        let kinds: Vec<_> = refused("x").iter().map(|stated| stated.kind).collect();
+        assert_eq!(ConditionType::ALL.to_vec(), kinds);
+    }
+}

@@ -1,0 +1,415 @@
+//! The status that follows from what was observed, planned and applied. Pure; one patch writes it.
+
+use contract::progress::RunReport;
+use crds::conditions::{ConditionType, Reason};
+use crds::v1alpha1::{MAX_WARNINGS, State, WorkerState, WorkerStatus, YoloTrainingJobStatus};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::display::display;
+use super::observe::Observed;
+use super::plan::{JobFailure, Phase, Plan, members};
+use super::pods::{PodState, PodView};
+use super::restart::Member;
+use super::state::{self, Outlook};
+use super::validate::ValidJob;
+use crate::conditions::{find, merge};
+
+/// What carrying out a plan did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Pods that were created, by worker.
+    pub created: Vec<(u32, String)>,
+    /// What the API server said when it refused to create one.
+    pub refused: Option<String>,
+}
+
+/// How soon a new status should be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// Nothing changed.
+    None,
+    /// Only numbers of a run in progress changed.
+    Progress,
+    /// Workers changed in a way that changes no condition.
+    Workers,
+    /// A condition, the attempt or the state changed, or the first step was done.
+    Now,
+}
+
+/// How often a status of each urgency is written at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Between statuses in which only progress changed.
+    pub progress: SignedDuration,
+    /// Between statuses in which only workers changed: many start at the same moment.
+    pub workers: SignedDuration,
+}
+
+/// The new status of a valid job.
+pub fn status(
+    valid: &ValidJob,
+    observed: &Observed,
+    plan: &Plan,
+    applied: &Applied,
+    now: Timestamp,
+) -> YoloTrainingJobStatus {
+    if matches!(plan.phase, Phase::Deleting | Phase::Ended) {
+        return observed.status.clone();
+    }
+    let old = &observed.status;
+    let workers = workers(valid, observed, plan, applied);
+    let ready = workers
+        .iter()
+        .filter(|worker| matches!(worker.state, WorkerState::Running | WorkerState::Succeeded))
+        .count() as u32;
+    let report = report(observed, plan);
+    let outlook = Outlook {
+        plan,
+        old,
+        job: &observed.id.name,
+        max_restarts: valid.max_restarts,
+        total: valid.layout.replicas,
+        ready,
+        waiting: waiting(valid, observed, plan, applied),
+        training: report.as_ref().is_some_and(state::is_training),
+        report: report.as_ref(),
+    };
+    let conditions = merge(
+        &old.conditions,
+        &state::conditions(&outlook),
+        observed.generation,
+        now,
+    );
+    finish(
+        YoloTrainingJobStatus {
+            restarts: plan.attempt.incarnation,
+            attempt: Some(plan.attempt),
+            ready_workers: ready,
+            total_workers: valid.layout.replicas,
+            workers,
+            conditions,
+            ..take_over(old, report)
+        },
+        observed,
+        &plan.phase,
+        now,
+    )
+}
+
+/// The new status of a job whose spec cannot be obeyed.
+pub fn refused_status(observed: &Observed, plan: &Plan, now: Timestamp) -> YoloTrainingJobStatus {
+    let Phase::Failed(JobFailure::Invalid(refusal)) = &plan.phase else {
+        return observed.status.clone();
+    };
+    let old = &observed.status;
+    let conditions = merge(
+        &old.conditions,
+        &state::refused(&refusal.to_string()),
+        observed.generation,
+        now,
+    );
+    finish(
+        YoloTrainingJobStatus {
+            conditions,
+            ..old.clone()
+        },
+        observed,
+        &plan.phase,
+        now,
+    )
+}
+
+/// How soon `new` should be written over `old`.
+pub fn urgency(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Urgency {
+    if old == new {
+        return Urgency::None;
+    }
+    let words = |conditions: &[Condition]| -> Vec<(String, String, String)> {
+        let word = |c: &Condition| (c.type_.clone(), c.status.clone(), c.reason.clone());
+        conditions.iter().map(word).collect()
+    };
+    let first_step = |status: &YoloTrainingJobStatus| {
+        let progress = status.progress.as_ref();
+        progress.is_some_and(|progress| progress.first_step_time.is_some())
+    };
+    let now = words(&old.conditions) != words(&new.conditions)
+        || old.attempt != new.attempt
+        || old.state != new.state
+        || old.observed_generation != new.observed_generation
+        || first_step(old) != first_step(new);
+    if now {
+        Urgency::Now
+    } else if old.workers != new.workers || old.conditions != new.conditions {
+        Urgency::Workers
+    } else {
+        Urgency::Progress
+    }
+}
+
+/// When a status of this urgency may be written, given when the last one was.
+pub fn due(urgency: Urgency, last: Option<Timestamp>, pace: Pace) -> Option<Timestamp> {
+    let gap = match urgency {
+        Urgency::None => return None,
+        Urgency::Now => SignedDuration::ZERO,
+        Urgency::Workers => pace.workers,
+        Urgency::Progress => pace.progress,
+    };
+    Some(last.map_or(Timestamp::MIN, |last| {
+        last.saturating_add(gap).unwrap_or(Timestamp::MAX)
+    }))
+}
+
+/// The text with at most `limit` characters.
+pub fn shorten(text: &str, limit: usize) -> String {
+    match text.char_indices().nth(limit) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// State, times and columns, which follow from the rest.
+fn finish(
+    mut status: YoloTrainingJobStatus,
+    observed: &Observed,
+    phase: &Phase,
+    now: Timestamp,
+) -> YoloTrainingJobStatus {
+    let done = matches!(phase, Phase::Complete | Phase::Failed(_));
+    status.observed_generation = observed.generation;
+    status.state = Some(state::of(&status.conditions));
+    status.start_time.get_or_insert(Time(now));
+    if done {
+        status.completion_time.get_or_insert(Time(now));
+    }
+    status.display = Some(display(
+        status.ready_workers,
+        status.total_workers,
+        status.progress.as_ref(),
+        status.latest.as_ref(),
+        done,
+    ));
+    status
+}
+
+/// The old status with what a report says. What it does not say yet (after a restart, before the
+/// checkpoint is read) stays.
+fn take_over(old: &YoloTrainingJobStatus, report: Option<RunReport>) -> YoloTrainingJobStatus {
+    let mut status = old.clone();
+    let Some(report) = report else {
+        return status;
+    };
+    if report.progress.steps > 0 {
+        status.progress = Some(report.progress);
+    }
+    status.latest = report.latest.or(status.latest);
+    status.best = report.best.or(status.best);
+    status.checkpoint = report.checkpoint.or(status.checkpoint);
+    status.best_weights = report.best_weights.or(status.best_weights);
+    status.skipped_images = status.skipped_images.max(report.skipped_images);
+    if !report.warnings.is_empty() {
+        status.warnings = report
+            .warnings
+            .iter()
+            .take(MAX_WARNINGS)
+            .map(|warning| shorten(warning, 512))
+            .collect();
+    }
+    status
+}
+
+/// What rank 0 last said in this incarnation: its final words when it has ended, else what the agent
+/// serves.
+fn report(observed: &Observed, plan: &Plan) -> Option<RunReport> {
+    let incarnation = plan.attempt.incarnation;
+    let last_words = observed
+        .pods
+        .iter()
+        .rfind(|pod| pod.index == 0 && pod.incarnation + u32::from(restarting(plan)) == incarnation)
+        .and_then(|pod| match &pod.state {
+            PodState::Succeeded(result) => result.as_ref()?.report.clone(),
+            PodState::Failed(ended) => ended.result.as_ref()?.report.clone(),
+            _ => None,
+        });
+    let polled = || {
+        let progress = observed.progress.as_ref()?;
+        (progress.attempt.incarnation == incarnation).then(|| progress.report.clone())
+    };
+    last_words.or_else(polled)
+}
+
+fn restarting(plan: &Plan) -> bool {
+    matches!(plan.phase, Phase::Restarting(_))
+}
+
+/// Every worker as the status lists it.
+fn workers(
+    valid: &ValidJob,
+    observed: &Observed,
+    plan: &Plan,
+    applied: &Applied,
+) -> Vec<WorkerStatus> {
+    let failed = matches!(plan.phase, Phase::Failed(_));
+    let members = members(valid, observed, plan.attempt);
+    let listed = (0..).zip(&members).filter_map(|(index, member)| {
+        let created = applied.created.iter().find(|(worker, _)| *worker == index);
+        if let Some((_, pod)) = created {
+            return Some(pending(index, pod));
+        }
+        match member {
+            Member::Pod(pod) => Some(worker(pod, failed)),
+            Member::Gone { index, pod, .. } => {
+                let known = observed.status.workers.iter().find(|w| w.index == *index);
+                let mut gone = known.cloned().unwrap_or_else(|| pending(*index, pod));
+                if gone.state != WorkerState::Succeeded {
+                    gone.state = WorkerState::Failed;
+                    gone.reason = Some(Reason::PodDeleted.as_str().to_owned());
+                    gone.message = Some(format!("its pod {pod} was deleted"));
+                }
+                Some(gone)
+            }
+            Member::Missing => None,
+        }
+    });
+    listed.collect()
+}
+
+fn pending(index: u32, pod: &str) -> WorkerStatus {
+    WorkerStatus {
+        index,
+        pod: pod.to_owned(),
+        node: None,
+        state: WorkerState::Pending,
+        reason: None,
+        message: None,
+        exit_code: None,
+    }
+}
+
+fn worker(pod: &PodView, job_failed: bool) -> WorkerStatus {
+    let mut status = WorkerStatus {
+        node: pod.node.clone(),
+        ..pending(pod.index, &pod.name)
+    };
+    match &pod.state {
+        PodState::Waiting(waiting_on) => {
+            status.reason = Some(waiting_on.reason().as_str().to_owned());
+            status.message = Some(shorten(&waiting_on.message(), 512));
+        }
+        PodState::Running => status.state = WorkerState::Running,
+        PodState::Succeeded(_) => {
+            status.state = WorkerState::Succeeded;
+            status.exit_code = Some(0);
+        }
+        PodState::Failed(ended) => {
+            status.state = WorkerState::Failed;
+            status.reason = Some(ended.reason.as_str().to_owned());
+            status.message = Some(shorten(&ended.message, 512));
+            status.exit_code = ended.exit_code;
+        }
+        PodState::Evicted(message) => {
+            status.state = WorkerState::Failed;
+            status.reason = Some(Reason::PodEvicted.as_str().to_owned());
+            status.message = Some(shorten(message, 512));
+        }
+    }
+    if job_failed && !pod.ended() {
+        status.state = WorkerState::Stopped;
+        status.reason = None;
+        status.message = None;
+    }
+    status
+}
+
+/// What workers wait for once the plan is carried out.
+fn waiting(
+    valid: &ValidJob,
+    observed: &Observed,
+    plan: &Plan,
+    applied: &Applied,
+) -> Vec<(u32, super::waiting::WaitingOn)> {
+    use super::waiting::WaitingOn;
+    if let Some(message) = &applied.refused {
+        let message = shorten(message, 512);
+        return vec![(0, WaitingOn::CreateRefused { message })];
+    }
+    let members = members(valid, observed, plan.attempt);
+    let each = (0..)
+        .zip(&members)
+        .filter_map(|(index, member)| match member {
+            Member::Pod(PodView {
+                state: PodState::Waiting(waiting_on),
+                ..
+            }) => Some((index, waiting_on.clone())),
+            Member::Missing => Some((
+                index,
+                if applied.created.iter().any(|(worker, _)| *worker == index) {
+                    WaitingOn::ContainersStarting
+                } else {
+                    WaitingOn::PodCreation
+                },
+            )),
+            _ => None,
+        });
+    each.collect()
+}
+
+/// Whether the status says that the job has ended.
+pub fn has_ended(status: &YoloTrainingJobStatus) -> bool {
+    matches!(status.state, Some(State::Complete | State::Failed))
+        || [ConditionType::Complete, ConditionType::Failed]
+            .into_iter()
+            .any(|kind| find(&status.conditions, kind).is_some_and(|c| c.status == "True"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conditions::Stated;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    #[test]
+    fn progress_waits_for_its_turn_and_conditions_do_not() {
+        let old = YoloTrainingJobStatus::default();
+        let mut progress = old.clone();
+        progress.skipped_images = 1;
+        let mut workers = progress.clone();
+        workers.workers = vec![pending(0, "digits-worker-0-0")];
+        let mut condition = workers.clone();
+        let running = [Stated::new(ConditionType::Running, true, "Starting", "")];
+        condition.conditions = merge(&[], &running, None, at(0));
+        let pace = Pace {
+            progress: SignedDuration::from_secs(10),
+            workers: SignedDuration::from_secs(1),
+        };
+        for (new, expected, when) in [
+            (&old, Urgency::None, None),
+            (&progress, Urgency::Progress, Some(at(110))),
+            (&workers, Urgency::Workers, Some(at(101))),
+            (&condition, Urgency::Now, Some(at(100))),
+        ] {
+            let urgency = urgency(&old, new);
+            assert_eq!(expected, urgency);
+            assert_eq!(when, due(urgency, Some(at(100)), pace));
+        }
+        assert_eq!(Some(Timestamp::MIN), due(Urgency::Progress, None, pace));
+    }
+
+    #[test]
+    fn a_report_without_numbers_takes_nothing_away() {
+        let mut old = YoloTrainingJobStatus::default();
+        let mut report = RunReport::default();
+        report.progress.steps = 100;
+        report.progress.step = 50;
+        report.best_weights = Some("digits-1/weights".to_owned());
+        report.warnings = vec!["x".repeat(1000); 30];
+        old = take_over(&old, Some(report));
+        assert_eq!(MAX_WARNINGS, old.warnings.len());
+        assert_eq!(513, old.warnings[0].chars().count());
+        let after_restart = take_over(&old, Some(RunReport::default()));
+        assert_eq!(old, after_restart);
+    }
+}

@@ -1,0 +1,188 @@
+//! The spec as a value that builders can trust, or every reason why it cannot be obeyed.
+//!
+//! The API server's CEL rules refuse the same objects with the same sentences; an object that an older
+//! definition let in is refused here.
+
+use contract::config::WorkerLayout;
+use contract::spec::{Backend, Device, TrainerSpec};
+use crds::v1alpha1::{Workers, YoloTrainingJob, name_problem};
+use kube::ResourceExt as _;
+
+/// A job whose settings can all be obeyed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidJob {
+    /// What the trainer needs to know.
+    pub trainer: TrainerSpec,
+    /// What the pods need to know.
+    pub workers: Workers,
+    /// How many processes there are.
+    pub layout: WorkerLayout,
+    /// How often all workers may be replaced.
+    pub max_restarts: u32,
+}
+
+/// Settings that cannot be obeyed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .problems.join("; "))]
+pub struct InvalidSpec {
+    /// One sentence for each, naming field, value and remedy.
+    pub problems: Vec<String>,
+}
+
+/// Checks the spec.
+pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
+    let trainer = job.spec.trainer();
+    let workers = job.spec.workers.clone();
+    let mut problems: Vec<String> = name_problem(&job.name_any()).into_iter().collect();
+    problems.extend(worker_problems(&workers));
+    let max_restarts = job.spec.failure_policy.max_restarts;
+    if max_restarts > 1000 {
+        problems.push(format!(
+            "failurePolicy.maxRestarts is {max_restarts}: choose 0 to 1000"
+        ));
+    }
+    let ranks = workers.replicas.saturating_mul(workers.processes());
+    problems.extend(device_problems(&trainer, workers.gpus_per_worker));
+    let known: Vec<String> = contract::spec::check(&trainer, ranks)
+        .into_iter()
+        .map(|problem| problem.to_string())
+        // Said above with the number of GPUs, which the trainer's own check does not know.
+        .filter(|problem| !problem.starts_with("distributed.backend is nccl"))
+        .collect();
+    problems.extend(known);
+    if problems.is_empty() {
+        Ok(ValidJob {
+            layout: workers.layout(),
+            trainer,
+            workers,
+            max_restarts,
+        })
+    } else {
+        Err(InvalidSpec { problems })
+    }
+}
+
+fn worker_problems(workers: &Workers) -> Vec<String> {
+    let mut problems = Vec::new();
+    let ranges = [
+        ("workers.replicas", workers.replicas, 1, 1024),
+        ("workers.gpusPerWorker", workers.gpus_per_worker, 0, 16),
+        (
+            "workers.processesPerWorker",
+            workers.processes_per_worker.unwrap_or(1),
+            1,
+            64,
+        ),
+    ];
+    for (field, value, low, high) in ranges {
+        if value < low || value > high {
+            problems.push(format!("{field} is {value}: choose {low} to {high}"));
+        }
+    }
+    if let Some(processes) = workers.processes_per_worker
+        && workers.gpus_per_worker > 0
+        && processes != workers.gpus_per_worker
+    {
+        problems.push(format!(
+            "workers.processesPerWorker is {processes}, but workers.gpusPerWorker is {} and each process has one GPU: make them equal or leave processesPerWorker out",
+            workers.gpus_per_worker
+        ));
+    }
+    let resources = [
+        ("limits", &workers.resources.limits),
+        ("requests", &workers.resources.requests),
+    ];
+    for (kind, resources) in resources {
+        if resources.contains_key(crds::names::GPU_RESOURCE) {
+            problems.push(format!(
+                "workers.resources.{kind} has nvidia.com/gpu: remove it and set workers.gpusPerWorker"
+            ));
+        }
+    }
+    problems
+}
+
+fn device_problems(trainer: &TrainerSpec, gpus: u32) -> Vec<String> {
+    let mut problems = Vec::new();
+    match trainer.training.device {
+        Device::Cuda if gpus == 0 => problems.push(
+            "training.device is cuda, but workers.gpusPerWorker is 0: set workers.gpusPerWorker or choose cpu or auto"
+                .to_owned(),
+        ),
+        Device::Cpu if gpus > 0 => problems.push(format!(
+            "training.device is cpu, but workers.gpusPerWorker is {gpus}: set it to 0 or choose cuda or auto"
+        )),
+        _ => {}
+    }
+    match trainer.distributed.backend {
+        Backend::Nccl if gpus == 0 => problems.push(
+            "distributed.backend is nccl, which needs GPUs, but workers.gpusPerWorker is 0: choose gloo or auto, or set workers.gpusPerWorker"
+                .to_owned(),
+        ),
+        Backend::Gloo if gpus > 0 => problems.push(format!(
+            "distributed.backend is gloo, which works on CPUs, but workers.gpusPerWorker is {gpus}: choose nccl or auto"
+        )),
+        _ => {}
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::fixture;
+
+    /// A valid job with one change has exactly the one expected problem.
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut YoloTrainingJob), expected: &str) {
+        let mut job = fixture::job("digits", 2);
+        change(&mut job);
+        let refusal = validate(&job).expect_err(expected);
+        assert_eq!(vec![expected.to_owned()], refusal.problems);
+    }
+
+    #[test]
+    fn the_fixture_is_valid() {
+        let valid = validate(&fixture::job("digits", 2)).expect("valid");
+        assert_eq!((2, 3), (valid.layout.world_size(), valid.max_restarts));
+    }
+
+    #[test]
+    fn each_problem_is_told_once_in_the_words_of_the_api_server() {
+        refused(
+            |job| job.metadata.name = Some("a".repeat(41)),
+            &name_problem(&"a".repeat(41)).expect("too long"),
+        );
+        refused(
+            |job| job.spec.training.batch_size = 15,
+            "training.batchSize is 15, which 2 processes cannot share equally: choose a multiple of 2",
+        );
+        refused(
+            |job| job.spec.failure_policy.max_restarts = 1001,
+            "failurePolicy.maxRestarts is 1001: choose 0 to 1000",
+        );
+        refused(
+            |job| job.spec.distributed.backend = Backend::Nccl,
+            "distributed.backend is nccl, which needs GPUs, but workers.gpusPerWorker is 0: choose gloo or auto, or set workers.gpusPerWorker",
+        );
+        refused(
+            |job| job.spec.training.device = Device::Cuda,
+            "training.device is cuda, but workers.gpusPerWorker is 0: set workers.gpusPerWorker or choose cpu or auto",
+        );
+        refused(
+            |job| {
+                job.spec.workers.gpus_per_worker = 2;
+                job.spec.workers.processes_per_worker = Some(1);
+            },
+            "workers.processesPerWorker is 1, but workers.gpusPerWorker is 2 and each process has one GPU: make them equal or leave processesPerWorker out",
+        );
+        refused(
+            |job| {
+                let gpu = crds::v1alpha1::Quantity("1".to_owned());
+                let limits = &mut job.spec.workers.resources.limits;
+                limits.insert(crds::names::GPU_RESOURCE.to_owned(), gpu);
+            },
+            "workers.resources.limits has nvidia.com/gpu: remove it and set workers.gpusPerWorker",
+        );
+    }
+}

@@ -1,0 +1,146 @@
+//! What a job waits for. Status, events, log and tests share these words.
+
+use crds::conditions::Reason;
+
+/// What keeps a worker, or the whole job, from running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WaitingOn {
+    /// An object of the name the job needs exists and is not the job's.
+    NameTaken {
+        /// Its kind.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The API server refused to create pods, for example because of a quota.
+    CreateRefused {
+        /// What it said.
+        message: String,
+    },
+    /// An image cannot be pulled.
+    ImagePull {
+        /// The kubelet's words.
+        message: String,
+    },
+    /// A container cannot be created.
+    ContainerCreate {
+        /// The kubelet's words.
+        message: String,
+    },
+    /// A claim is missing or not bound.
+    Volume {
+        /// The scheduler's words.
+        message: String,
+    },
+    /// No node can take a pod.
+    Unschedulable {
+        /// The scheduler's words.
+        message: String,
+    },
+    /// Images are pulled, volumes mounted, containers created.
+    ContainersStarting,
+    /// Pods are being created.
+    PodCreation,
+    /// A worker failed; the others' results are awaited for a moment, because the first result is often
+    /// only the echo of another worker's failure.
+    OtherResults,
+}
+
+impl WaitingOn {
+    /// The condition reason.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::NameTaken { .. } => Reason::NameTaken,
+            Self::CreateRefused { .. } => Reason::CreateRefused,
+            Self::ImagePull { .. } => Reason::ImagePullFailed,
+            Self::ContainerCreate { .. } => Reason::ContainerCreateFailed,
+            Self::Volume { .. } => Reason::VolumeNotReady,
+            Self::Unschedulable { .. } => Reason::Unschedulable,
+            Self::ContainersStarting => Reason::ContainersStarting,
+            Self::PodCreation => Reason::CreatingPods,
+            Self::OtherResults => Reason::SomeEnded,
+        }
+    }
+
+    /// The reason in a sentence; what a user can do is in it where there is something.
+    pub fn message(&self) -> String {
+        match self {
+            Self::NameTaken { kind, name } => format!(
+                "a {kind} named {name} exists and does not belong to this job: delete it or give the job another name (one left by an earlier job of this name goes by itself)"
+            ),
+            Self::CreateRefused { message } => {
+                format!("the API server refused to create pods, trying again: {message}")
+            }
+            Self::ImagePull { message } => format!("an image cannot be pulled: {message}"),
+            Self::ContainerCreate { message } => {
+                format!("a container cannot be created: {message}")
+            }
+            Self::Volume { message } => format!("a volume is not ready: {message}"),
+            Self::Unschedulable { message } => format!("no node can take the pod: {message}"),
+            Self::ContainersStarting => {
+                "images are being pulled, volumes mounted and containers started".to_owned()
+            }
+            Self::PodCreation => "the pods are being created".to_owned(),
+            Self::OtherResults => {
+                "a worker has ended without success; waiting a moment for the results of the others"
+                    .to_owned()
+            }
+        }
+    }
+
+    /// How much a user should know of it, when workers wait for different things: higher is more.
+    fn urgency(&self) -> u8 {
+        match self {
+            Self::ContainersStarting => 0,
+            Self::PodCreation => 1,
+            Self::OtherResults => 2,
+            Self::Unschedulable { .. } => 3,
+            Self::Volume { .. } => 4,
+            Self::ContainerCreate { .. } => 5,
+            Self::ImagePull { .. } => 6,
+            Self::CreateRefused { .. } => 7,
+            Self::NameTaken { .. } => 8,
+        }
+    }
+}
+
+/// One line for all waiting workers: the most urgent reason, how many workers share it, and its message.
+pub fn summary(waiting: &[(u32, WaitingOn)], workers: u32) -> Option<(Reason, String)> {
+    let (index, worst) = waiting
+        .iter()
+        .rev()
+        .max_by_key(|(_, waiting_on)| waiting_on.urgency())?;
+    let same = waiting
+        .iter()
+        .filter(|(_, waiting_on)| waiting_on.reason() == worst.reason())
+        .count();
+    let who = match same {
+        1 => format!("worker {index}"),
+        n => format!("{n} of {workers} workers, first worker {index}"),
+    };
+    Some((worst.reason(), format!("{who}: {}", worst.message())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_urgent_reason_is_told_with_its_first_worker() {
+        let pull = |text: &str| WaitingOn::ImagePull {
+            message: text.to_owned(),
+        };
+        let waiting = [
+            (0, WaitingOn::ContainersStarting),
+            (1, pull("not found")),
+            (3, pull("denied")),
+        ];
+        let (reason, message) = summary(&waiting, 4).expect("some wait");
+        assert_eq!(Reason::ImagePullFailed, reason);
+        assert_eq!(
+            "2 of 4 workers, first worker 1: an image cannot be pulled: not found",
+            message
+        );
+        assert_eq!(None, summary(&[], 4));
+    }
+}

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Builds the release binaries of the images: operator and agent static, the trainer against libtorch.
+#
+#   scripts/build-binaries.sh [operator|agent|trainer]...      (default: all)
+#
+# The static ones are linked with glibc's own archive, so that no second C library is needed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+TARGET="$(uname -m)-unknown-linux-gnu"
+parts=("$@")
+[[ $# -gt 0 ]] || parts=(operator agent trainer)
+
+for part in "${parts[@]}"; do
+    echo "building $part (release)" >&2
+    case "$part" in
+    operator | agent)
+        # A target of its own keeps RUSTFLAGS away from build scripts and from the trainer.
+        RUSTFLAGS="-C target-feature=+crt-static" \
+            cargo build --release --locked --target "$TARGET" -p "$part"
+        ;;
+    trainer)
+        environment="$(scripts/libtorch.sh --env)"
+        eval "$environment"
+        cargo build --release --locked -p trainer
+        ;;
+    *)
+        echo "build-binaries.sh: no part '$part': operator, agent or trainer" >&2
+        exit 2
+        ;;
+    esac
+done

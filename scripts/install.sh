@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Brings the cluster up (or uses CLUSTER_KUBECONFIG's), hands it the images, installs the chart.
+#
+# A healthy local cluster is kept; `make cluster-up` makes a new one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [[ -z "${CLUSTER_KUBECONFIG:-}" ]]; then
+    tests/cluster/up.sh --keep
+fi
+tests/cluster/binaries.sh kubernetes helm
+source scripts/cluster-env.sh
+
+if ((LOCAL_CLUSTER)); then
+    tests/cluster/load-image.sh target/images/operator.tar target/images/trainer.tar
+else
+    for name in operator trainer; do
+        say "pushing $IMAGE_REPO/yolo-$name:dev"
+        STORAGE_DRIVER=vfs buildah push "oci-archive:target/images/$name.tar" "docker://$IMAGE_REPO/yolo-$name:dev"
+    done
+fi
+
+say "helm upgrade --install yolo-operator charts/yolo-operator"
+helm upgrade --install yolo-operator charts/yolo-operator \
+    --namespace "$NAMESPACE" --create-namespace --wait --timeout 2m \
+    --set image.repository="$OPERATOR_IMAGE",image.tag=dev \
+    --set trainerImage.repository="$TRAINER_IMAGE",trainerImage.tag=dev \
+    --set podAnnotations.images="$(sha256sum target/images/operator.tar | cut -c1-16)" \
+    >/dev/null
+say "the operator runs in namespace $NAMESPACE"

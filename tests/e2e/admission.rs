@@ -1,0 +1,134 @@
+//! What the API server accepts, and with which words it refuses.
+
+use tests::{Job, Namespace, kubectl};
+
+/// `kubectl apply` of the job is refused, and what it prints holds every given text.
+#[track_caller]
+fn refused(namespace: &Namespace, job: &Job, texts: &[&str]) {
+    let output = namespace.apply(&job.manifest());
+    assert!(!output.success, "accepted: {}", job.manifest());
+    for text in texts {
+        assert!(output.stderr.contains(text), "no '{text}' in:\n{}", output.stderr);
+    }
+}
+
+#[test]
+fn the_smallest_job_is_accepted_and_its_defaults_are_visible() {
+    let namespace = Namespace::new("smallest");
+    let job = Job::new("small").without("/training").without("/augmentation").without("/model");
+    namespace.apply(&job.manifest()).expect("the smallest job");
+    let stored = namespace.get("ytj", "small").expect("stored");
+    assert_eq!(stored["spec"]["training"]["epochs"], 100);
+    assert_eq!(stored["spec"]["hyperparameters"]["lr0"], 0.01);
+    assert_eq!(stored["spec"]["failurePolicy"]["maxRestarts"], 3);
+}
+
+#[test]
+fn numbers_out_of_range_are_refused_with_field_value_and_remedy() {
+    let namespace = Namespace::new("ranges");
+    let job = || Job::new("j");
+    refused(
+        &namespace,
+        &job().set("/training/epochs", 0),
+        &["training.epochs is 0: choose 1 to 100000"],
+    );
+    refused(
+        &namespace,
+        &job().set("/training/imageSize", 650),
+        &["training.imageSize is 650: choose a multiple of 32", "for example 672"],
+    );
+    refused(
+        &namespace,
+        &job().set("/augmentation/mosaic", 1.5),
+        &["augmentation.mosaic is 1.5: choose 0 to 1"],
+    );
+    refused(
+        &namespace,
+        &job().set("/hyperparameters", serde_json::json!({"lr0": 0.0})),
+        &["hyperparameters.lr0 is 0: choose above 0 and at most 1"],
+    );
+    refused(&namespace, &job().set("/workers/replicas", 0), &["workers.replicas is 0: choose 1"]);
+}
+
+#[test]
+fn impossible_combinations_are_refused_with_field_value_and_remedy() {
+    let namespace = Namespace::new("combinations");
+    let job = || Job::new("j");
+    refused(
+        &namespace,
+        &job().set("/training/batchSize", 9),
+        &["training.batchSize is 9", "2 processes", "multiple of 2"],
+    );
+    refused(
+        &namespace,
+        &job().set("/workers/gpusPerWorker", 2).set("/workers/processesPerWorker", 4),
+        &["workers.processesPerWorker is 4", "gpusPerWorker is 2"],
+    );
+    refused(
+        &namespace,
+        &job().set("/dataset/image", serde_json::json!({"reference": "data:1"})),
+        &["dataset has two sources, persistentVolumeClaim and image: remove one"],
+    );
+    refused(
+        &namespace,
+        &job().without("/dataset/persistentVolumeClaim"),
+        &["dataset has no source: add persistentVolumeClaim or image"],
+    );
+    refused(
+        &namespace,
+        &job().set("/training/device", "cuda"),
+        &["training.device is cuda", "workers.gpusPerWorker"],
+    );
+    refused(
+        &namespace,
+        &job().set("/distributed", serde_json::json!({"backend": "nccl"})),
+        &["distributed.backend is nccl", "workers.gpusPerWorker"],
+    );
+    refused(
+        &namespace,
+        &job().set("/dataset/persistentVolumeClaim/subPath", "../other"),
+        &["subPath is '../other'", "without .."],
+    );
+}
+
+#[test]
+fn names_that_cannot_become_host_names_are_refused() {
+    let namespace = Namespace::new("names");
+    let long = "a".repeat(41);
+    refused(&namespace, &Job::new(&long), &["41 characters", "at most 40"]);
+    refused(&namespace, &Job::new("1st"), &["1st", "letter"]);
+    refused(&namespace, &Job::new("a.b"), &["a.b"]);
+}
+
+#[test]
+fn unknown_fields_and_wrong_types_keep_the_api_servers_own_words() {
+    let namespace = Namespace::new("strict");
+    let job = Job::new("j");
+    refused(
+        &namespace,
+        &job.clone().set("/training/epoch", 3),
+        &["unknown field \"spec.training.epoch\""],
+    );
+    refused(&namespace, &job.clone().set("/model/size", "xxl"), &["spec.model.size", "\"n\""]);
+    refused(&namespace, &job.set("/training/epochs", "many"), &["spec.training.epochs"]);
+}
+
+#[test]
+fn a_spec_cannot_be_changed_once_it_exists() {
+    let namespace = Namespace::new("immutable");
+    let job = Job::new("fixed").set("/dataset/persistentVolumeClaim/claimName", "none-such");
+    namespace.apply(&job.manifest()).expect("a first apply");
+    namespace.apply(&job.manifest()).expect("the same again");
+    refused(&namespace, &job.set("/training/epochs", 9), &["cannot be changed"]);
+}
+
+#[test]
+fn kubectl_explain_reads_like_documentation() {
+    let fields = ["spec", "spec.training.imageSize", "spec.workers.gpusPerWorker", "status.progress"];
+    for field in fields {
+        let text = kubectl(&["explain", &format!("yolotrainingjobs.{field}")]).expect(field);
+        assert!(text.contains("DESCRIPTION") && !text.contains("<empty>"), "{field}:\n{text}");
+    }
+    let all = kubectl(&["explain", "ytj", "--recursive"]).expect("explain --recursive");
+    assert!(all.contains("warmupBiasLr") && all.contains("mAP50_95"), "{all}");
+}

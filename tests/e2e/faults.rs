@@ -1,0 +1,119 @@
+//! What must not end a run: a killed worker, a killed operator.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::{Job, Namespace, OPERATOR_NAMESPACE, data, kubectl, until};
+
+use crate::seen;
+
+fn step(job: &Value) -> u64 {
+    job["status"]["progress"]["step"].as_u64().unwrap_or(0)
+}
+
+fn long_job(name: &str) -> Job {
+    Job::new(name).set("/training/epochs", 12)
+}
+
+#[test]
+fn a_killed_worker_pod_restarts_the_gang_from_its_checkpoint() {
+    let namespace = Namespace::new("worker");
+    data::digits(&namespace, 64, 16, 64);
+    namespace.apply(&long_job("killed").manifest()).expect("applying the job");
+    let before = seen::wait(&namespace, "killed", "a checkpoint", |job| {
+        job["status"]["checkpoint"]["step"].as_u64().unwrap_or(0) > 0
+    });
+    let old = seen::active_pods(&namespace, "killed");
+    assert_eq!(2, old.len(), "{old:?}");
+    // The kill is hard: no time for a last checkpoint.
+    namespace
+        .kubectl(&["delete", "pod", &old[1], "--grace-period=0", "--force"])
+        .expect("killing a worker");
+
+    let job = seen::wait_complete(&namespace, "killed");
+    assert_eq!(1, job["status"]["restarts"], "{}", job["status"]);
+    assert_eq!(1, job["status"]["attempt"]["incarnation"]);
+    assert_eq!(96, step(&job), "12 epochs of 8 steps");
+    let new = seen::active_pods(&namespace, "killed");
+    assert!(new.iter().all(|pod| !old.contains(pod)), "the whole gang is new: {old:?} {new:?}");
+    // It went on from the checkpoint and did not start over.
+    let log = namespace.kubectl(&["logs", &new[0], "--container=worker"]).expect("the log");
+    let checkpoint = before["status"]["checkpoint"]["step"].as_u64().expect("seen above");
+    assert!(log.contains("resum"), "the log does not say it resumed (from {checkpoint}):\n{log}");
+    let events = namespace.kubectl(&["describe", "ytj", "killed"]).expect("kubectl describe");
+    assert!(events.contains("Restarting"), "{events}");
+}
+
+#[test]
+fn a_worker_asked_to_leave_takes_a_checkpoint_first() {
+    let namespace = Namespace::new("leave");
+    data::digits(&namespace, 64, 16, 64);
+    // One checkpoint in 100 epochs: what the next attempt resumes from was taken at the signal.
+    let job = long_job("polite").set("/training/checkpointEvery", 100);
+    namespace.apply(&job.manifest()).expect("applying the job");
+    seen::wait(&namespace, "polite", "some steps", |job| step(job) >= 8);
+    let old = seen::active_pods(&namespace, "polite");
+    namespace.kubectl(&["delete", "pod", &old[1], "--wait=false"]).expect("deleting a worker");
+    let job = seen::wait_complete(&namespace, "polite");
+    assert_eq!(1, job["status"]["restarts"], "{}", job["status"]);
+    let new = seen::active_pods(&namespace, "polite");
+    let log = namespace.kubectl(&["logs", &new[0], "--container=worker"]).expect("the log");
+    assert!(log.contains("resum"), "{log}");
+}
+
+#[test]
+fn training_goes_on_without_the_operator_and_the_status_catches_up() {
+    let namespace = Namespace::new("operator");
+    data::digits(&namespace, 64, 16, 64);
+    namespace.apply(&long_job("alone").manifest()).expect("applying the job");
+    let before = seen::wait_training(&namespace, "alone");
+    let pods = seen::active_pods(&namespace, "alone");
+
+    let scale = |replicas: &str| {
+        kubectl(&[
+            "--namespace",
+            OPERATOR_NAMESPACE,
+            "scale",
+            "deployment/yolo-operator",
+            replicas,
+        ])
+        .expect("scaling the operator");
+    };
+    let operators = || {
+        kubectl(&[
+            "--namespace",
+            OPERATOR_NAMESPACE,
+            "get",
+            "pods",
+            "--selector=app.kubernetes.io/name=yolo-operator",
+            "--output=name",
+        ])
+        .expect("listing operators")
+    };
+    // Killed, not asked: it has no chance to hand anything over.
+    let name = operators().trim().to_owned();
+    scale("--replicas=0");
+    kubectl(&["--namespace", OPERATOR_NAMESPACE, "delete", &name, "--grace-period=0", "--force"]);
+    until("the operator to be gone", Duration::from_secs(30), || {
+        let left = operators();
+        if left.trim().is_empty() { Ok(()) } else { Err(left) }
+    });
+    // The workers go on to the end by themselves.
+    until("the workers to finish", seen::END, || {
+        let phases: Vec<_> = namespace
+            .list("pods", "yolo-operator.dev/job=alone")
+            .iter()
+            .map(|pod| pod["status"]["phase"].as_str().unwrap_or_default().to_owned())
+            .collect();
+        if phases.iter().all(|phase| phase == "Succeeded") { Ok(()) } else { Err(phases.join(" ")) }
+    });
+    let stale = namespace.get("ytj", "alone").expect("still there");
+    assert!(seen::condition(&stale, "Complete").is_none(), "nobody was there to write it");
+    assert!(step(&stale) >= step(&before));
+
+    scale("--replicas=1");
+    let job = seen::wait_complete(&namespace, "alone");
+    assert_eq!(96, step(&job), "the last report came from the termination message");
+    assert_eq!(0, job["status"]["restarts"]);
+    assert_eq!(pods, seen::active_pods(&namespace, "alone"), "no pod was replaced");
+}

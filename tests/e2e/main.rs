@@ -1,0 +1,11 @@
+//! The whole on a real cluster. `make test-cluster` prepares it and runs these one after the other:
+//! they share two cores.
+
+mod admission;
+mod bad_data;
+mod chart;
+mod faults;
+mod lifecycle;
+mod metrics;
+mod scale;
+mod seen;

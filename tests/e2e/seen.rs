@@ -1,0 +1,72 @@
+//! What tests look for in a job.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::{Namespace, until};
+
+/// A job of this size, with both workers started on two busy cores, ends well within this.
+pub const END: Duration = Duration::from_secs(180);
+
+/// The job's condition of this type, when it is true.
+pub fn condition<'a>(job: &'a Value, kind: &str) -> Option<&'a Value> {
+    job["status"]["conditions"]
+        .as_array()?
+        .iter()
+        .find(|condition| condition["type"] == kind && condition["status"] == "True")
+}
+
+/// Waits until the job is in a state for which `wanted` says yes, and returns it.
+#[track_caller]
+pub fn wait(
+    namespace: &Namespace,
+    job: &str,
+    what: &str,
+    wanted: impl Fn(&Value) -> bool,
+) -> Value {
+    until(what, END, || {
+        let found = namespace.get("ytj", job).ok_or("no such job")?;
+        if wanted(&found) { Ok(found) } else { Err(found["status"].to_string()) }
+    })
+}
+
+/// Waits until the job is complete. A failed one fails the test at once.
+#[track_caller]
+pub fn wait_complete(namespace: &Namespace, job: &str) -> Value {
+    let ended = wait(namespace, job, &format!("job {job} to end"), |job| {
+        condition(job, "Complete").or_else(|| condition(job, "Failed")).is_some()
+    });
+    assert!(condition(&ended, "Complete").is_some(), "it failed: {}", ended["status"]);
+    ended
+}
+
+/// Waits until the job has failed; returns the reason and the message of the condition.
+#[track_caller]
+pub fn wait_failed(namespace: &Namespace, job: &str) -> (String, String) {
+    let ended = wait(namespace, job, &format!("job {job} to fail"), |job| {
+        condition(job, "Complete").or_else(|| condition(job, "Failed")).is_some()
+    });
+    let failed = condition(&ended, "Failed").expect("it should not complete");
+    let text = |key: &str| failed[key].as_str().expect("conditions have texts").to_owned();
+    (text("reason"), text("message"))
+}
+
+/// Waits until training steps are being done.
+#[track_caller]
+pub fn wait_training(namespace: &Namespace, job: &str) -> Value {
+    wait(namespace, job, &format!("job {job} to train"), |job| {
+        job["status"]["progress"]["step"].as_u64().unwrap_or(0) > 0
+    })
+}
+
+/// The names of the job's worker pods that count, by worker index.
+pub fn active_pods(namespace: &Namespace, job: &str) -> Vec<String> {
+    let selector = format!("yolo-operator.dev/job={job},yolo-operator.dev/active=true");
+    let mut names: Vec<String> = namespace
+        .list("pods", &selector)
+        .iter()
+        .filter_map(|pod| Some(pod["metadata"]["name"].as_str()?.to_owned()))
+        .collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,20 @@
+//! A harness that uses the operator as a person does: through `kubectl`, `helm` and HTTP, on a real
+//! cluster.
+//!
+//! `scripts/test-cluster.sh` prepares the cluster (images loaded, chart installed) and sets the
+//! environment; nothing here runs without it. Each test has a namespace of its own; when a test fails,
+//! the namespace's objects, events and logs are printed before it is removed.
+
+pub mod cluster;
+pub mod data;
+pub mod job;
+pub mod namespace;
+pub mod wait;
+
+pub use cluster::{Output, helm, kubectl, kubectl_in, kubectl_json, script};
+pub use job::Job;
+pub use namespace::Namespace;
+pub use wait::until;
+
+/// The namespace the operator runs in.
+pub const OPERATOR_NAMESPACE: &str = "yolo-system";

@@ -1,0 +1,206 @@
+//! The arguments of `yolo-trainer`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use contract::spec::Device;
+
+use crate::commands;
+
+/// Trains, evaluates and runs YOLOv5.
+#[derive(Debug, Parser)]
+#[command(name = "yolo-trainer", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train the job of this pod, or a manifest on this machine.
+    Train(TrainArgs),
+    /// Measure precision, recall and mAP of trained weights.
+    Eval(EvalArgs),
+    /// Find objects on pictures and draw them.
+    Predict(PredictArgs),
+    /// Make an example data set.
+    #[command(subcommand)]
+    MakeDataset(DatasetKind),
+}
+
+/// Arguments of `train`.
+#[derive(Clone, Debug, Args)]
+pub struct TrainArgs {
+    /// A `YoloTrainingJob` manifest to run without Kubernetes. Default: the configuration that
+    /// `YOLO_CONFIG` names.
+    #[arg(short = 'f', long = "file", value_name = "JOB.YAML")]
+    pub manifest: Option<PathBuf>,
+    /// Folder that stands for the volume of the data set.
+    #[arg(long, value_name = "DIR")]
+    pub dataset: Option<PathBuf>,
+    /// Folder that stands for the output volume. The run writes to `<name>-local` in it; the same
+    /// command goes on with the same run.
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Compare the whole state of all processes after every step of the optimiser (slow; to look for
+    /// faults).
+    #[arg(long)]
+    pub verify_ranks: bool,
+}
+
+/// Arguments of `eval`.
+#[derive(Clone, Debug, Args)]
+pub struct EvalArgs {
+    /// A `.safetensors` file of this program, a checkpoint folder, or a run's folder.
+    #[arg(long, value_name = "PATH")]
+    pub weights: PathBuf,
+    /// The YOLO data file; its `val` images are used.
+    #[arg(long, value_name = "DATA.YAML")]
+    pub data: PathBuf,
+    /// Images computed at a time.
+    #[arg(long, default_value_t = crate::evaluate::MAX_BATCH as u32, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch_size: u32,
+    /// Side of the image in pixels, a multiple of 32. Default: that of the training.
+    #[arg(long, value_parser = image_size)]
+    pub image_size: Option<u32>,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
+    pub device: DeviceArg,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `predict`.
+#[derive(Clone, Debug, Args)]
+pub struct PredictArgs {
+    /// A `.safetensors` file of this program, a checkpoint folder, or a run's folder.
+    #[arg(long, value_name = "PATH")]
+    pub weights: PathBuf,
+    /// Pictures, or folders of pictures.
+    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    pub source: Vec<PathBuf>,
+    /// Folder for the results: new, empty, or of an earlier `predict`.
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Take only the first so many pictures.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Least confidence of a detection.
+    #[arg(long, default_value_t = 0.25, value_parser = fraction)]
+    pub conf: f32,
+    /// Largest overlap of two detections of one class.
+    #[arg(long, default_value_t = 0.45, value_parser = fraction)]
+    pub iou: f32,
+    /// Side of the image in pixels, a multiple of 32. Default: that of the training.
+    #[arg(long, value_parser = image_size)]
+    pub image_size: Option<u32>,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
+    pub device: DeviceArg,
+    /// Also write the pictures onto one sheet.
+    #[arg(long, value_name = "FILE.PNG")]
+    pub contact_sheet: Option<PathBuf>,
+    /// Also draw the labels of the data set (`images/` replaced by `labels/`), dashed.
+    #[arg(long)]
+    pub labels: bool,
+    /// Also write each picture's boxes as text: class, centre, size, confidence.
+    #[arg(long)]
+    pub save_txt: bool,
+}
+
+/// Kinds of example data sets.
+#[derive(Debug, Subcommand)]
+pub enum DatasetKind {
+    /// Scenes of handwritten digits.
+    Digits(DigitsArgs),
+}
+
+/// Arguments of `make-dataset digits`.
+#[derive(Clone, Debug, Args)]
+pub struct DigitsArgs {
+    /// Folder for the data set: new or empty.
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Number of training scenes.
+    #[arg(long, default_value_t = 400)]
+    pub train: u32,
+    /// Number of validation scenes.
+    #[arg(long, default_value_t = 100)]
+    pub val: u32,
+    /// Width and height of the scenes in pixels.
+    #[arg(long, default_value_t = 160)]
+    pub image_size: u32,
+    /// From which everything follows.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DeviceArg {
+    /// A GPU if there is one.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+}
+
+impl From<DeviceArg> for Device {
+    fn from(device: DeviceArg) -> Self {
+        match device {
+            DeviceArg::Auto => Self::Auto,
+            DeviceArg::Cpu => Self::Cpu,
+            DeviceArg::Cuda => Self::Cuda,
+        }
+    }
+}
+
+fn image_size(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(size) if (64..=8192).contains(&size) && size % 32 == 0 => Ok(size),
+        _ => Err("choose a multiple of 32 from 64 to 8192".to_owned()),
+    }
+}
+
+fn fraction(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        _ => Err("choose 0 to 1".to_owned()),
+    }
+}
+
+/// Does what the arguments say; returns the exit code of the process.
+pub fn run(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Train(args) => commands::train(&args),
+        Command::Eval(args) => commands::eval(&args),
+        Command::Predict(args) => commands::predict(&args),
+        Command::MakeDataset(DatasetKind::Digits(args)) => commands::make_digits(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        let parse = |args: &str| Cli::try_parse_from(args.split(' '));
+        let predict = "yolo-trainer predict --weights w --source a b --output o";
+        assert!(parse(predict).is_ok());
+        assert!(parse(&format!("{predict} --conf 2")).is_err());
+        assert!(parse("yolo-trainer eval --weights w --data d --image-size 100").is_err());
+    }
+}

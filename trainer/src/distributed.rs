@@ -1,0 +1,155 @@
+//! The other ranks: how they are found, and what all of them compute together.
+//!
+//! Every rank calls the same methods of [`Ranks`] in the same order. A rank on its own has no process
+//! group, and every method is then what a world of one would give.
+
+mod ddp;
+pub mod rendezvous;
+
+use std::time::{Duration, Instant};
+
+use tch::Tensor;
+use torch_bridge::{ProcessGroup, ReduceOp, Work};
+
+pub use ddp::{Ddp, Gradients};
+
+/// What came of a call that other ranks take part in.
+pub type Result<T> = std::result::Result<T, torch_bridge::Error>;
+
+/// All ranks of the job, seen from this one.
+#[derive(Debug)]
+pub struct Ranks {
+    group: Option<ProcessGroup>,
+    rank: u32,
+    world: u32,
+    waited: Duration,
+}
+
+/// A sum over all ranks that may still be under way.
+#[must_use = "every rank must wait for it, or the ranks no longer agree on what comes next"]
+#[derive(Debug)]
+pub enum Sum {
+    /// On one rank, the values themselves.
+    Alone(Vec<f64>),
+    /// Being computed.
+    UnderWay(Work),
+}
+
+impl Ranks {
+    /// A world of one.
+    pub fn alone() -> Self {
+        Self {
+            group: None,
+            rank: 0,
+            world: 1,
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// The ranks of a process group.
+    pub fn of(group: ProcessGroup) -> Self {
+        Self {
+            rank: group.rank() as u32,
+            world: group.size() as u32,
+            group: Some(group),
+            waited: Duration::ZERO,
+        }
+    }
+
+    /// This rank.
+    pub fn rank(&self) -> u32 {
+        self.rank
+    }
+
+    /// How many there are.
+    pub fn world(&self) -> u32 {
+        self.world
+    }
+
+    /// Whether this is the rank that writes and speaks.
+    pub fn is_first(&self) -> bool {
+        self.rank == 0
+    }
+
+    /// The process group; none in a world of one.
+    pub fn group(&mut self) -> Option<&mut ProcessGroup> {
+        self.group.as_mut()
+    }
+
+    /// Time spent waiting in these methods since the last question.
+    pub fn take_waited(&mut self) -> Duration {
+        std::mem::take(&mut self.waited)
+    }
+
+    /// Starts summing `values`, element by element, over all ranks.
+    pub fn sum(&mut self, values: &[f64]) -> Result<Sum> {
+        match &mut self.group {
+            None => Ok(Sum::Alone(values.to_vec())),
+            Some(group) => {
+                let work = group.all_reduce_async(Tensor::from_slice(values), ReduceOp::Sum)?;
+                Ok(Sum::UnderWay(work))
+            }
+        }
+    }
+
+    /// Waits for a sum.
+    pub fn finish(&mut self, sum: Sum) -> Result<Vec<f64>> {
+        match sum {
+            Sum::Alone(values) => Ok(values),
+            Sum::UnderWay(work) => self.waiting(|_| {
+                let tensors = work.wait()?;
+                let tensor = &tensors[0];
+                let mut values = vec![0.0; tensor.numel()];
+                tensor.copy_data(&mut values, tensor.numel());
+                Ok(values)
+            }),
+        }
+    }
+
+    /// Replaces `tensors` by those of rank 0, each in one message.
+    pub fn take_from_first(&mut self, tensors: &mut [Tensor]) -> Result<()> {
+        self.waiting(|group| group.map_or(Ok(()), |group| group.broadcast(tensors, 0)))
+    }
+
+    /// The same for many tensors, in few messages.
+    pub fn take_all_from_first(&mut self, tensors: &mut [Tensor]) -> Result<()> {
+        const MESSAGE: usize = 64 << 20;
+        self.waiting(|group| {
+            group.map_or(Ok(()), |group| group.broadcast_coalesced(tensors, MESSAGE, 0))
+        })
+    }
+
+    /// The bytes of rank 0; what the others give does not matter.
+    pub fn bytes_of_first(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        let is_first = self.is_first();
+        self.waiting(|group| {
+            let Some(group) = group else { return Ok(bytes) };
+            let mut length = [Tensor::from(bytes.len() as i64)];
+            group.broadcast(&mut length, 0)?;
+            let length = length[0].int64_value(&[]) as usize;
+            let mut content = if is_first { bytes } else { vec![0; length] };
+            let mut tensor = [Tensor::from_slice(&content)];
+            group.broadcast(&mut tensor, 0)?;
+            tensor[0].copy_data(&mut content, length);
+            Ok(content)
+        })
+    }
+
+    /// The bytes of every rank, in order of ranks.
+    pub fn gather(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.waiting(|group| match group {
+            None => Ok(vec![bytes.to_vec()]),
+            Some(group) => group.all_gather_bytes(bytes),
+        })
+    }
+
+    fn waiting<T>(
+        &mut self,
+        call: impl FnOnce(Option<&mut ProcessGroup>) -> Result<T>,
+    ) -> Result<T> {
+        let start = Instant::now();
+        let result = call(self.group.as_mut());
+        self.waited += start.elapsed();
+        result
+    }
+}

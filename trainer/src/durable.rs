@@ -1,0 +1,68 @@
+//! Files that are whole or absent, also after a power cut, and on NFS.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Writes `bytes` to `path` so that readers see the old content or the new one, never a part: under a
+/// temporary name in the same folder, synced, then renamed.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = std::ffi::OsString::from(".tmp-");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!("-{}", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let result = write_synced(&temporary, bytes)
+        .and_then(|()| fs::rename(&temporary, path))
+        .and_then(|()| sync_folder(path.parent().unwrap_or(Path::new("."))));
+    if result.is_err() {
+        // The first error is the one to report; the file may not even exist.
+        let _ = fs::remove_file(&temporary);
+    }
+    result
+}
+
+/// Writes a new file and waits until its content is on the disk.
+pub fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Waits until the names in `folder` are on the disk. Where folders cannot be synced (some network and
+/// FUSE file systems), nothing better exists and this does nothing.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    let unsupported = |error: &io::Error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied
+        )
+    };
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        Err(error) if !unsupported(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_and_nothing_else_stays() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("last");
+        write(&path, b"one").expect("written");
+        write(&path, b"two").expect("replaced");
+        assert_eq!(b"two", fs::read(&path).expect("readable").as_slice());
+        assert_eq!(1, fs::read_dir(folder.path()).expect("listable").count());
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("taken");
+        fs::create_dir_all(path.join("by a folder")).expect("created");
+        write(&path, b"text").expect_err("a folder cannot be replaced by a file");
+        assert_eq!(1, fs::read_dir(folder.path()).expect("listable").count());
+    }
+}

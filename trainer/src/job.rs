@@ -1,0 +1,273 @@
+//! What to train: the frozen configuration of a pod, or a manifest on one machine.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use contract::config::{ConfigError, FORMAT_VERSION, Images, JobConfig, JobIdentity, WorkerLayout};
+use contract::env::RankEnv;
+use contract::paths;
+use contract::spec::{SpecProblem, TrainerSpec, check};
+
+use crate::manifest::{self, ManifestError};
+
+/// The uid of a run without Kubernetes: its folder is `<name>-local`, so that running the same manifest
+/// again goes on with the same run.
+const LOCAL_UID: &str = "local";
+
+/// A job with everything this process needs to know of its surroundings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// Identity and settings.
+    pub config: JobConfig,
+    /// Folder of the data set.
+    pub dataset: PathBuf,
+    /// The output volume, in which the run's folder lies.
+    pub output: PathBuf,
+    /// The place of this process.
+    pub place: RankEnv,
+}
+
+impl Job {
+    /// Whether it runs without Kubernetes.
+    pub fn is_local(&self) -> bool {
+        self.config.job.uid == LOCAL_UID
+    }
+}
+
+/// Why a job cannot be begun: its settings are not usable.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// Neither a manifest nor a configuration was named.
+    #[error(
+        "there is nothing to train: write `yolo-trainer train -f job.yaml --dataset DIR --output DIR` (in a pod, {} names the configuration)",
+        contract::env::CONFIG
+    )]
+    Nothing,
+    /// A file of settings cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The operator's configuration is not valid.
+    #[error("cannot use {}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ConfigError,
+    },
+    /// The manifest is not valid.
+    #[error("cannot use {}", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ManifestError,
+    },
+    /// A folder that stands for a volume was not named.
+    #[error(
+        "{flag} is missing: without Kubernetes there are no volumes, so name the folder that stands for spec.{section}"
+    )]
+    NoFolder {
+        /// The flag to add.
+        flag: &'static str,
+        /// The part of the manifest that it replaces.
+        section: &'static str,
+    },
+    /// Settings contradict each other or are out of range.
+    #[error("{}", list(.0))]
+    Invalid(Vec<SpecProblem>),
+    /// The environment and the configuration disagree.
+    #[error("{}={found}, but the configuration is for {expected} processes", contract::env::WORLD_SIZE)]
+    WorldSize {
+        /// Processes by the environment.
+        found: u32,
+        /// Processes by the configuration.
+        expected: u32,
+    },
+}
+
+fn list(problems: &[SpecProblem]) -> String {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    lines.join("; ")
+}
+
+/// Where the job comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// A `YoloTrainingJob` manifest; without it the configuration that the environment names.
+    pub manifest: Option<PathBuf>,
+    /// Stands for the volume of the data set.
+    pub dataset: Option<PathBuf>,
+    /// Stands for the output volume.
+    pub output: Option<PathBuf>,
+}
+
+/// A job and what is to be said about it before it begins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved {
+    /// The job.
+    pub job: Job,
+    /// Parts of the manifest that have no meaning here.
+    pub unused: Vec<String>,
+}
+
+/// Reads the job of the process at `place`; `get` looks up environment variables.
+pub fn resolve(
+    request: &Request,
+    place: RankEnv,
+    get: impl Fn(&str) -> Option<String>,
+) -> Result<Resolved, JobError> {
+    let resolved = if let Some(path) = &request.manifest {
+        local(path, request, place)?
+    } else {
+        let path = get(contract::env::CONFIG).ok_or(JobError::Nothing)?;
+        in_pod(Path::new(&path), request, place)?
+    };
+    let problems = check(&resolved.job.config.spec, resolved.job.place.world_size);
+    if problems.is_empty() {
+        Ok(resolved)
+    } else {
+        Err(JobError::Invalid(problems))
+    }
+}
+
+fn in_pod(path: &Path, request: &Request, place: RankEnv) -> Result<Resolved, JobError> {
+    let config = JobConfig::from_json(&read(path)?).map_err(|source| JobError::Config {
+        path: path.to_owned(),
+        source,
+    })?;
+    if config.workers.world_size() != place.world_size {
+        return Err(JobError::WorldSize {
+            found: place.world_size,
+            expected: config.workers.world_size(),
+        });
+    }
+    let or = |given: &Option<PathBuf>, usual: &str| given.clone().unwrap_or_else(|| usual.into());
+    Ok(Resolved {
+        job: Job {
+            config,
+            dataset: or(&request.dataset, paths::DATASET_DIR),
+            output: or(&request.output, paths::OUTPUT_DIR),
+            place,
+        },
+        unused: Vec::new(),
+    })
+}
+
+fn local(path: &Path, request: &Request, place: RankEnv) -> Result<Resolved, JobError> {
+    let manifest = manifest::parse(&read(path)?).map_err(|source| JobError::Manifest {
+        path: path.to_owned(),
+        source,
+    })?;
+    let folder = |given: &Option<PathBuf>, flag, section| {
+        given.clone().ok_or(JobError::NoFolder { flag, section })
+    };
+    let dataset = folder(&request.dataset, "--dataset", "dataset")?;
+    let output = folder(&request.output, "--output", "output")?;
+    Ok(Resolved {
+        job: Job {
+            config: local_config(manifest.name, manifest.spec, &place),
+            dataset,
+            output,
+            place,
+        },
+        unused: manifest.unused,
+    })
+}
+
+fn local_config(name: String, spec: TrainerSpec, place: &RankEnv) -> JobConfig {
+    JobConfig {
+        format_version: FORMAT_VERSION,
+        job: JobIdentity {
+            namespace: String::new(),
+            name,
+            uid: LOCAL_UID.to_owned(),
+        },
+        workers: WorkerLayout {
+            replicas: place.world_size / place.local_world_size.max(1),
+            processes_per_worker: place.local_world_size,
+            gpus_per_worker: 0,
+        },
+        images: Images {
+            trainer: String::new(),
+            agent: String::new(),
+            pull_policy: String::new(),
+        },
+        spec,
+    }
+}
+
+fn read(path: &Path) -> Result<String, JobError> {
+    std::fs::read_to_string(path).map_err(|source| JobError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANIFEST: &str = "\
+apiVersion: yolo-operator.dev/v1alpha1
+kind: YoloTrainingJob
+metadata: {name: digits}
+spec:
+  dataset: {persistentVolumeClaim: {claimName: digits}}
+  training: {batchSize: 18}
+  workers: {replicas: 2}
+  output: {persistentVolumeClaim: {claimName: runs}}
+";
+
+    fn request(folder: &Path) -> Request {
+        let path = folder.join("job.yaml");
+        std::fs::write(&path, MANIFEST).expect("written");
+        Request {
+            manifest: Some(path),
+            dataset: Some("/d".into()),
+            output: Some("/o".into()),
+        }
+    }
+
+    #[test]
+    fn a_manifest_runs_on_one_machine_with_folders_for_volumes() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let resolved = resolve(&request(folder.path()), RankEnv::single(), |_| None).expect("valid");
+        assert_eq!(vec!["workers".to_owned()], resolved.unused);
+        let job = resolved.job;
+        assert_eq!((18, 1), (job.config.spec.training.batch_size, job.place.world_size));
+        assert_eq!(
+            "digits-local",
+            paths::run_folder(&job.config.job.name, &job.config.job.uid)
+        );
+    }
+
+    #[test]
+    fn missing_folders_and_bad_settings_are_told_with_their_remedy() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let text = |request: &Request, world_size: u32| {
+            let place = RankEnv {
+                world_size,
+                ..RankEnv::single()
+            };
+            resolve(request, place, |_| None)
+                .expect_err("refused")
+                .to_string()
+        };
+        let whole = request(folder.path());
+        let without = Request {
+            output: None,
+            ..whole.clone()
+        };
+        assert!(text(&without, 1).starts_with("--output is missing"));
+        assert!(text(&whole, 4).contains("4 processes cannot share equally"));
+        assert!(text(&Request::default(), 1).contains("yolo-trainer train -f job.yaml"));
+    }
+}

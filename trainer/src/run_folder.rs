@@ -1,0 +1,323 @@
+//! The one folder a run writes to.
+//!
+//! ```text
+//! <output>/<job>-<first 8 of uid>/
+//!   config.json             the settings, frozen by the first start
+//!   owner.json              which start of the run may write here
+//!   results.csv             one row per evaluated epoch, YOLOv5's columns
+//!   checkpoints/            see [`crate::checkpoint`]
+//!   weights/best.safetensors, last.safetensors
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use contract::attempt::Attempt;
+use contract::config::JobConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::durable;
+
+/// Settings that may change between two starts of a run: none of them changes what is computed.
+const FREE: [&str; 9] = [
+    "training.loaderThreads",
+    "training.computeThreads",
+    "training.keepCheckpoints",
+    "training.checkpointEvery",
+    "training.device",
+    "distributed.backend",
+    "distributed.timeoutSeconds",
+    "dataset",
+    "output",
+];
+
+/// What can go wrong with the folder.
+#[derive(Debug, thiserror::Error)]
+pub enum RunFolderError {
+    /// It cannot be made or written to.
+    #[error(
+        "cannot write to the output folder {}: check that it exists, is mounted read-write and is not full", path.display()
+    )]
+    Unwritable {
+        /// The file or folder that could not be written.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It holds a run with other settings.
+    #[error(
+        "{} holds a run with other settings ({}): choose another output folder or another metadata.name",
+        path.display(), differences.join(", ")
+    )]
+    OtherSettings {
+        /// The run's folder.
+        path: PathBuf,
+        /// `field was OLD and is NEW`.
+        differences: Vec<String>,
+    },
+    /// A file of it cannot be read back.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another start of the same run has taken the folder over.
+    #[error(
+        "{} now belongs to another start of this run ({owner}): this one ends without writing", path.display()
+    )]
+    TakenOver {
+        /// The run's folder.
+        path: PathBuf,
+        /// Who has it.
+        owner: String,
+    },
+}
+
+/// The folder of one run. Only rank 0 writes to it.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    root: PathBuf,
+    /// The folder as seen from the output volume.
+    name: String,
+    token: Owner,
+}
+
+/// Which start of a run may write: the latest one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Owner {
+    attempt: Attempt,
+    /// Differs between any two starts.
+    start: String,
+}
+
+impl RunFolder {
+    /// The folder of this job below `output`. Touches nothing.
+    pub fn new(output: &Path, config: &JobConfig, attempt: Attempt) -> Self {
+        let name = contract::paths::run_folder(&config.job.name, &config.job.uid);
+        let start = format!(
+            "{} {} {}",
+            crate::hostname(),
+            std::process::id(),
+            jiff::Timestamp::now()
+        );
+        Self {
+            root: output.join(&name),
+            name,
+            token: Owner { attempt, start },
+        }
+    }
+
+    /// Makes the folder, takes it over from any earlier start, and freezes the settings, or makes sure
+    /// that they are those it was begun with.
+    pub fn claim(&self, config: &JobConfig) -> Result<(), RunFolderError> {
+        for folder in [self.checkpoints(), self.root.join("weights")] {
+            std::fs::create_dir_all(&folder).map_err(|source| RunFolderError::Unwritable {
+                path: folder,
+                source,
+            })?;
+        }
+        self.freeze(config)?;
+        let owner = self.root.join("owner.json");
+        durable::write(&owner, &json(&self.token))
+            .map_err(|source| RunFolderError::Unwritable { path: owner, source })
+    }
+
+    fn freeze(&self, config: &JobConfig) -> Result<(), RunFolderError> {
+        let path = self.root.join("config.json");
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return durable::write(&path, &json(config))
+                    .map_err(|source| RunFolderError::Unwritable { path, source });
+            }
+            Err(source) => return Err(RunFolderError::Read { path, source }),
+            Ok(text) => text,
+        };
+        let frozen = JobConfig::from_json(&text).map_err(|error| RunFolderError::Read {
+            path,
+            source: io::Error::new(io::ErrorKind::InvalidData, error),
+        })?;
+        let differences = differences(&frozen, config);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(RunFolderError::OtherSettings {
+            path: self.root.clone(),
+            differences,
+        })
+    }
+
+    /// Makes sure that no later start of the run has taken the folder over: two pods of one job can be
+    /// alive for a while when a node is cut off.
+    pub fn check_owner(&self) -> Result<(), RunFolderError> {
+        let path = self.root.join("owner.json");
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| RunFolderError::Read { path, source })?;
+        match serde_json::from_str::<Owner>(&text) {
+            Ok(owner) if owner == self.token => Ok(()),
+            Ok(owner) => Err(self.taken_over(format!("attempt {}, {}", owner.attempt, owner.start))),
+            Err(_) => Err(self.taken_over("its owner.json is unreadable".to_owned())),
+        }
+    }
+
+    fn taken_over(&self, owner: String) -> RunFolderError {
+        RunFolderError::TakenOver {
+            path: self.root.clone(),
+            owner,
+        }
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where checkpoints are.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+
+    /// The weights to use: of the best epoch.
+    pub fn best_weights(&self) -> PathBuf {
+        self.root.join("weights/best.safetensors")
+    }
+
+    /// The weights of the last finished epoch.
+    pub fn last_weights(&self) -> PathBuf {
+        self.root.join("weights/last.safetensors")
+    }
+
+    /// The table of epochs.
+    pub fn results(&self) -> PathBuf {
+        self.root.join("results.csv")
+    }
+
+    /// A path in this folder as seen from the output volume, as reports name it.
+    pub fn relative(&self, path: &Path) -> String {
+        let inside = path.strip_prefix(&self.root).unwrap_or(path);
+        Path::new(&self.name).join(inside).display().to_string()
+    }
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(value)
+        .expect("plain structs with string keys always become JSON");
+    text.push(b'\n');
+    text
+}
+
+/// What differs between two configurations and matters, as `field was OLD and is NEW`.
+fn differences(old: &JobConfig, new: &JobConfig) -> Vec<String> {
+    let mut found = Vec::new();
+    let value = |config: &JobConfig| {
+        serde_json::to_value(&config.spec).expect("a spec always becomes JSON")
+    };
+    compare("", &value(old), &value(new), &mut found);
+    found
+}
+
+fn compare(
+    path: &str,
+    old: &serde_json::Value,
+    new: &serde_json::Value,
+    found: &mut Vec<String>,
+) {
+    use serde_json::Value::{Null, Object};
+    if FREE.contains(&path) {
+        return;
+    }
+    if let (Object(old), Object(new)) = (old, new) {
+        let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
+        keys.sort();
+        keys.dedup();
+        for key in keys {
+            let inner = if path.is_empty() {
+                key.clone()
+            } else {
+                format!("{path}.{key}")
+            };
+            compare(
+                &inner,
+                old.get(key).unwrap_or(&Null),
+                new.get(key).unwrap_or(&Null),
+                found,
+            );
+        }
+    } else if old != new {
+        found.push(format!("{path} was {old} and is {new}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> JobConfig {
+        JobConfig::from_json(
+            &serde_json::json!({
+                "formatVersion": 1,
+                "job": {"namespace": "n", "name": "digits", "uid": "0123456789"},
+                "workers": {"replicas": 1, "processesPerWorker": 1, "gpusPerWorker": 0},
+                "images": {"trainer": "", "agent": "", "pullPolicy": ""},
+                "spec": {
+                    "dataset": {"persistentVolumeClaim": {"claimName": "a"}},
+                    "output": {"persistentVolumeClaim": {"claimName": "b"}},
+                },
+            })
+            .to_string(),
+        )
+        .expect("valid")
+    }
+
+    fn attempt(incarnation: u32) -> Attempt {
+        Attempt {
+            incarnation,
+            restart: 0,
+        }
+    }
+
+    #[test]
+    fn a_second_start_takes_the_folder_over() {
+        let output = tempfile::tempdir().expect("temporary folder");
+        let first = RunFolder::new(output.path(), &config(), attempt(0));
+        first.claim(&config()).expect("claimed");
+        first.check_owner().expect("still ours");
+        let second = RunFolder::new(output.path(), &config(), attempt(1));
+        second.claim(&config()).expect("claimed");
+        second.check_owner().expect("ours");
+        let text = first.check_owner().expect_err("taken over").to_string();
+        assert!(text.contains("attempt 1.0"), "{text}");
+        assert_eq!(
+            "digits-01234567/weights/best.safetensors",
+            first.relative(&first.best_weights())
+        );
+    }
+
+    #[test]
+    fn other_settings_are_refused_by_name_unless_they_change_no_result() {
+        let output = tempfile::tempdir().expect("temporary folder");
+        let folder = RunFolder::new(output.path(), &config(), attempt(0));
+        folder.claim(&config()).expect("claimed");
+        let mut free = config();
+        free.spec.training.compute_threads = Some(7);
+        folder.claim(&free).expect("threads may change");
+        let mut other = config();
+        other.spec.hyperparameters.lr0 = 0.5;
+        let text = folder.claim(&other).expect_err("refused").to_string();
+        assert!(text.contains("hyperparameters.lr0 was 0.01 and is 0.5"), "{text}");
+    }
+
+    #[test]
+    fn an_output_that_cannot_be_written_says_so() {
+        let output = tempfile::tempdir().expect("temporary folder");
+        let file = output.path().join("file");
+        std::fs::write(&file, "").expect("written");
+        let folder = RunFolder::new(&file, &config(), attempt(0));
+        let text = folder.claim(&config()).expect_err("refused").to_string();
+        assert!(text.starts_with("cannot write to the output folder"), "{text}");
+    }
+}

@@ -1,0 +1,380 @@
+//! The training loop.
+
+use std::time::Instant;
+
+use contract::progress::{CheckpointRef, EpochMetrics, Phase};
+
+use crate::checkpoint::{self, EpochSums, Saved};
+use crate::distributed::Gradients;
+use crate::error::Error;
+use crate::evaluate::{Measured, Outcome};
+use crate::report::{EpochTimes, Timing};
+use crate::results;
+use crate::session::Session;
+use crate::step::{StepError, StepInput, StepOutput};
+use crate::weights::WeightsInfo;
+
+/// Whether the run goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    On,
+    Stop,
+}
+
+/// Trains from the session's state to the end, or until a rank is asked to stop.
+pub fn train(mut session: Session<'_>) -> Result<(), Error> {
+    session.begin();
+    while !session.is_done() {
+        if session.train_epoch()? == Flow::Stop || session.finish_epoch()? == Flow::Stop {
+            return session.stop();
+        }
+    }
+    session.finish()
+}
+
+impl Session<'_> {
+    /// The rest of the present epoch's steps.
+    fn train_epoch(&mut self) -> Result<Flow, Error> {
+        let mut stop = false;
+        while self.state.position < self.images() {
+            let (output, gradients) = self.step()?;
+            stop |= output.stop;
+            // Only here do all ranks hold the same state and no half-accumulated gradient.
+            if stop && gradients == Gradients::Averaged {
+                self.flush()?;
+                return Ok(Flow::Stop);
+            }
+        }
+        self.flush()?;
+        self.learner
+            .end_epoch(&mut self.ranks)
+            .map_err(|source| self.step_failed(source))?;
+        Ok(if stop { Flow::Stop } else { Flow::On })
+    }
+
+    fn step(&mut self) -> Result<(StepOutput, Gradients), Error> {
+        let start = Instant::now();
+        let batch = self.loader.next().ok_or(Error::LoaderEnded)??;
+        let data = start.elapsed();
+        self.skipped.note(&batch.skipped);
+
+        let plan = self.plan_step();
+        let since = self.state.step + 1 - self.state.last_optimizer_step;
+        let gradients = if since >= u64::from(plan.accumulate) {
+            Gradients::Averaged
+        } else {
+            Gradients::Kept
+        };
+        let input = StepInput {
+            batch: &batch,
+            gradients,
+            plan,
+            weight_decay: self.weight_decay,
+            stop: self.stop.is_due(self.state.step),
+        };
+        let result = self.learner.step(&mut self.ranks, &input);
+        let output = result.map_err(|source| self.step_failed(source))?;
+        self.count_step(&output, gradients);
+        self.verify_ranks(gradients)?;
+        let checkpoint = self.collect_saved()?;
+        let timing = Timing {
+            step: start.elapsed(),
+            data,
+            collective: self.ranks.take_waited(),
+            checkpoint,
+        };
+        self.state.training_seconds += timing.step.as_secs_f64();
+        self.reporter.step(&self.state, &plan, timing);
+        Ok((output, gradients))
+    }
+
+    fn count_step(&mut self, output: &StepOutput, gradients: Gradients) {
+        let state = &mut self.state;
+        state.epoch_sums.add(output.before);
+        state.step += 1;
+        state.position += output.images;
+        state.images_seen += output.images;
+        state.fitness = None;
+        if gradients == Gradients::Averaged {
+            state.optimizer_steps += 1;
+            state.last_optimizer_step = state.step;
+        }
+        if state.first_step_time.is_none() {
+            state.first_step_time = Some(jiff::Timestamp::now().to_string());
+        }
+    }
+
+    /// Adds the losses of the last step, which had no later step to travel with.
+    fn flush(&mut self) -> Result<(), Error> {
+        let sums = self.learner.flush(&mut self.ranks);
+        let sums = sums.map_err(|source| self.step_failed(source))?;
+        self.state.epoch_sums.add(sums);
+        Ok(())
+    }
+
+    /// Evaluates, if it is time, and keeps what the epoch gave.
+    fn finish_epoch(&mut self) -> Result<Flow, Error> {
+        let epoch = self.state.epoch + 1;
+        let training = self.reporter.epoch_seconds();
+        self.share_skipped()?;
+        let start = Instant::now();
+        let measured = if self.plan.evaluates_after(epoch) {
+            match self.evaluate(epoch)? {
+                Outcome::Stopped => return Ok(Flow::Stop),
+                Outcome::Whole(measured) => Some(measured),
+            }
+        } else {
+            None
+        };
+        let evaluation = start.elapsed().as_secs_f64();
+        self.state.training_seconds += evaluation;
+
+        let is_best = self.keep_metrics(epoch, measured.as_ref());
+        let metrics = self.state.latest.clone().unwrap_or_default();
+        self.write_results(&metrics)?;
+        let took = EpochTimes {
+            training,
+            evaluation: measured.as_ref().map(|_| evaluation),
+        };
+        self.reporter.epoch(&metrics, self.state.best.as_ref(), took);
+
+        self.state.epoch = epoch;
+        self.state.position = 0;
+        self.state.epoch_sums = EpochSums::default();
+        let is_last = epoch == self.plan.epochs;
+        let due = is_last || epoch.is_multiple_of(self.spec().training.checkpoint_every);
+        if due || is_best {
+            self.save(due, is_best)?;
+        }
+        Ok(Flow::On)
+    }
+
+    /// Rank 0 adds the epoch's row to the table.
+    fn write_results(&self, metrics: &EpochMetrics) -> Result<(), Error> {
+        if !self.ranks.is_first() {
+            return Ok(());
+        }
+        let plan = self.last_plan();
+        let path = self.folder.results();
+        let rates = [plan.lr_bias, plan.lr_other, plan.lr_other];
+        results::append(&path, metrics, rates).map_err(|source| Error::Results { path, source })
+    }
+
+    fn evaluate(&mut self, epoch: u32) -> Result<Outcome, Error> {
+        self.reporter.phase(Phase::Evaluating);
+        let (stop, step) = (self.stop.clone(), self.state.step);
+        let network = self.learner.ema.network();
+        let result = self
+            .evaluator
+            .run(network, &mut self.ranks, || stop.is_due(step), |_| ());
+        let outcome = result.map_err(|source| Error::Evaluate { epoch, source })?;
+        if let Outcome::Whole(measured) = &outcome {
+            self.skipped.note(&measured.skipped);
+        }
+        Ok(outcome)
+    }
+
+    /// Puts the epoch's metrics together; returns whether they are the best so far.
+    fn keep_metrics(&mut self, epoch: u32, measured: Option<&Measured>) -> bool {
+        let state = &mut self.state;
+        let before = state.latest.take().unwrap_or_default();
+        let train_loss = state.epoch_sums.means();
+        let Some(Measured {
+            evaluation, losses, ..
+        }) = measured
+        else {
+            state.latest = Some(EpochMetrics {
+                epoch,
+                train_loss,
+                ..before
+            });
+            return false;
+        };
+        let metrics = EpochMetrics {
+            epoch,
+            train_loss,
+            val_loss: losses.means(),
+            precision: Some(evaluation.precision),
+            recall: Some(evaluation.recall),
+            map50: Some(evaluation.map50),
+            map50_95: Some(evaluation.map50_95),
+        };
+        state.fitness = Some(evaluation.fitness());
+        let verdict = state.early_stopping.update(epoch - 1, evaluation.fitness());
+        if verdict.improved {
+            state.best = Some(metrics.clone());
+        }
+        state.latest = Some(metrics);
+        verdict.improved
+    }
+
+    /// Rank 0 writes a checkpoint and the last weights (`whole`), and the best weights (`is_best`).
+    fn save(&mut self, whole: bool, is_best: bool) -> Result<(), Error> {
+        if self.writer.is_none() {
+            return Ok(());
+        }
+        let start = Instant::now();
+        if whole {
+            self.reporter.phase(Phase::Checkpointing);
+        }
+        self.state.ema_updates = self.learner.ema.updates();
+        self.state.attempt = self.job.place.attempt;
+        let mut weights = Vec::new();
+        if is_best {
+            let path = self.folder.best_weights();
+            self.reporter.best_weights(self.folder.relative(&path));
+            weights.push(path);
+        }
+        if whole {
+            weights.push(self.folder.last_weights());
+        }
+        let mut job = checkpoint::Job {
+            info: WeightsInfo::of(&self.state),
+            state: self.state.clone(),
+            model: Vec::new(),
+            ema: self.learner.ema.state().export()?,
+            optimizer: Vec::new(),
+            checkpoint: whole,
+            weights,
+        };
+        if whole {
+            job.model = self.learner.network.state().export()?;
+            job.optimizer = self.learner.sgd.export()?;
+        }
+        let before = match &mut self.writer {
+            Some(writer) => writer.write(job)?,
+            None => None,
+        };
+        self.saving += start.elapsed();
+        self.tell_saved(before);
+        self.reporter.phase(Phase::Training);
+        Ok(())
+    }
+
+    fn tell_saved(&mut self, saved: Option<Saved>) {
+        if let Some(Saved { step, written }) = saved {
+            let path = self.folder.relative(&written.path);
+            self.reporter
+                .saved(CheckpointRef { step, path }, written.checksum);
+        }
+    }
+
+    /// Tells of a checkpoint that has become whole meanwhile; returns how long that took.
+    fn collect_saved(&mut self) -> Result<std::time::Duration, Error> {
+        let start = Instant::now();
+        if let Some(writer) = &mut self.writer {
+            let saved = writer.poll()?;
+            self.tell_saved(saved);
+        }
+        Ok(start.elapsed() + std::mem::take(&mut self.saving))
+    }
+
+    fn wait_saved(&mut self) -> Result<(), Error> {
+        if let Some(writer) = self.writer.take() {
+            let saved = writer.finish()?;
+            self.tell_saved(saved);
+        }
+        Ok(())
+    }
+
+    /// Ends in the middle, at a step that all ranks have agreed on.
+    fn stop(mut self) -> Result<(), Error> {
+        self.save(true, false)?;
+        self.wait_saved()?;
+        let step = self.state.step;
+        Err(Error::Stopped {
+            step,
+            checkpoint: self.folder.relative(&self.store.path_of(step)),
+        })
+    }
+
+    fn finish(mut self) -> Result<(), Error> {
+        self.wait_saved()?;
+        // Nobody leaves before rank 0 has written everything: its end would look like a failure.
+        self.ranks
+            .gather(&[])
+            .map_err(|source| Error::Ranks {
+                when: "the end",
+                source,
+            })?;
+        Ok(())
+    }
+
+    /// Compares the state of all ranks after a step of the optimiser, if that was asked for.
+    fn verify_ranks(&mut self, gradients: Gradients) -> Result<(), Error> {
+        if !self.verify || gradients == Gradients::Kept {
+            return Ok(());
+        }
+        let own = self.learner.fingerprint();
+        let own = own.map_err(|source| self.step_failed(source))?;
+        let all = self.gather("a comparison of their states", own.as_bytes())?;
+        match all.iter().position(|other| *other != all[0]) {
+            None => Ok(()),
+            Some(rank) => Err(Error::RanksDiffer {
+                step: self.state.step,
+                rank,
+            }),
+        }
+    }
+
+    /// What to tell of a failed step. Of a loss that is not finite all ranks know at the same step, so they
+    /// can put together where it comes from.
+    fn step_failed(&mut self, source: StepError) -> Error {
+        let step = self.state.step;
+        let StepError::NonFinite { what } = source else {
+            return Error::Step { step, source };
+        };
+        let own = self.describe_recent();
+        let details = match self.gather("a look for the fault", own.as_bytes()) {
+            Ok(all) => all
+                .iter()
+                .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+                .filter(|text| !text.is_empty())
+                .collect::<Vec<_>>()
+                .join("; "),
+            Err(_) => own,
+        };
+        Error::NonFinite {
+            what,
+            step,
+            epoch: self.state.epoch + 1,
+            details,
+        }
+    }
+
+    /// The steps since the last one of the optimiser with a loss that is not finite; all of them if there
+    /// is none, since then only the gradient was not.
+    fn describe_recent(&self) -> String {
+        let recent: Vec<_> = self
+            .learner
+            .recent()
+            .iter()
+            .filter_map(|recent| Some((recent, recent.losses().ok()?)))
+            .collect();
+        let is_bad = |losses: &[f64; 3]| !losses.iter().sum::<f64>().is_finite();
+        let any_bad = recent.iter().any(|(_, losses)| is_bad(losses));
+        let texts: Vec<String> = recent
+            .iter()
+            .filter(|(_, losses)| is_bad(losses) == any_bad)
+            .map(|(recent, [box_loss, obj, cls])| {
+                let names: Vec<&str> = recent
+                    .indices
+                    .iter()
+                    .filter_map(|index| self.dataset.image(*index))
+                    .map(|image| image.name.as_str())
+                    .collect();
+                format!(
+                    "rank {} step {}: box {box_loss} obj {obj} cls {cls}, images {}",
+                    self.ranks.rank(),
+                    recent.step,
+                    names.join(" ")
+                )
+            })
+            .collect();
+        if any_bad || self.ranks.is_first() {
+            texts.join("; ")
+        } else {
+            String::new()
+        }
+    }
+}

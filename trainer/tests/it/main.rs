@@ -1,0 +1,10 @@
+//! The trainer as a program: real processes, real checkpoints, a fake agent.
+
+mod agent;
+mod commands;
+mod gradients;
+mod harness;
+mod learning;
+mod messages;
+mod ranks;
+mod resume;

@@ -1,0 +1,141 @@
+//! Several ranks: the same state on each, stopped together, and no rank left waiting.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::harness::{FakeAgent, Fixture, Start, free_port, wait};
+
+/// `--verify-ranks` compares the whole state after every step; one short batch leaves a rank without images.
+#[test]
+fn three_ranks_hold_the_same_state_and_evaluate_as_one() {
+    let fixture = Fixture::new(&json!({"training": {"epochs": 2, "evaluateEvery": 1}}));
+    fixture.succeed(&Start {
+        flags: &["--verify-ranks"],
+        ..Start::new("three", 3)
+    });
+    let state = fixture.state("three", 6);
+    assert_eq!(52, state["imagesSeen"]);
+    assert_eq!(3, state["machine"]["worldSize"]);
+
+    // One rank goes on from the three ranks' last checkpoint, taken before the evaluation counted.
+    let results = fixture.run_folder("three").join("results.csv");
+    let rows = std::fs::read_to_string(results).expect("readable");
+    assert_eq!(3, rows.lines().count(), "{rows}");
+    let weights = fixture.run_folder("three").join("weights/last.safetensors");
+    let output = crate::harness::program()
+        .args(["eval", "--json", "--weights"])
+        .arg(weights)
+        .arg("--data")
+        .arg(fixture.path("data/data.yaml"))
+        .args(["--batch-size", "12"])
+        .output()
+        .expect("ran");
+    let alone: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    for key in ["mAP50", "mAP50_95", "precision", "recall"] {
+        let together = state["latest"][key].as_f64().expect("a number");
+        let alone = alone[key].as_f64().expect("a number");
+        assert!((together - alone).abs() < 1e-6, "{key}: {together} and {alone}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn terminate(pid: u32) {
+    let status = std::process::Command::new("kill")
+        .args(["-TERM", &pid.to_string()])
+        .status()
+        .expect("kill");
+    assert!(status.success());
+}
+
+#[test]
+fn sigterm_to_one_rank_stops_all_at_the_same_step() {
+    let fixture = Fixture::new(&json!({"training": {"epochs": 1000}}));
+    let agent = FakeAgent::start(fixture.folder.path(), None);
+    let children = fixture.spawn(&Start {
+        agent: Some(agent.socket.clone()),
+        ..Start::new("o", 3)
+    });
+    agent.wait_for("training", |line| {
+        line["type"] == "report" && line["progress"]["step"].as_u64() >= Some(2)
+    });
+    terminate(children[2].id());
+    let start = Instant::now();
+    for (rank, ended) in wait(children).iter().enumerate() {
+        assert_eq!(Some(143), ended.code, "rank {rank}: {}", ended.text);
+    }
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    let results = agent.of_type("result");
+    assert_eq!(3, results.len());
+    for result in &results {
+        assert_eq!("Stopped", result["reason"]);
+    }
+    let messages: std::collections::BTreeSet<String> =
+        results.iter().map(|result| result["message"].to_string()).collect();
+    assert_eq!(1, messages.len(), "{messages:?}");
+
+    // The same job goes on with it.
+    let agent = FakeAgent::start(fixture.folder.path(), None);
+    let children = fixture.spawn(&Start {
+        restart: 1,
+        agent: Some(agent.socket.clone()),
+        ..Start::new("o", 3)
+    });
+    let stopped_at = *fixture.checkpoints("o").last().expect("one");
+    agent.wait_for("training", |line| {
+        line["type"] == "report" && line["progress"]["step"].as_u64() > Some(stopped_at)
+    });
+    children.iter().for_each(|child| terminate(child.id()));
+    for ended in wait(children) {
+        assert_eq!(Some(143), ended.code, "{}", ended.text);
+    }
+}
+
+#[test]
+fn a_killed_rank_is_a_lost_peer_to_the_others() {
+    let fixture = Fixture::new(&json!({"training": {"epochs": 1000}}));
+    let agent = FakeAgent::start(fixture.folder.path(), None);
+    let mut children = fixture.spawn(&Start {
+        agent: Some(agent.socket.clone()),
+        ..Start::new("o", 3)
+    });
+    agent.wait_for("training", |line| {
+        line["type"] == "report" && line["progress"]["step"].as_u64() >= Some(1)
+    });
+    children[1].kill().expect("killed");
+    let start = Instant::now();
+    for (rank, ended) in wait(children).iter().enumerate() {
+        if rank != 1 {
+            assert_eq!(Some(76), ended.code, "rank {rank}: {}", ended.text);
+            assert!(ended.text.contains("(PeerLost)"), "{}", ended.text);
+        }
+    }
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+#[test]
+fn ranks_with_different_data_do_not_start() {
+    let fixture = Fixture::new(&json!({}));
+    let other = Fixture::new(&json!({}));
+    std::fs::remove_file(other.path("data/images/train").join(first_image(&other))).expect("removed");
+    let start = Start::new("o", 2);
+    let port = free_port();
+    let children = [&fixture, &other].into_iter().zip(0..).map(|(fixture, rank)| {
+        let mut command = fixture.command(&start, rank, port);
+        command.stdout(std::process::Stdio::piped());
+        command.spawn().expect("started")
+    });
+    for ended in wait(children.collect()) {
+        assert_eq!(Some(65), ended.code, "{}", ended.text);
+        assert!(ended.text.contains("rank 1 sees another data set"), "{}", ended.text);
+    }
+}
+
+fn first_image(fixture: &Fixture) -> std::ffi::OsString {
+    let mut names: Vec<_> = std::fs::read_dir(fixture.path("data/images/train"))
+        .expect("readable")
+        .map(|entry| entry.expect("entry").file_name())
+        .collect();
+    names.sort();
+    names.swap_remove(0)
+}
