@@ -117,3 +117,35 @@ impl Memory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::fixture;
+
+    #[test]
+    fn a_job_that_cannot_be_read_does_not_hide_the_others() {
+        let good = serde_json::to_value(fixture::job("digits", 2)).expect("plain data");
+        let mut bad = good.clone();
+        bad["spec"]["training"]["device"] = "tpu".into();
+        let listed: Vec<GuardedJob> =
+            serde_json::from_value(serde_json::json!([bad, good])).expect("both are listed");
+        let error = listed[0].0.as_ref().expect_err("an unknown device");
+        assert!(error.error.contains("tpu"), "{error}");
+        assert_eq!(Some("digits"), error.metadata.name.as_deref());
+        assert!(listed[1].0.is_ok());
+    }
+
+    #[test]
+    fn errors_in_a_row_are_counted_for_each_job() {
+        let memory = Memory::default();
+        assert_eq!((1, 2), (memory.failed("a"), memory.failed("a")));
+        assert_eq!(1, memory.failed("b"));
+        let mut taken = memory.take("a");
+        assert_eq!(2, taken.failures);
+        taken.failures = 0;
+        memory.put("a", taken);
+        memory.keep(|uid| uid == "a");
+        assert_eq!((1, 1), (memory.failed("a"), memory.failed("b")));
+    }
+}

@@ -52,11 +52,14 @@ pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<J
     };
     let mut events = Vec::new();
     if became_true(old, new, ConditionType::Accepted).is_some() {
-        let workers = new.total_workers;
+        let workers = match new.total_workers {
+            1 => "1 worker is".to_owned(),
+            n => format!("{n} workers are"),
+        };
         events.push(event(
             false,
             "Created",
-            format!("created {workers} worker pods; the configuration is frozen"),
+            format!("the configuration is frozen; {workers} being created"),
         ));
     }
     if let Some(problem) = new_problem(old, new) {
@@ -66,11 +69,14 @@ pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<J
         events.push(event(true, "Restarting", restarting.message.clone()));
     }
     if became_true(old, new, ConditionType::Running).is_some() {
-        let workers = new.total_workers;
+        let workers = match new.total_workers {
+            1 => "the worker runs".to_owned(),
+            n => format!("all {n} workers run"),
+        };
         events.push(event(
             false,
             "Running",
-            format!("all {workers} workers run in attempt {attempt}"),
+            format!("{workers} in attempt {attempt}"),
         ));
     }
     if let Some(complete) = became_true(old, new, ConditionType::Complete) {
@@ -130,6 +136,7 @@ fn new_problem<'a>(
 
 #[cfg(test)]
 mod tests {
+    use ConditionType::{Accepted, Failed, Running, WorkersReady};
     use jiff::Timestamp;
 
     use super::*;
@@ -155,7 +162,6 @@ mod tests {
 
     #[test]
     fn a_change_is_told_once() {
-        use ConditionType::{Accepted, Failed, Running, WorkersReady};
         let empty = YoloTrainingJobStatus::default();
         let pulled = status(&[
             (Accepted, true, "x"),

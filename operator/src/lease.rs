@@ -234,23 +234,20 @@ impl Candidate {
     /// Writes the spec; the resource version that was read makes a concurrent write fail.
     async fn write(&self, lease: Option<Lease>, spec: LeaseSpec) -> Result<(), kube::Error> {
         let params = PostParams::default();
-        match lease {
-            Some(mut lease) => {
-                lease.spec = Some(spec);
-                self.api.replace(&self.name, &params, &lease).await?;
-            }
-            None => {
-                let lease = Lease {
-                    metadata: ObjectMeta {
-                        name: Some(self.name.clone()),
-                        namespace: Some(self.namespace.clone()),
-                        ..ObjectMeta::default()
-                    },
-                    spec: Some(spec),
-                };
-                self.api.create(&params, &lease).await?;
-            }
+        if let Some(mut lease) = lease {
+            lease.spec = Some(spec);
+            self.api.replace(&self.name, &params, &lease).await?;
+            return Ok(());
         }
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                namespace: Some(self.namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(spec),
+        };
+        self.api.create(&params, &lease).await?;
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The first wait.
 const BASE: Duration = Duration::from_millis(500);
 /// The longest wait; about once a minute is often enough to notice that a cluster works again.
-const CAP: Duration = Duration::from_secs(60);
+const CAP: Duration = Duration::from_mins(1);
 
 /// How long to wait after the `failures`th error in a row (from 1) of an object.
 ///
@@ -19,7 +19,7 @@ pub fn backoff(uid: &str, failures: u32) -> Duration {
     let mut hasher = DefaultHasher::new();
     (uid, failures).hash(&mut hasher);
     let part = (hasher.finish() % 1024) as u32;
-    full - full * part / 4096
+    full.saturating_sub(full * part / 4096)
 }
 
 #[cfg(test)]

@@ -1,1 +1,8 @@
+//! A simulated cluster for tests: it carries out what the pipeline decides, and a script moves its pods,
+//! its clock and its disasters. What a run did is a transcript.
+
+mod cluster;
 pub mod fixture;
+mod script;
+
+pub use script::play;

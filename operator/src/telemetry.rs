@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::{self, Display};
+use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
@@ -27,6 +28,7 @@ pub fn start(format: LogFormat, filter: &str) -> Result<(), LogFilterError> {
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parsed)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // A second start in one process (in tests) keeps the first.
     let _ = match format {
@@ -34,6 +36,7 @@ pub fn start(format: LogFormat, filter: &str) -> Result<(), LogFilterError> {
         LogFormat::Json => builder
             .json()
             .flatten_event(true)
+            .with_span_list(false)
             .with_current_span(false)
             .try_init(),
     };

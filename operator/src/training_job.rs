@@ -161,7 +161,7 @@ pub async fn advance<C: Cluster>(
         None => {}
     }
     match applied.refused {
-        Some(message) => Err(ReconcileError::Refused { message }),
+        Some((_, message)) => Err(ReconcileError::Refused { message }),
         None => Ok(outcome),
     }
 }

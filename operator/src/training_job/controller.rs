@@ -31,7 +31,7 @@ use crate::telemetry::chain;
 /// Jobs reconciled at the same time.
 const CONCURRENCY: u16 = 16;
 /// A look at every job even if nothing changes, should a watch ever miss something.
-const RESYNC: Duration = Duration::from_secs(300);
+const RESYNC: Duration = Duration::from_mins(5);
 /// Reports objects that cannot be read; apart, so that it owns nothing else of a status.
 const GUARD_MANAGER: &str = "yolo-operator-guard";
 
@@ -96,7 +96,7 @@ pub async fn run(
                     controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_),
                 ) => {}
                 Err(error) => {
-                    tracing::warn!(error = %chain(&error), "a watch failed and is retried")
+                    tracing::warn!(error = %chain(&error), "a watch failed and is retried");
                 }
             }
         })

@@ -3,13 +3,13 @@
 use contract::progress::{EpochMetrics, Progress};
 use crds::v1alpha1::Display;
 
-/// Formats what the columns show. `done` is whether the job has ended, so that no time is left.
+/// Formats what the columns show. The estimate holds only while the job trains (`training`).
 pub fn display(
     ready: u32,
     total: u32,
     progress: Option<&Progress>,
     latest: Option<&EpochMetrics>,
-    done: bool,
+    training: bool,
 ) -> Display {
     let begun = progress.filter(|progress| progress.epochs > 0);
     Display {
@@ -24,7 +24,7 @@ pub fn display(
         // Rounded down: 100% is shown only when nothing is left.
         progress: begun.map(|progress| format!("{}%", progress.percent.clamp(0.0, 100.0).floor())),
         eta: begun
-            .filter(|_| !done)
+            .filter(|_| training)
             .and_then(|progress| progress.eta_seconds)
             .map(duration),
     }
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn columns_are_short_and_absent_until_known() {
-        let empty = display(0, 2, None, None, false);
+        let empty = display(0, 2, None, None, true);
         assert_eq!(
             Display {
                 workers: "0/2".to_owned(),
@@ -61,10 +61,7 @@ mod tests {
             empty
         );
         // A trainer that has not read its data set yet knows no number of epochs.
-        assert_eq!(
-            empty,
-            display(0, 2, Some(&Progress::default()), None, false)
-        );
+        assert_eq!(empty, display(0, 2, Some(&Progress::default()), None, true));
         let progress = Progress {
             epoch: 3,
             epochs: 30,
@@ -80,13 +77,13 @@ mod tests {
             map50_95: Some(0.5),
             ..EpochMetrics::default()
         };
-        let shown = display(2, 2, Some(&progress), Some(&latest), false);
+        let shown = display(2, 2, Some(&progress), Some(&latest), true);
         assert_eq!(Some("3/30"), shown.epoch.as_deref());
         assert_eq!(Some("0.1235"), shown.loss.as_deref());
         assert_eq!(Some("0.500"), shown.map50_95.as_deref());
         assert_eq!(Some("9%"), shown.progress.as_deref());
         assert_eq!(Some("12m"), shown.eta.as_deref());
-        assert_eq!(None, display(2, 2, Some(&progress), None, true).eta);
+        assert_eq!(None, display(2, 2, Some(&progress), None, false).eta);
     }
 
     #[test]

@@ -163,20 +163,17 @@ async fn create_pods(api: &Api<Pod>, pods: Vec<(u32, Pod)>) -> Result<Applied, A
         .collect()
         .await;
     let mut applied = Applied::default();
+    let mut refused = Vec::new();
     for (index, name, result) in results {
         match result {
             Ok(_) => applied.created.push((index, name)),
             // A pod of ours would have been seen by the read that the plan was made from, unless this is a
             // repeated request; then the next read shows it.
             Err(error) if is_conflict(&error) => {
-                applied
-                    .refused
-                    .get_or_insert_with(|| format!("a pod named {name} exists already"));
+                refused.push((index, format!("a pod named {name} exists already")));
             }
             Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_invalid() => {
-                applied
-                    .refused
-                    .get_or_insert_with(|| status.message.clone());
+                refused.push((index, status.message.clone()));
             }
             Err(error) => {
                 return Err(ApplyError::Create {
@@ -187,6 +184,7 @@ async fn create_pods(api: &Api<Pod>, pods: Vec<(u32, Pod)>) -> Result<Applied, A
             }
         }
     }
+    applied.refused = refused.into_iter().min();
     applied.created.sort();
     Ok(applied)
 }

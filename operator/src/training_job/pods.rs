@@ -127,7 +127,7 @@ fn state(status: &PodStatus) -> PodState {
             exit_code: None,
             reason: FailureReason::Internal,
             message: format!(
-                "the init container {} ended with exit code {}: {}",
+                "the init container {} ended with exit code {}{}",
                 names::AGENT_CONTAINER,
                 ended.exit_code,
                 last_words(ended)
@@ -231,7 +231,7 @@ fn failure(ended: &ContainerStateTerminated, result: Option<WorkerResult>) -> En
         return Ended {
             exit_code,
             reason: FailureReason::Internal,
-            message: format!("the container could not be started: {}", last_words(ended)),
+            message: format!("the container could not be started{}", last_words(ended)),
             rank: None,
             result: None,
         };
@@ -241,11 +241,11 @@ fn failure(ended: &ContainerStateTerminated, result: Option<WorkerResult>) -> En
         reason: FailureReason::from_exit_code(ended.exit_code).unwrap_or(FailureReason::Internal),
         message: match ended.exit_code - 128 {
             signal @ 1..=64 => format!(
-                "the container was ended by signal {signal}: {}",
+                "the container was ended by signal {signal}{}",
                 last_words(ended)
             ),
             _ => format!(
-                "the container ended with exit code {}: {}",
+                "the container ended with exit code {}{}",
                 ended.exit_code,
                 last_words(ended)
             ),
@@ -260,8 +260,8 @@ fn last_words(ended: &ContainerStateTerminated) -> String {
     let text = ended.message.as_deref().unwrap_or_default();
     let line = text.lines().rev().find(|line| !line.trim().is_empty());
     match line {
-        Some(line) => super::status::shorten(line.trim(), 512),
-        None => "it left no message; see its log".to_owned(),
+        Some(line) => format!(": {}", super::status::shorten(line.trim(), 512)),
+        None => " and left no message".to_owned(),
     }
 }
 
@@ -320,7 +320,7 @@ mod tests {
 
     use super::*;
 
-    fn view(status: Value) -> PodState {
+    fn view(status: &Value) -> PodState {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {
                 "name": "digits-worker-1-2",
@@ -342,8 +342,8 @@ mod tests {
         view.state
     }
 
-    fn ended(state: Value) -> PodState {
-        view(json!({"phase": "Running", "containerStatuses": [{
+    fn ended(state: &Value) -> PodState {
+        view(&json!({"phase": "Running", "containerStatuses": [{
             "name": "worker", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
             "state": {"terminated": state},
         }]}))
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn a_termination_message_tells_reason_and_rank() {
         let message = r#"{"version":1,"attempt":{"incarnation":0,"restart":0},"nodeRank":1,"reason":"InvalidDataset","rank":1,"message":"labels/7.txt line 3"}"#;
-        let PodState::Failed(ended) = ended(json!({"exitCode": 65, "message": message})) else {
+        let PodState::Failed(ended) = ended(&json!({"exitCode": 65, "message": message})) else {
             panic!("not failed");
         };
         assert_eq!(
@@ -373,39 +373,39 @@ mod tests {
 
     #[test]
     fn exit_codes_speak_when_there_is_no_message() {
-        let killed = ended(json!({"exitCode": 137, "reason": "OOMKilled"}));
+        let killed = ended(&json!({"exitCode": 137, "reason": "OOMKilled"}));
         assert!(matches!(&killed, PodState::Failed(e)
             if e.reason == FailureReason::Killed && e.message.contains("limits.memory")));
-        let crashed = ended(json!({"exitCode": 139, "message": "a\nSegmentation fault\n"}));
+        let crashed = ended(&json!({"exitCode": 139, "message": "a\nSegmentation fault\n"}));
         assert!(matches!(&crashed, PodState::Failed(e)
             if e.reason == FailureReason::Killed
                 && e.message == "the container was ended by signal 11: Segmentation fault"));
-        let unknown = ended(json!({"exitCode": 1}));
+        let unknown = ended(&json!({"exitCode": 1}));
         assert!(matches!(&unknown, PodState::Failed(e) if e.reason == FailureReason::Internal));
         let cannot = ended(
-            json!({"exitCode": 128, "reason": "StartError", "message": "exec: no such file"}),
+            &json!({"exitCode": 128, "reason": "StartError", "message": "exec: no such file"}),
         );
         assert!(matches!(&cannot, PodState::Failed(e)
             if e.reason == FailureReason::Internal && e.message.contains("exec: no such file")));
-        assert_eq!(PodState::Succeeded(None), ended(json!({"exitCode": 0})));
+        assert_eq!(PodState::Succeeded(None), ended(&json!({"exitCode": 0})));
     }
 
     #[test]
     fn the_cluster_taking_a_pod_away_is_no_failure_of_the_worker() {
         let evicted =
-            view(json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}));
+            view(&json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"}));
         assert_eq!(PodState::Evicted("low on memory".to_owned()), evicted);
-        let preempted = view(json!({"phase": "Running", "conditions": [
+        let preempted = view(&json!({"phase": "Running", "conditions": [
             {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "preempted"}]}));
         assert_eq!(PodState::Evicted("preempted".to_owned()), preempted);
-        let refused = view(json!({"phase": "Failed", "reason": "OutOfcpu"}));
+        let refused = view(&json!({"phase": "Failed", "reason": "OutOfcpu"}));
         assert_eq!(PodState::Evicted("OutOfcpu".to_owned()), refused);
     }
 
     #[test]
     fn what_a_pod_waits_for_is_read_from_its_status() {
         let scheduling = |message: &str| {
-            view(json!({"phase": "Pending", "conditions": [
+            view(&json!({"phase": "Pending", "conditions": [
                 {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]}))
         };
         assert!(matches!(
@@ -417,7 +417,7 @@ mod tests {
             PodState::Waiting(WaitingOn::Volume { .. })
         ));
         let container = |reason: &str| {
-            view(json!({"phase": "Pending", "initContainerStatuses": [{
+            view(&json!({"phase": "Pending", "initContainerStatuses": [{
                 "name": "agent", "image": "i:1", "imageID": "", "ready": false, "restartCount": 0,
                 "state": {"waiting": {"reason": reason}}}]}))
         };

@@ -1,5 +1,7 @@
 //! The conditions of a job, and the one word that people read.
 
+use std::fmt::Write as _;
+
 use contract::progress::{Phase as RunPhase, RunReport};
 use crds::conditions::{ConditionType, Reason};
 use crds::names;
@@ -352,13 +354,14 @@ fn outcome(outlook: &Outlook) -> String {
     if let Some(best) = best
         && let (Some(map50), Some(map50_95)) = (best.map50, best.map50_95)
     {
-        sentence += &format!(
+        let _ = write!(
+            sentence,
             "; best mAP50 {map50:.3}, mAP50-95 {map50_95:.3} in epoch {}",
             best.epoch
         );
     }
     if let Some(weights) = weights {
-        sentence += &format!("; weights in {weights}");
+        let _ = write!(sentence, "; weights in {weights}");
     }
     sentence
 }
@@ -403,6 +406,7 @@ fn failed(outlook: &Outlook) -> Stated {
 
 #[cfg(test)]
 mod tests {
+    use ConditionType::{Accepted, Complete, Failed, Restarting, Running};
     use jiff::Timestamp;
 
     use super::*;
@@ -417,7 +421,6 @@ mod tests {
                 .collect();
             of(&merge(&[], &stated, None, Timestamp::UNIX_EPOCH))
         };
-        use ConditionType::{Accepted, Complete, Failed, Restarting, Running};
         assert_eq!(State::Pending, word(&[(Accepted, "ConfigurationFrozen")]));
         assert_eq!(State::Starting, word(&[(Running, "Starting")]));
         assert_eq!(State::Running, word(&[(Running, "Training")]));

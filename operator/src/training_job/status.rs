@@ -13,6 +13,7 @@ use super::pods::{PodState, PodView};
 use super::restart::Member;
 use super::state::{self, Outlook};
 use super::validate::ValidJob;
+use super::waiting::WaitingOn;
 use crate::conditions::{find, merge};
 
 /// What carrying out a plan did.
@@ -20,8 +21,8 @@ use crate::conditions::{find, merge};
 pub struct Applied {
     /// Pods that were created, by worker.
     pub created: Vec<(u32, String)>,
-    /// What the API server said when it refused to create one.
-    pub refused: Option<String>,
+    /// The first worker whose pod the API server refused to create, and what it said.
+    pub refused: Option<(u32, String)>,
 }
 
 /// How soon a new status should be written.
@@ -187,7 +188,7 @@ fn finish(
         status.total_workers,
         status.progress.as_ref(),
         status.latest.as_ref(),
-        done,
+        status.state == Some(State::Running),
     ));
     status
 }
@@ -200,7 +201,12 @@ fn take_over(old: &YoloTrainingJobStatus, report: Option<RunReport>) -> YoloTrai
         return status;
     };
     if report.progress.steps > 0 {
-        status.progress = Some(report.progress);
+        let begun = status
+            .progress
+            .and_then(|progress| progress.first_step_time);
+        let mut progress = report.progress;
+        progress.first_step_time = progress.first_step_time.or(begun);
+        status.progress = Some(progress);
     }
     status.latest = report.latest.or(status.latest);
     status.best = report.best.or(status.best);
@@ -260,7 +266,7 @@ fn workers(
             Member::Pod(pod) => Some(worker(pod, failed)),
             Member::Gone { index, pod, .. } => {
                 let known = observed.status.workers.iter().find(|w| w.index == *index);
-                let mut gone = known.cloned().unwrap_or_else(|| pending(*index, pod));
+                let mut gone = known.cloned().unwrap_or_else(|| blank(*index, pod));
                 if gone.state != WorkerState::Succeeded {
                     gone.state = WorkerState::Failed;
                     gone.reason = Some(Reason::PodDeleted.as_str().to_owned());
@@ -274,7 +280,12 @@ fn workers(
     listed.collect()
 }
 
+/// A worker whose pod was just created.
 fn pending(index: u32, pod: &str) -> WorkerStatus {
+    waits(blank(index, pod), &WaitingOn::ContainersStarting)
+}
+
+fn blank(index: u32, pod: &str) -> WorkerStatus {
     WorkerStatus {
         index,
         pod: pod.to_owned(),
@@ -286,16 +297,19 @@ fn pending(index: u32, pod: &str) -> WorkerStatus {
     }
 }
 
+fn waits(mut worker: WorkerStatus, waiting_on: &WaitingOn) -> WorkerStatus {
+    worker.reason = Some(waiting_on.reason().as_str().to_owned());
+    worker.message = Some(shorten(&waiting_on.message(), 512));
+    worker
+}
+
 fn worker(pod: &PodView, job_failed: bool) -> WorkerStatus {
     let mut status = WorkerStatus {
         node: pod.node.clone(),
-        ..pending(pod.index, &pod.name)
+        ..blank(pod.index, &pod.name)
     };
     match &pod.state {
-        PodState::Waiting(waiting_on) => {
-            status.reason = Some(waiting_on.reason().as_str().to_owned());
-            status.message = Some(shorten(&waiting_on.message(), 512));
-        }
+        PodState::Waiting(waiting_on) => status = waits(status, waiting_on),
         PodState::Running => status.state = WorkerState::Running,
         PodState::Succeeded(_) => {
             status.state = WorkerState::Succeeded;
@@ -327,11 +341,10 @@ fn waiting(
     observed: &Observed,
     plan: &Plan,
     applied: &Applied,
-) -> Vec<(u32, super::waiting::WaitingOn)> {
-    use super::waiting::WaitingOn;
-    if let Some(message) = &applied.refused {
+) -> Vec<(u32, WaitingOn)> {
+    if let Some((index, message)) = &applied.refused {
         let message = shorten(message, 512);
-        return vec![(0, WaitingOn::CreateRefused { message })];
+        return vec![(*index, WaitingOn::CreateRefused { message })];
     }
     let members = members(valid, observed, plan.attempt);
     let each = (0..)

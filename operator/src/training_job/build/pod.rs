@@ -11,8 +11,8 @@ use crds::v1alpha1::{Quantity as SpecQuantity, Workers};
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
     ImageVolumeSource, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec,
-    ResourceRequirements, SeccompProfile, SecurityContext, TopologySpreadConstraint, Volume,
-    VolumeMount,
+    ResourceRequirements, SeccompProfile, SecurityContext, Toleration, TopologySpreadConstraint,
+    Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -24,6 +24,10 @@ use crate::metadata::{child, pod_labels};
 const USER: i64 = 65532;
 /// Long enough for the ranks to agree on a step, finish it and write a checkpoint.
 const GRACE_SECONDS: i64 = 40;
+
+/// A gang does nothing while one of its nodes is away, so it does not wait the usual five minutes for it.
+/// A node counts as away after 40 seconds of silence; restarts of its kubelet are much shorter than both.
+const LOST_NODE_SECONDS: i64 = 30;
 
 const CONFIG: &str = "config";
 const AGENT: &str = "agent";
@@ -59,6 +63,10 @@ pub fn pod(config: &JobConfig, workers: &Workers, new: &NewPod, attempt: Attempt
             enable_service_links: Some(false),
             security_context: Some(pod_security()),
             topology_spread_constraints: Some(vec![spread(&labels)]),
+            tolerations: Some(vec![
+                while_away("node.kubernetes.io/not-ready"),
+                while_away("node.kubernetes.io/unreachable"),
+            ]),
             init_containers: Some(vec![agent(config)]),
             containers: vec![worker(config, workers, new, attempt)],
             volumes: Some(volumes(config, workers)),
@@ -82,6 +90,16 @@ fn spread(labels: &BTreeMap<String, String>) -> TopologySpreadConstraint {
             ..LabelSelector::default()
         }),
         ..TopologySpreadConstraint::default()
+    }
+}
+
+fn while_away(taint: &str) -> Toleration {
+    Toleration {
+        key: Some(taint.to_owned()),
+        operator: Some("Exists".to_owned()),
+        effect: Some("NoExecute".to_owned()),
+        toleration_seconds: Some(LOST_NODE_SECONDS),
+        ..Toleration::default()
     }
 }
 
@@ -375,6 +393,17 @@ mod tests {
             json!(["/yolo/yolo-agent"]),
             spec["containers"][0]["command"]
         );
+    }
+
+    #[test]
+    fn a_lost_node_is_given_up_within_half_a_minute() {
+        let spec = built(|_, _| {})["spec"].clone();
+        for (toleration, taint) in [(0, "not-ready"), (1, "unreachable")] {
+            let toleration = &spec["tolerations"][toleration];
+            assert_eq!(format!("node.kubernetes.io/{taint}"), toleration["key"]);
+            assert_eq!(json!(30), toleration["tolerationSeconds"]);
+        }
+        assert_eq!("Never", spec["restartPolicy"]);
     }
 
     #[test]

@@ -1,0 +1,197 @@
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use contract::config::JobIdentity;
+use contract::progress::AgentProgress;
+use crds::names;
+use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt as _;
+
+use crate::events::JobEvent;
+use crate::training_job::build::Prepared;
+use crate::training_job::cluster::{ApplyError, Cluster, WriteError};
+use crate::training_job::observe::{ObserveError, Observed, config_view, from_cache, service_view};
+use crate::training_job::pods::PodView;
+use crate::training_job::status::Applied;
+
+/// Everything in the simulated cluster.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    pub job: Option<YoloTrainingJob>,
+    pub pods: BTreeMap<String, Pod>,
+    pub service: Option<Service>,
+    pub config_map: Option<ConfigMap>,
+    /// Pods that the API server will not take, once each.
+    pub refuse: Vec<String>,
+    pub pods_made: u32,
+}
+
+/// A simulated cluster, and what was done to it since it was last asked.
+#[derive(Debug, Default)]
+pub struct SimCluster {
+    pub world: Mutex<World>,
+    pub log: Mutex<Vec<String>>,
+    /// The process dies when it has written this many statuses.
+    pub die_after_writes: Mutex<Option<u32>>,
+}
+
+impl SimCluster {
+    pub fn look(&self) -> World {
+        self.world.lock().expect("no test thread panicked").clone()
+    }
+
+    pub fn change<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
+        change(&mut self.world.lock().expect("no test thread panicked"))
+    }
+
+    pub fn say(&self, line: String) {
+        self.log.lock().expect("no test thread panicked").push(line);
+    }
+
+    pub fn said(&self) -> Vec<String> {
+        std::mem::take(&mut self.log.lock().expect("no test thread panicked"))
+    }
+
+    fn check_alive(&self) -> Result<(), String> {
+        match *self
+            .die_after_writes
+            .lock()
+            .expect("no test thread panicked")
+        {
+            Some(0) => Err("the process is dead".to_owned()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl World {
+    /// The job and everything around it.
+    pub fn observe(
+        &self,
+        progress: Option<AgentProgress>,
+    ) -> Result<(YoloTrainingJob, Observed), ObserveError> {
+        let job = self.job.clone().ok_or(ObserveError::Gone)?;
+        let uid = job.uid().unwrap_or_default();
+        let service = service_view(self.service.as_ref(), &uid);
+        let mut observed = from_cache(&job, self.pods.values(), service, progress)?;
+        observed.config = config_view(self.config_map.as_ref(), &uid)?;
+        Ok((job, observed))
+    }
+
+    fn delete(&mut self, name: &str) {
+        let Some(pod) = self.pods.get_mut(name) else {
+            return;
+        };
+        if PodView::of(pod).is_some_and(|view| view.ended()) {
+            self.pods.remove(name);
+        } else {
+            pod.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        }
+    }
+}
+
+fn dead(text: String) -> kube::Error {
+    kube::Error::Service(text.into())
+}
+
+impl Cluster for SimCluster {
+    async fn fresh(
+        &self,
+        _: &JobIdentity,
+        progress: Option<AgentProgress>,
+    ) -> Result<(YoloTrainingJob, Observed), ObserveError> {
+        self.look().observe(progress)
+    }
+
+    async fn apply(&self, id: &JobIdentity, prepared: Prepared) -> Result<Applied, ApplyError> {
+        self.check_alive().map_err(|text| ApplyError::Delete {
+            name: String::new(),
+            source: Box::new(dead(text)),
+        })?;
+        let Prepared {
+            config_map,
+            service,
+            retire,
+            stop,
+            pods,
+        } = prepared;
+        let mut lines = Vec::new();
+        let applied = self.change(|world| {
+            if let Some(config_map) = config_map {
+                lines.push(format!("create ConfigMap {}", config_map.name_any()));
+                world.config_map = Some(config_map);
+            }
+            if let Some(service) = service {
+                lines.push(format!("create Service {}", service.name_any()));
+                world.service = Some(service);
+            }
+            for pod in &retire {
+                if pod.release {
+                    lines.push(format!("release {}", pod.name));
+                    if let Some(pod) = world.pods.get_mut(&pod.name) {
+                        pod.labels_mut().remove(names::ACTIVE);
+                    }
+                }
+            }
+            let leaving = retire.iter().filter(|pod| pod.delete).map(|pod| &pod.name);
+            for name in leaving.chain(&stop) {
+                lines.push(format!("delete {name}"));
+                world.delete(name);
+            }
+            let mut applied = Applied::default();
+            for (index, mut pod) in pods {
+                let name = pod.name_any();
+                if let Some(at) = world.refuse.iter().position(|refused| *refused == name) {
+                    world.refuse.remove(at);
+                    lines.push(format!("refused {name}"));
+                    applied.refused = Some((index, "exceeded quota".to_owned()));
+                    continue;
+                }
+                assert!(!world.pods.contains_key(&name), "{name} exists");
+                lines.push(format!("create {name}"));
+                world.pods_made += 1;
+                pod.metadata.uid = Some(format!("pod-{}", world.pods_made));
+                world.pods.insert(name.clone(), pod);
+                applied.created.push((index, name));
+            }
+            applied
+        });
+        assert_eq!("team", id.namespace);
+        for line in lines {
+            self.say(line);
+        }
+        Ok(applied)
+    }
+
+    async fn write_status(
+        &self,
+        _: &JobIdentity,
+        status: &YoloTrainingJobStatus,
+    ) -> Result<(), WriteError> {
+        self.check_alive()
+            .map_err(|text| WriteError(Box::new(dead(text))))?;
+        let before = self.change(|world| {
+            let job = world.job.as_mut()?;
+            job.status.replace(status.clone())
+        });
+        for line in super::script::differences(&before.unwrap_or_default(), status) {
+            self.say(line);
+        }
+        if let Some(left) = &mut *self
+            .die_after_writes
+            .lock()
+            .expect("no test thread panicked")
+        {
+            *left -= 1;
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, _: &JobIdentity, event: JobEvent) {
+        let kind = if event.warning { "Warning" } else { "Normal" };
+        self.say(format!("event {kind} {}: {}", event.reason, event.note));
+    }
+}

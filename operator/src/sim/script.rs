@@ -1,0 +1,502 @@
+//! The little language of `testdata/training_job/*.txt`: one command a line, `#` for comments.
+//!
+//! ```text
+//! job WORKERS [MAX_RESTARTS]      create the job `digits`
+//! reconcile                       reconcile until nothing is left to do now
+//! stale-reconcile                 reconcile once, from caches as they were at the last `remember`
+//! remember                        what `stale-reconcile` sees and `restore-status` brings back
+//! run POD…                        their containers run
+//! exit POD CODE [REASON [TEXT]]   its container ends; with a reason it leaves a termination message
+//! oom POD                         its container is killed for its memory
+//! wait POD image|node|volume TEXT what the pod waits for
+//! evict POD TEXT                  the node takes it away
+//! delete-pod POD                  somebody deletes it; it gets time to stop
+//! gone POD…                       they leave the API server
+//! progress STEP EPOCH LOSS [MAP]  what worker 0's agent says
+//! advance SECONDS                 the clock goes on
+//! refuse POD                      the API server will refuse to create it, once
+//! die-after WRITES                the operator's process dies after so many status writes
+//! restart-operator                a new process, without memory
+//! restore-status                  the status from `remember` is put back
+//! foreign-service                 somebody else's Service has the job's name
+//! remove-service                  the Service goes
+//! invalidate                      the spec gets a value that cannot be obeyed
+//! delete-job                      somebody deletes the job
+//! show                            conditions and workers
+//! ```
+
+use std::fmt::Write as _;
+
+use contract::attempt::Attempt;
+use contract::exit::FailureReason;
+use contract::progress::{
+    AgentProgress, EpochMetrics, Losses, PROGRESS_VERSION, Phase, Progress, RunReport,
+};
+use contract::result::{RESULT_VERSION, WorkerResult};
+use crds::v1alpha1::{WorkerStatus, YoloTrainingJobStatus};
+use futures::FutureExt as _;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::PodStatus;
+use kube::ResourceExt as _;
+use serde_json::{Value, json};
+
+use super::cluster::{SimCluster, World};
+use super::fixture;
+use crate::training_job::check::broken_invariants;
+use crate::training_job::plan::plan;
+use crate::training_job::pods::PodView;
+use crate::training_job::status::{Applied, Pace, status};
+use crate::training_job::validate::validate;
+use crate::training_job::{JobMemory, Outcome, Policy, ReconcileError, advance};
+
+/// Plays a script; returns its transcript.
+pub fn play(script: &str) -> String {
+    let mut player = Player::new();
+    let mut transcript = String::new();
+    for line in script.lines() {
+        let line = line.trim();
+        if line.is_empty() {
+            continue;
+        }
+        if line.starts_with('#') {
+            let _ = write!(transcript, "\n{line}\n");
+            continue;
+        }
+        let _ = writeln!(transcript, "> {line}");
+        player.command(line);
+        for line in player.cluster.said() {
+            let _ = writeln!(transcript, "  {line}");
+        }
+    }
+    transcript.trim_start().to_owned()
+}
+
+struct Player {
+    cluster: SimCluster,
+    memory: JobMemory,
+    progress: Option<AgentProgress>,
+    remembered: World,
+    policy: Policy,
+    now: Timestamp,
+}
+
+impl Player {
+    fn new() -> Self {
+        Self {
+            cluster: SimCluster::default(),
+            memory: JobMemory::default(),
+            progress: None,
+            remembered: World::default(),
+            policy: Policy {
+                images: fixture::images(),
+                pace: Pace {
+                    progress: SignedDuration::from_secs(10),
+                    workers: SignedDuration::from_secs(1),
+                },
+            },
+            now: Timestamp::from_second(1_800_000_000).expect("in range"),
+        }
+    }
+
+    fn command(&mut self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let rest = |from: usize| words.get(from..).unwrap_or_default().join(" ");
+        match words[0] {
+            "job" => self.create_job(&words[1..]),
+            "reconcile" => self.reconcile(),
+            "stale-reconcile" => self.reconcile_once(&self.remembered.clone()),
+            "remember" => self.remembered = self.cluster.look(),
+            "run" => words[1..].iter().for_each(|pod| self.run(pod)),
+            "exit" => self.exit(&words[1..]),
+            "oom" => self.end(words[1], 137, &json!({"reason": "OOMKilled"})),
+            "wait" => self.wait(words[1], words[2], &rest(3)),
+            "evict" => self.set(
+                words[1],
+                &json!({"phase": "Failed", "reason": "Evicted", "message": rest(2)}),
+            ),
+            "delete-pod" => self.delete_pod(words[1]),
+            "gone" => self.cluster.change(|world| {
+                for pod in &words[1..] {
+                    world
+                        .pods
+                        .remove(*pod)
+                        .unwrap_or_else(|| panic!("no pod {pod}"));
+                }
+            }),
+            "progress" => self.report(&words[1..]),
+            "advance" => {
+                let seconds: i64 = number(words[1]);
+                self.now += SignedDuration::from_secs(seconds);
+            }
+            "refuse" => self
+                .cluster
+                .change(|world| world.refuse.push(words[1].to_owned())),
+            "die-after" => {
+                *self.cluster.die_after_writes.lock().unwrap() = Some(number(words[1]));
+            }
+            "restart-operator" => {
+                self.memory = JobMemory::default();
+                self.progress = None;
+                *self.cluster.die_after_writes.lock().unwrap() = None;
+            }
+            "restore-status" => {
+                let status = self
+                    .remembered
+                    .job
+                    .as_ref()
+                    .and_then(|job| job.status.clone());
+                self.cluster.change(|world| {
+                    world.job.as_mut().expect("a job").status = status;
+                });
+            }
+            "foreign-service" => self.cluster.change(|world| {
+                world.service = Some(k8s_openapi::api::core::v1::Service::default());
+            }),
+            "remove-service" => self.cluster.change(|world| world.service = None),
+            "invalidate" => self.cluster.change(|world| {
+                world.job.as_mut().expect("a job").spec.training.batch_size = 7;
+            }),
+            "delete-job" => self.cluster.change(|world| {
+                // The garbage collector takes what the job owns; pods get time to stop.
+                *world = World::default();
+            }),
+            "show" => self.show(),
+            other => panic!("unknown command {other}"),
+        }
+    }
+
+    fn create_job(&mut self, words: &[&str]) {
+        let mut job = fixture::job("digits", number(words[0]));
+        if let Some(restarts) = words.get(1) {
+            job.spec.failure_policy.max_restarts = number(restarts);
+        }
+        self.cluster.change(|world| world.job = Some(job));
+    }
+
+    /// Reconciles as the controller would: again after every change, until there is none.
+    fn reconcile(&mut self) {
+        for _ in 0..10 {
+            let before = self.cluster.look();
+            self.reconcile_once(&before);
+            let after = self.cluster.look();
+            let unchanged = before.pods == after.pods
+                && before.job == after.job
+                && before.service == after.service;
+            if unchanged || self.dead() {
+                return;
+            }
+        }
+        panic!("reconciling does not come to rest");
+    }
+
+    fn dead(&self) -> bool {
+        *self.cluster.die_after_writes.lock().unwrap() == Some(0)
+    }
+
+    fn reconcile_once(&mut self, seen: &World) {
+        let Ok((job, cached)) = seen.observe(self.progress.clone()) else {
+            return self.cluster.say("there is no job".to_owned());
+        };
+        self.check_invariants();
+        let outcome = advance(
+            &self.cluster,
+            &job,
+            cached,
+            &self.policy,
+            &mut self.memory,
+            self.now,
+        )
+        .now_or_never()
+        .expect("the simulated cluster never waits");
+        match outcome {
+            Ok(Outcome { wake_at, .. }) => {
+                if let Some(at) = wake_at.filter(|at| *at > self.now) {
+                    let seconds = at.duration_since(self.now).as_secs_f64();
+                    self.cluster.say(format!("look again in {seconds} s"));
+                }
+            }
+            Err(error @ ReconcileError::Refused { .. }) => {
+                self.cluster.say(format!("error: {error}"));
+                return;
+            }
+            Err(error) => {
+                assert!(self.dead(), "{error:?}");
+                return self.cluster.say("the process died".to_owned());
+            }
+        }
+        if !self.dead() {
+            self.check_rest();
+        }
+    }
+
+    /// What holds for every plan holds for the plan of what is there now.
+    fn check_invariants(&self) {
+        let Ok((job, observed)) = self.cluster.look().observe(self.progress.clone()) else {
+            return;
+        };
+        if let Ok(valid) = validate(&job) {
+            let plan = plan(&valid, &observed, self.now);
+            let broken = broken_invariants(&valid, &observed, &plan);
+            assert!(
+                broken.is_empty(),
+                "{broken:#?}\nplan: {plan:#?}\n{observed:#?}"
+            );
+        }
+    }
+
+    /// Planning again without a change changes nothing.
+    fn check_rest(&self) {
+        let Ok((job, observed)) = self.cluster.look().observe(self.progress.clone()) else {
+            return;
+        };
+        if let Ok(valid) = validate(&job) {
+            let again = plan(&valid, &observed, self.now);
+            assert!(!again.acts(), "a second plan acts: {again:#?}");
+            let once = status(&valid, &observed, &again, &Applied::default(), self.now);
+            let mut written = observed.clone();
+            written.status = once.clone();
+            let twice = status(&valid, &written, &again, &Applied::default(), self.now);
+            assert_eq!(once, twice, "a second status differs");
+        }
+        self.check_invariants();
+    }
+
+    fn set(&self, pod: &str, status: &Value) {
+        let status: PodStatus = serde_json::from_value(status.clone()).expect("a pod status");
+        self.cluster.change(|world| {
+            let pod = world
+                .pods
+                .get_mut(pod)
+                .unwrap_or_else(|| panic!("no pod {pod}"));
+            pod.status = Some(status);
+        });
+    }
+
+    fn container(&self, pod: &str, phase: &str, state: &Value) {
+        self.set(
+            pod,
+            &json!({"phase": phase, "podIP": "10.0.0.1", "containerStatuses": [{
+                "name": "worker", "image": "trainer:1", "imageID": "", "ready": false,
+                "restartCount": 0, "state": state,
+            }]}),
+        );
+    }
+
+    fn run(&self, pod: &str) {
+        self.container(pod, "Running", &json!({"running": {}}));
+    }
+
+    fn end(&self, pod: &str, code: i32, extra: &Value) {
+        let mut state = json!({"exitCode": code});
+        for (key, value) in extra.as_object().into_iter().flatten() {
+            state[key] = value.clone();
+        }
+        // A sidecar may keep the pod itself running; only the container counts.
+        self.container(pod, "Running", &json!({"terminated": state}));
+    }
+
+    fn exit(&self, words: &[&str]) {
+        let code: i32 = number(words[1]);
+        let view = PodView::of(&self.cluster.look().pods[words[0]]).expect("a worker");
+        let reason = words.get(2).map(|word| -> FailureReason {
+            serde_json::from_value(json!(word)).expect("a reason")
+        });
+        let report = (view.index == 0)
+            .then(|| {
+                self.progress
+                    .as_ref()
+                    .map(|progress| progress.report.clone())
+            })
+            .flatten();
+        let message = match (reason, code) {
+            (None, 0) | (Some(_), _) => WorkerResult {
+                version: RESULT_VERSION,
+                attempt: Attempt {
+                    incarnation: view.incarnation,
+                    restart: 0,
+                },
+                node_rank: view.index,
+                reason,
+                rank: reason.map(|_| view.index),
+                message: words.get(3..).unwrap_or_default().join(" "),
+                report,
+            }
+            .to_termination_message(),
+            // Without a reason the agent left no message.
+            (None, _) => String::new(),
+        };
+        self.end(words[0], code, &json!({"message": message}));
+    }
+
+    fn wait(&self, pod: &str, on: &str, text: &str) {
+        let scheduled = |reason| {
+            json!({"phase": "Pending", "conditions": [{
+                "type": "PodScheduled", "status": "False", "reason": reason, "message": text}]})
+        };
+        match on {
+            "node" | "volume" => self.set(pod, &scheduled("Unschedulable")),
+            "image" => self.container(
+                pod,
+                "Pending",
+                &json!({"waiting": {"reason": "ImagePullBackOff", "message": text}}),
+            ),
+            other => panic!("unknown wait {other}"),
+        }
+    }
+
+    fn delete_pod(&self, name: &str) {
+        self.cluster.change(|world| {
+            let pod = world
+                .pods
+                .get_mut(name)
+                .unwrap_or_else(|| panic!("no pod {name}"));
+            pod.metadata.deletion_timestamp = Some(
+                k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.now),
+            );
+        });
+    }
+
+    fn report(&mut self, words: &[&str]) {
+        let step: u64 = number(words[0]);
+        let incarnation = self
+            .cluster
+            .look()
+            .pods
+            .values()
+            .filter_map(PodView::of)
+            .map(|pod| pod.incarnation)
+            .max()
+            .unwrap_or_default();
+        let epoch: u32 = number(words[1]);
+        let measured = EpochMetrics {
+            epoch,
+            train_loss: words.get(2).map(|loss| Losses {
+                total: number(loss),
+                ..Losses::default()
+            }),
+            map50: words.get(3).map(|map| number(map)),
+            map50_95: words.get(3).map(|map| number::<f64>(map) / 2.0),
+            ..EpochMetrics::default()
+        };
+        self.progress = Some(AgentProgress {
+            version: PROGRESS_VERSION,
+            attempt: Attempt {
+                incarnation,
+                restart: 0,
+            },
+            node_rank: 0,
+            report: RunReport {
+                phase: if step > 0 {
+                    Phase::Training
+                } else {
+                    Phase::Starting
+                },
+                progress: Progress {
+                    epoch,
+                    epochs: 3,
+                    step,
+                    steps: if step > 0 { 30 } else { 0 },
+                    percent: step as f64 / 0.3,
+                    eta_seconds: Some(30 - step),
+                    training_seconds: step as f64,
+                    first_step_time: (step > 0).then(|| "2027-01-15T08:00:05Z".to_owned()),
+                    ..Progress::default()
+                },
+                latest: Some(measured.clone()),
+                best: words.get(3).map(|_| measured),
+                best_weights: words.get(3).map(|_| "digits-uid-digi/best".to_owned()),
+                ..RunReport::default()
+            },
+            ranks: Vec::new(),
+        });
+    }
+
+    fn show(&self) {
+        let world = self.cluster.look();
+        let Some(status) = world.job.and_then(|job| job.status) else {
+            return self.cluster.say("no status".to_owned());
+        };
+        for c in &status.conditions {
+            self.cluster.say(format!(
+                "{} {} {}: {}",
+                c.type_, c.status, c.reason, c.message
+            ));
+        }
+        for worker in &status.workers {
+            self.cluster.say(describe(worker));
+        }
+        for pod in world
+            .pods
+            .values()
+            .filter_map(|pod| PodView::of(pod).map(|view| (pod, view)))
+        {
+            let (pod, view) = pod;
+            let mut marks = vec![if view.active { "active" } else { "released" }];
+            if view.deleting {
+                marks.push("deleting");
+            }
+            self.cluster
+                .say(format!("pod {} is {}", pod.name_any(), marks.join(", ")));
+        }
+    }
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> T {
+    text.parse()
+        .unwrap_or_else(|_| panic!("{text} is no number"))
+}
+
+fn describe(worker: &WorkerStatus) -> String {
+    let mut line = format!("worker {} {} {:?}", worker.index, worker.pod, worker.state);
+    if let Some(reason) = &worker.reason {
+        let _ = write!(line, " {reason}");
+    }
+    if let Some(code) = worker.exit_code {
+        let _ = write!(line, " (exit code {code})");
+    }
+    line
+}
+
+/// What a new status says that the old one did not, in lines.
+pub fn differences(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<String> {
+    let mut lines = Vec::new();
+    let summary = |status: &YoloTrainingJobStatus| {
+        let shown = status.display.clone().unwrap_or_default();
+        let parts = [
+            shown.epoch.map(|epoch| format!("epoch {epoch}")),
+            shown.loss.map(|loss| format!("loss {loss}")),
+            shown.map50_95.map(|map| format!("mAP50-95 {map}")),
+            shown.progress,
+            shown.eta.map(|eta| format!("{eta} left")),
+        ];
+        let state = status.state.map_or("", crds::v1alpha1::State::as_str);
+        let attempt = status.attempt.unwrap_or_default();
+        let rest: Vec<String> = parts.into_iter().flatten().collect();
+        let rest = if rest.is_empty() {
+            String::new()
+        } else {
+            format!(", {}", rest.join(", "))
+        };
+        format!(
+            "{state}, attempt {attempt}, workers {}{rest}",
+            shown.workers
+        )
+    };
+    if summary(old) != summary(new) {
+        lines.push(format!("status {}", summary(new)));
+    }
+    for condition in &new.conditions {
+        let before = old.conditions.iter().find(|c| c.type_ == condition.type_);
+        let word = (&condition.status, &condition.reason);
+        if before.is_none_or(|before| (&before.status, &before.reason) != word) {
+            lines.push(format!(
+                "condition {} {} {}",
+                condition.type_, condition.status, condition.reason
+            ));
+        }
+    }
+    if lines.is_empty() {
+        lines.push("status written".to_owned());
+    }
+    lines
+}
