@@ -1,5 +1,8 @@
 //! Gives the programs of this crate the run path on which they find libtorch.
-#![allow(clippy::print_stdout, reason = "a build script talks to cargo by printing")]
+#![allow(
+    clippy::print_stdout,
+    reason = "a build script talks to cargo by printing"
+)]
 
 use std::env;
 

@@ -5,6 +5,7 @@
 //! otherwise ignored: the agent is the parent of this process, and ends it when it must.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -193,7 +194,12 @@ fn talk(mut stream: UnixStream, messages: &Receiver<RankMessage>, shared: &Share
                 next_beat = Instant::now() + BEAT;
                 beat(&mut stream, shared)
             }
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Disconnected) => {
+                // The reading thread holds the socket too: without this, it and the agent would wait for
+                // each other. An agent that is gone already needs no goodbye.
+                let _ = stream.shutdown(Shutdown::Both);
+                return;
+            }
         };
         if let Err(error) = result {
             crate::console::warn(&format!(
@@ -263,7 +269,13 @@ mod tests {
         })
     }
 
-    fn connect(answer: &'static str) -> (Result<AgentLink, AgentLinkError>, JoinHandle<Vec<String>>, StopRequest) {
+    fn connect(
+        answer: &'static str,
+    ) -> (
+        Result<AgentLink, AgentLinkError>,
+        JoinHandle<Vec<String>>,
+        StopRequest,
+    ) {
         let folder = tempfile::tempdir().expect("temporary folder");
         let path = folder.path().join("agent.sock");
         let agent = agent(UnixListener::bind(&path).expect("bound"), answer);
@@ -300,7 +312,8 @@ mod tests {
 
     #[test]
     fn the_agent_can_stop_the_rank() {
-        let answer = "{\"type\":\"welcome\",\"version\":1}\n{\"type\":\"stopAtStep\",\"step\":12}\n";
+        let answer =
+            "{\"type\":\"welcome\",\"version\":1}\n{\"type\":\"stopAtStep\",\"step\":12}\n";
         let (link, _agent, stop) = connect(answer);
         let _link = link.expect("welcomed");
         let deadline = Instant::now() + Duration::from_secs(10);

@@ -80,7 +80,12 @@ fn run_job(
     let stop = StopRequest::from_signals().map_err(Error::Signals)?;
     if let Some(path) = socket {
         let (attempt, rank) = (place.attempt, place.rank);
-        reporter.link(AgentLink::connect(Path::new(&path), attempt, rank, stop.clone())?);
+        reporter.link(AgentLink::connect(
+            Path::new(&path),
+            attempt,
+            rank,
+            stop.clone(),
+        )?);
     }
     let request = Request {
         manifest: args.manifest.clone(),
@@ -164,7 +169,11 @@ fn measure(args: &EvalArgs) -> Result<(Arc<Dataset>, Measured), EvalError> {
         Some(folder) => folder,
         None => return Err(bad_path()),
     };
-    let dataset = Arc::new(Dataset::open(root, config.ok_or_else(bad_path)?, Split::Val)?);
+    let dataset = Arc::new(Dataset::open(
+        root,
+        config.ok_or_else(bad_path)?,
+        Split::Val,
+    )?);
     if dataset.classes() != info.nc {
         return Err(EvalError::Classes {
             weights: info.nc,

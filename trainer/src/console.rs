@@ -143,7 +143,12 @@ impl Bar {
             }
             Kind::Plain { last } if last.elapsed() >= PLAIN_INTERVAL => {
                 *last = Instant::now();
-                line(&format!("{} {done}/{} {}", self.title, self.total, message()));
+                line(&format!(
+                    "{} {done}/{} {}",
+                    self.title,
+                    self.total,
+                    message()
+                ));
             }
             Kind::Plain { .. } | Kind::Silent => {}
         }

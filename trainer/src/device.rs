@@ -1,50 +1,101 @@
 //! Where tensors live, and what carries them between ranks.
 
-use contract::spec::{Backend as Wanted, Device as Choice};
-use torch_bridge::Backend;
+use contract::spec::{Backend as WantedBackend, Device as WantedDevice};
+use torch_bridge::group::Backend;
+use torch_bridge::{NoCuda, cuda, runtime};
 
-use crate::error::Error;
 use crate::job::Job;
 
-/// The device of this process and the backend of its group.
-///
-/// `auto` means GPUs exactly when the workers were given some, so that the same job never computes on
-/// the CPU because a driver is missing.
-pub fn choose(job: &Job) -> Result<(tch::Device, Backend), Error> {
-    let training = &job.config.spec.training;
-    let gpus = job.config.workers.gpus_per_worker > 0;
-    let on_gpu = match training.device {
-        Choice::Cpu => false,
-        Choice::Cuda => true,
-        Choice::Auto => gpus,
-    };
-    if !on_gpu {
-        return Ok((tch::Device::Cpu, Backend::Gloo));
-    }
-    let cuda = torch_bridge::cuda::load()?;
-    let found = cuda.device_count()?;
-    let local_rank = job.place.local_rank;
-    let device = local_rank as usize;
-    if device >= found {
-        return Err(Error::TooFewGpus { local_rank, found });
-    }
-    cuda.set_device(device)?;
-    let backend = match job.config.spec.distributed.backend {
-        // Gloo moves tensors of a GPU through the CPU's memory.
-        Wanted::Gloo => Backend::Gloo,
-        Wanted::Auto | Wanted::Nccl => Backend::Nccl { cuda, device },
-    };
-    Ok((tch::Device::Cuda(device), backend))
+/// What a rank computes on.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// Its device.
+    pub device: tch::Device,
+    /// What carries tensors between ranks.
+    pub backend: Backend,
+    /// The instruction set or GPU, on which results depend in their last bits.
+    pub name: String,
 }
 
-/// The instruction set or GPU that results depend on in their last bits.
-pub fn describe(device: tch::Device) -> String {
-    let by_name = |index| {
-        let cuda = torch_bridge::cuda::load().ok()?;
-        cuda.device_name(index).ok()
+/// The device that was asked for is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// A GPU was asked for, and libtorch cannot use one.
+    #[error(
+        "training.device is cuda or GPUs were asked for, but there is no CUDA here: choose cpu, or an image and a node with CUDA"
+    )]
+    NoCuda(#[source] NoCuda),
+    /// Fewer GPUs than processes.
+    #[error(
+        "rank {local_rank} of this worker needs a GPU of its own, but there are {found}: raise workers.gpusPerWorker"
+    )]
+    TooFew {
+        /// The rank inside the worker.
+        local_rank: u32,
+        /// GPUs there are.
+        found: usize,
+    },
+    /// A call to CUDA failed.
+    #[error("CUDA cannot be set up")]
+    Cuda(#[source] torch_bridge::Error),
+}
+
+/// The device and backend of a rank.
+///
+/// `auto` means GPUs exactly when the workers were given some, so that a job never computes on the CPU
+/// because a driver is missing.
+pub fn choose(job: &Job) -> Result<Chosen, DeviceError> {
+    let spec = &job.config.spec;
+    let on_gpu = match spec.training.device {
+        WantedDevice::Cpu => false,
+        WantedDevice::Cuda => true,
+        WantedDevice::Auto => job.config.workers.gpus_per_worker > 0,
     };
-    match device {
-        tch::Device::Cuda(index) => by_name(index).unwrap_or_else(|| "CUDA".to_owned()),
-        _ => torch_bridge::runtime::cpu_capability(),
+    if !on_gpu {
+        return Ok(Chosen {
+            device: tch::Device::Cpu,
+            backend: Backend::Gloo,
+            name: runtime::cpu_capability(),
+        });
+    }
+    let cuda = cuda::load().map_err(DeviceError::NoCuda)?;
+    let found = cuda.device_count().map_err(DeviceError::Cuda)?;
+    let local_rank = job.place.local_rank;
+    let index = local_rank as usize;
+    if index >= found {
+        return Err(DeviceError::TooFew { local_rank, found });
+    }
+    cuda.set_device(index).map_err(DeviceError::Cuda)?;
+    let name = cuda.device_name(index).map_err(DeviceError::Cuda)?;
+    Ok(Chosen {
+        device: tch::Device::Cuda(index),
+        backend: match spec.distributed.backend {
+            // Gloo moves tensors of a GPU through the CPU's memory.
+            WantedBackend::Gloo => Backend::Gloo,
+            WantedBackend::Auto | WantedBackend::Nccl => Backend::Nccl {
+                cuda,
+                device: index,
+            },
+        },
+        name,
+    })
+}
+
+/// The device of a process that works alone; `auto` takes a GPU if there is one.
+pub fn for_inference(wanted: WantedDevice) -> Result<tch::Device, DeviceError> {
+    let first = || {
+        let cuda = cuda::load().map_err(DeviceError::NoCuda)?;
+        match cuda.device_count().map_err(DeviceError::Cuda)? {
+            0 => Err(DeviceError::TooFew {
+                local_rank: 0,
+                found: 0,
+            }),
+            _ => Ok(tch::Device::Cuda(0)),
+        }
+    };
+    match wanted {
+        WantedDevice::Cpu => Ok(tch::Device::Cpu),
+        WantedDevice::Cuda => first(),
+        WantedDevice::Auto => Ok(first().unwrap_or(tch::Device::Cpu)),
     }
 }

@@ -115,7 +115,9 @@ impl Ranks {
     pub fn take_all_from_first(&mut self, tensors: &mut [Tensor]) -> Result<()> {
         const MESSAGE: usize = 64 << 20;
         self.waiting(|group| {
-            group.map_or(Ok(()), |group| group.broadcast_coalesced(tensors, MESSAGE, 0))
+            group.map_or(Ok(()), |group| {
+                group.broadcast_coalesced(tensors, MESSAGE, 0)
+            })
         })
     }
 

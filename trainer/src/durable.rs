@@ -34,7 +34,9 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     let unsupported = |error: &io::Error| {
         matches!(
             error.kind(),
-            io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied
+            io::ErrorKind::Unsupported
+                | io::ErrorKind::InvalidInput
+                | io::ErrorKind::PermissionDenied
         )
     };
     match File::open(folder).and_then(|folder| folder.sync_all()) {

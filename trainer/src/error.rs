@@ -1,166 +1,189 @@
-//! Why a command ends without success, and what that means for a restart.
+//! Why a run ends without success, and what that means for a restart.
 
+use std::io;
 use std::path::PathBuf;
 
 use contract::exit::FailureReason;
+use trainer_core::sampler::SamplerError;
 
 use crate::agent_link::AgentLinkError;
 use crate::checkpoint::CheckpointError;
+use crate::console::chain;
+use crate::device::DeviceError;
 use crate::distributed::rendezvous::RendezvousError;
+use crate::evaluate::EvaluateError;
 use crate::job::JobError;
 use crate::run_folder::RunFolderError;
-use crate::weights::WeightsError;
+use crate::step::StepError;
 
-/// Everything that can end a command.
+/// Everything that can end a run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The settings are not usable.
-    #[error("the job cannot be started")]
+    #[error(transparent)]
     Job(#[from] JobError),
+    /// The device is not there.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The agent cannot be reached.
+    #[error(transparent)]
+    Agent(#[from] AgentLinkError),
+    /// The system refuses to watch for signals.
+    #[error("cannot watch for signals")]
+    Signals(#[source] io::Error),
+    /// A setting of libtorch.
+    #[error("cannot set libtorch up")]
+    Libtorch(#[source] torch_bridge::Error),
     /// The data set is not usable.
-    #[error("the data set cannot be used")]
+    #[error(transparent)]
     Dataset(#[from] trainer_data::DatasetError),
+    /// A rank sees other images than the first.
+    #[error(
+        "rank {rank} sees another data set than rank 0 ({here}; rank 0: {first}): all workers must mount the same"
+    )]
+    OtherDataset {
+        /// The rank.
+        rank: usize,
+        /// What it sees.
+        here: String,
+        /// What rank 0 sees.
+        first: String,
+    },
     /// The data set is not the one of the checkpoint.
     #[error(
-        "the training images are not those of the checkpoint {}: restore the data set, or start a new run under another metadata.name", checkpoint.display()
+        "the training images or classes are not those of the checkpoint {checkpoint}: restore the data set, or start a new run under another metadata.name"
     )]
-    DatasetChanged {
+    ChangedDataset {
         /// The checkpoint.
-        checkpoint: PathBuf,
+        checkpoint: String,
     },
-    /// The order of images cannot be made.
+    /// The images cannot be put in order.
     #[error("the training images cannot be put in order")]
-    Sampler(#[from] trainer_core::sampler::SamplerError),
-    /// No more batches.
-    #[error("the next batch cannot be loaded")]
+    Sampler(#[source] SamplerError),
+    /// The next batch cannot be loaded.
+    #[error(transparent)]
     Loader(#[from] trainer_data::LoaderError),
     /// The loader ended before the run did.
-    #[error("the loader ended before the run did; this is a fault of the program, please report it")]
+    #[error(
+        "the loader ended before the run did; this is a fault of the program, please report it"
+    )]
     LoaderEnded,
+    /// The ranks did not meet.
+    #[error(transparent)]
+    Rendezvous(#[from] RendezvousError),
+    /// Something that all ranks do together failed.
+    #[error("the ranks lost each other at {when}")]
+    Ranks {
+        /// What they were doing.
+        when: &'static str,
+        /// What libtorch said.
+        #[source]
+        source: torch_bridge::Error,
+    },
+    /// The states of the ranks are no longer the same.
+    #[error(
+        "after step {step} the state of rank {rank} is not that of rank 0; this is a fault of the program, please report it"
+    )]
+    RanksDiffer {
+        /// Training steps done.
+        step: u64,
+        /// The first rank that differs.
+        rank: usize,
+    },
     /// The run folder is not usable.
     #[error(transparent)]
     RunFolder(#[from] RunFolderError),
     /// Checkpoints cannot be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The checkpoint that rank 0 sent cannot be understood.
-    #[error("the state that rank 0 sent cannot be read")]
-    SentState(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The thread that writes checkpoints is gone.
     #[error(
         "the thread that writes checkpoints ended early; this is a fault of the program, please report it"
     )]
     WriterEnded,
-    /// The ranks did not meet.
-    #[error(transparent)]
-    Rendezvous(#[from] RendezvousError),
-    /// The agent cannot be reached.
-    #[error(transparent)]
-    Agent(#[from] AgentLinkError),
-    /// Something that all ranks do together failed, or a setting of libtorch.
-    #[error("computing together with the other ranks failed")]
-    Bridge(#[from] torch_bridge::Error),
-    /// The network failed.
-    #[error("the network cannot be computed")]
-    Model(#[from] trainer_model::Error),
-    /// A tensor operation outside the network failed.
-    #[error("{operation} failed")]
-    Tensor {
-        /// What was computed.
-        operation: &'static str,
-        /// What libtorch said.
+    /// A checkpoint does not fit the network.
+    #[error("the checkpoint {checkpoint} does not fit this network")]
+    Restore {
+        /// The checkpoint.
+        checkpoint: String,
+        /// What does not fit.
         #[source]
-        source: tch::TchError,
+        source: trainer_model::Error,
     },
-    /// Weights cannot be used.
-    #[error(transparent)]
-    Weights(#[from] WeightsError),
-    /// The weights are for other classes than the data set's.
-    #[error(
-        "the weights know {weights} classes and the data set has {dataset}: use the data set they were trained on"
-    )]
-    Classes {
-        /// Classes of the network.
-        weights: usize,
-        /// Classes of the data set.
-        dataset: usize,
-    },
-    /// The loss is NaN or infinite.
-    #[error(
-        "the loss is not finite at step {step} (box {}, obj {}, cls {}; images {images}): lower hyperparameters.lr0, or look at these images and their labels",
-        losses[0], losses[1], losses[2]
-    )]
-    NonFiniteLoss {
-        /// The step, from 1.
-        step: u64,
-        /// Box, objectness and class part.
-        losses: [f64; 3],
-        /// The images of the ranks whose own loss was not finite.
-        images: String,
-    },
-    /// GPUs were asked for and cannot be used.
-    #[error("no GPU can be used: choose training.device cpu, or give each process a GPU")]
-    NoCuda(#[from] torch_bridge::NoCuda),
-    /// Fewer GPUs than processes.
-    #[error("process {local_rank} of this worker needs a GPU of its own, but there are {found}")]
-    TooFewGpus {
-        /// This process.
-        local_rank: u32,
-        /// GPUs there are.
-        found: usize,
-    },
-    /// Results of the ranks' evaluations do not fit together.
-    #[error("the ranks' evaluations do not fit together")]
-    Evaluation(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// A file that a command was told to read cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// A command has nothing to work on.
-    #[error("{} has no pictures (bmp, jpg, jpeg, png, tif, tiff, webp)", path.display())]
-    NoPictures {
-        /// What was named.
-        path: PathBuf,
-    },
-    /// A picture or table cannot be written.
+    /// The table of results cannot be written.
     #[error("cannot write {}", path.display())]
-    Write {
-        /// The file or folder.
+    Results {
+        /// The table.
         path: PathBuf,
         /// What the system said.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: io::Error,
     },
-    /// The output folder holds something else.
-    #[error("{} is not empty and was not made by this command: choose a new folder", path.display())]
-    NotEmpty {
-        /// The folder.
-        path: PathBuf,
+    /// The network cannot be made.
+    #[error("the network cannot be set up")]
+    Model(#[from] trainer_model::Error),
+    /// A training step failed.
+    #[error("step {step} failed")]
+    Step {
+        /// Training steps done before it.
+        step: u64,
+        /// What failed.
+        #[source]
+        source: StepError,
     },
-    /// An example data set cannot be made.
-    #[error("the data set cannot be made")]
-    Digits(#[from] trainer_data::DigitsError),
-    /// The system refuses to watch for signals.
-    #[error("cannot watch for signals")]
-    Signals(#[source] std::io::Error),
+    /// The loss or the gradient is NaN or infinite.
+    #[error(
+        "{what} is not a finite number at step {step} (epoch {epoch}): lower hyperparameters.lr0, or look at these images and their labels: {details}"
+    )]
+    NonFinite {
+        /// What it was.
+        what: &'static str,
+        /// Training steps done.
+        step: u64,
+        /// The epoch, from 1.
+        epoch: u32,
+        /// Loss parts and images of the steps in question.
+        details: String,
+    },
+    /// An evaluation failed.
+    #[error("the evaluation of epoch {epoch} failed")]
+    Evaluate {
+        /// The epoch, from 1.
+        epoch: u32,
+        /// What failed.
+        #[source]
+        source: EvaluateError,
+    },
+    /// A rank was asked to stop, and all did.
+    #[error("stopped as asked after step {step}; the checkpoint is {checkpoint}")]
+    Stopped {
+        /// Training steps done.
+        step: u64,
+        /// The checkpoint, relative to the output folder.
+        checkpoint: String,
+    },
+    /// A fault of the program.
+    #[error("{0}; this is a fault of the program, please report it")]
+    Panic(String),
 }
 
 impl Error {
-    /// The reason that conditions and exit codes tell.
+    /// The error with its causes, in one line.
+    pub fn message(&self) -> String {
+        chain(self)
+    }
+
+    /// The word that decides the exit code, and whether another try is worth it.
     pub fn reason(&self) -> FailureReason {
         match self {
-            Self::Job(_) | Self::NoCuda(_) | Self::TooFewGpus { .. } | Self::Sampler(_) => {
+            Self::Job(_) | Self::Device(_) | Self::Agent(_) | Self::Sampler(_) => {
                 FailureReason::InvalidConfig
             }
-            Self::Weights(_) | Self::Classes { .. } | Self::NoPictures { .. } => {
-                FailureReason::InvalidConfig
+            Self::Dataset(_) | Self::OtherDataset { .. } | Self::ChangedDataset { .. } => {
+                FailureReason::InvalidDataset
             }
-            Self::Dataset(_) | Self::DatasetChanged { .. } => FailureReason::InvalidDataset,
+            Self::Rendezvous(_) => FailureReason::RendezvousFailed,
+            Self::Ranks { source, .. } => of_ranks(source),
             Self::RunFolder(error) => match error {
                 RunFolderError::Unwritable { .. } => FailureReason::OutputUnwritable,
                 RunFolderError::OtherSettings { .. } => FailureReason::InvalidConfig,
@@ -170,33 +193,38 @@ impl Error {
             },
             Self::Checkpoint(error) => match error {
                 CheckpointError::NoneWhole { .. } => FailureReason::CheckpointUnreadable,
-                CheckpointError::Encode { .. } => FailureReason::Internal,
                 CheckpointError::Write { .. } | CheckpointError::List { .. } => {
                     FailureReason::IoFailed
                 }
+                CheckpointError::Encode { .. } => FailureReason::Internal,
             },
-            Self::NotEmpty { .. } | Self::Write { .. } => FailureReason::OutputUnwritable,
-            Self::Digits(error) => match error {
-                trainer_data::DigitsError::Config { .. } => FailureReason::InvalidConfig,
-                _ => FailureReason::OutputUnwritable,
+            Self::Restore { .. } => FailureReason::CheckpointUnreadable,
+            Self::Results { .. } => FailureReason::IoFailed,
+            Self::Step { source, .. } => match source {
+                StepError::Ranks(source) => of_ranks(source),
+                StepError::NonFinite { .. } => FailureReason::NonFiniteLoss,
+                StepError::Model(_) | StepError::Tensor(_) => FailureReason::Internal,
             },
-            Self::Rendezvous(_) => FailureReason::RendezvousFailed,
-            Self::Agent(_) | Self::Read { .. } => FailureReason::IoFailed,
-            Self::Bridge(error) => of_bridge(error),
-            Self::NonFiniteLoss { .. } => FailureReason::NonFiniteLoss,
-            Self::Loader(_)
+            Self::NonFinite { .. } => FailureReason::NonFiniteLoss,
+            Self::Evaluate { source, .. } => match source {
+                EvaluateError::Ranks(source) => of_ranks(source),
+                _ => FailureReason::Internal,
+            },
+            Self::Stopped { .. } => FailureReason::Stopped,
+            Self::Signals(_)
+            | Self::Libtorch(_)
+            | Self::Loader(_)
             | Self::LoaderEnded
-            | Self::SentState(_)
             | Self::WriterEnded
+            | Self::RanksDiffer { .. }
             | Self::Model(_)
-            | Self::Tensor { .. }
-            | Self::Evaluation(_)
-            | Self::Signals(_) => FailureReason::Internal,
+            | Self::Panic(_) => FailureReason::Internal,
         }
     }
 }
 
-fn of_bridge(error: &torch_bridge::Error) -> FailureReason {
+/// A group that an earlier failure left unusable has lost a peer too.
+fn of_ranks(error: &torch_bridge::Error) -> FailureReason {
     let unusable = matches!(error, torch_bridge::Error::GroupUnusable { .. });
     if unusable || error.is_peer_lost() || error.is_timeout() {
         FailureReason::PeerLost

@@ -1,287 +1,298 @@
 //! How good a network is on validation images, over all ranks.
+//!
+//! The batches are always the same and are dealt out over the ranks; what each gave is put together in the
+//! order of the images. So the result does not depend on the number of ranks.
 
-use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 
-use contract::progress::Losses;
-use tch::{Device, Kind, Tensor};
-use trainer_core::average_precision::{Evaluation, ap_per_class, merge};
+use tch::{Kind, Tensor};
+use trainer_core::average_precision::{DuplicateImageError, Evaluation, ap_per_class, merge};
 use trainer_core::image_stats::{ImageStats, MatchRule};
 use trainer_core::nms::NmsOptions;
-use trainer_core::stats_bytes;
+use trainer_core::stats_bytes::{self, DecodeStatsError};
 use trainer_data::{
-    Batch, Dataset, EvaluateSource, ImageStore, Loader, LoaderConfig, SkippedImage, Sizing,
-    Split, StepRequest,
+    Batch, EvaluateSource, Loader, LoaderConfig, LoaderError, SampleSource as _, SkippedImage,
+    StepRequest,
 };
 use trainer_model::detect::detections;
-use trainer_model::loss::{Loss, Target};
+use trainer_model::loss::Loss;
 use trainer_model::network::{FusedNetwork, Network};
 
-use crate::console::Bar;
+use crate::checkpoint::EpochSums;
 use crate::distributed::Ranks;
-use crate::error::Error;
-use crate::losses::{Parts, Sums};
-use crate::weights;
+use crate::step::targets;
 
-/// Evaluates networks on one set of images.
-pub struct Evaluator {
-    source: Arc<EvaluateSource>,
-    loader: LoaderConfig,
-    batch: usize,
+/// Images computed at a time, at most.
+pub const MAX_BATCH: usize = 32;
+/// Batches made ahead of time on each rank.
+const PREFETCH_STEPS: usize = 2;
+/// Numbers that a rank sends for each of its batches, each in eight bytes.
+const NUMBERS: usize = 5;
+
+/// Why an evaluation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    /// Another rank is gone, or libtorch failed.
+    #[error(transparent)]
+    Ranks(#[from] torch_bridge::Error),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Model(#[from] trainer_model::Error),
+    /// Pixels or losses could not become tensors or numbers.
+    #[error("a tensor could not be made or read")]
+    Tensor(#[from] tch::TchError),
+    /// Images could not be loaded.
+    #[error(transparent)]
+    Loader(#[from] LoaderError),
+    /// What a rank sent cannot be read.
+    #[error("the results of rank {rank} cannot be read")]
+    Decode {
+        /// The rank.
+        rank: usize,
+        /// What is wrong with them.
+        #[source]
+        source: DecodeStatsError,
+    },
+    /// The results of the ranks do not fit together.
+    #[error("the results of the ranks do not fit together")]
+    Merge(#[source] DuplicateImageError),
 }
 
-/// What came of it; the same on every rank, except for `skipped`.
+/// What came of an evaluation.
 #[derive(Debug)]
-pub struct Outcome {
+pub enum Outcome {
+    /// All images were evaluated.
+    Whole(Measured),
+    /// A rank was asked to stop; all ranks left it at the same batch.
+    Stopped,
+}
+
+/// How good the network is. The same on every rank, except for `skipped`.
+#[derive(Debug)]
+pub struct Measured {
     /// Precision, recall, mAP.
     pub evaluation: Evaluation,
-    /// Validation losses; none without a loss to compute.
-    pub losses: Option<Losses>,
+    /// Validation losses.
+    pub losses: EpochSums,
     /// Images that this rank could not decode.
     pub skipped: Vec<SkippedImage>,
 }
 
+/// Evaluates networks on one set of images.
+pub struct Evaluator {
+    source: Arc<EvaluateSource>,
+    loss: Loss,
+    batch: usize,
+    loader: LoaderConfig,
+}
+
+/// The losses of one batch.
+#[derive(Clone, Copy, Debug)]
+struct BatchLosses {
+    number: u64,
+    sums: EpochSums,
+}
+
 impl Evaluator {
-    /// Evaluates on `dataset` in squares of `image_size` pixels, `batch` images at a time.
-    pub fn new(
-        dataset: Arc<Dataset>,
-        image_size: u32,
-        cache_bytes: u64,
-        loader: LoaderConfig,
-        batch: usize,
-    ) -> Self {
-        let store = ImageStore::new(dataset, image_size, Sizing::Evaluate, cache_bytes);
+    /// Evaluates on the images of `source`, `batch` at a time.
+    pub fn new(source: EvaluateSource, loss: Loss, batch: usize, loader_threads: usize) -> Self {
         Self {
-            source: Arc::new(EvaluateSource::new(store)),
-            loader,
+            source: Arc::new(source),
+            loss,
             batch: batch.max(1),
+            loader: LoaderConfig {
+                threads: loader_threads,
+                prefetch_steps: PREFETCH_STEPS,
+            },
         }
     }
 
-    /// The images.
-    pub fn dataset(&self) -> &Dataset {
-        self.source.store().dataset()
+    /// Batches of an evaluation, over all ranks.
+    pub fn batches(&self) -> u64 {
+        self.source.len().div_ceil(self.batch) as u64
     }
 
-    /// Evaluates `network`; batches are dealt over the ranks. `progress` hears of every batch.
+    /// Evaluates `network`. `stop` says whether this rank was asked to stop; `progress` hears how many of
+    /// this rank's batches are done.
     pub fn run(
         &self,
         network: &Network,
-        loss: Option<&Loss>,
         ranks: &mut Ranks,
-        progress: &mut dyn FnMut(),
-    ) -> Result<Outcome, Error> {
+        stop: impl Fn() -> bool,
+        mut progress: impl FnMut(u64),
+    ) -> Result<Outcome, EvaluateError> {
         let network = network.fuse()?;
-        let images = self.dataset().len() as u32;
-        let indices: Vec<u32> = (0..images).collect();
-        let (rank, world) = (ranks.rank() as usize, ranks.world() as usize);
-        let requests: Vec<StepRequest> = indices
+        let requests = self.requests(ranks);
+        let rounds = self.batches().div_ceil(u64::from(ranks.world()));
+        let source = Arc::clone(&self.source);
+        let mut loader = Loader::start(self.loader, source, requests.into_iter())?;
+        let (mut stats, mut losses, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+        for round in 1..=rounds {
+            // Every rank takes part in every round, also one that has no batch left.
+            let asked = ranks.sum(&[f64::from(u8::from(stop()))])?;
+            if ranks.finish(asked)?[0] > 0.0 {
+                return Ok(Outcome::Stopped);
+            }
+            let Some(batch) = loader.next() else { continue };
+            let batch = batch?;
+            losses.push(self.one_batch(&network, &batch, &mut stats)?);
+            skipped.extend(batch.skipped);
+            progress(round);
+        }
+        Ok(Outcome::Whole(Measured {
+            evaluation: together(&stats, ranks)?,
+            losses: add_up(&losses, ranks)?,
+            skipped,
+        }))
+    }
+
+    /// This rank's batches.
+    fn requests(&self, ranks: &Ranks) -> Vec<StepRequest> {
+        let indices: Vec<u32> = (0..self.source.len() as u32).collect();
+        indices
             .chunks(self.batch)
             .enumerate()
-            .skip(rank)
-            .step_by(world)
+            .skip(ranks.rank() as usize)
+            .step_by(ranks.world() as usize)
             .map(|(number, indices)| StepRequest {
                 epoch: 0,
                 step: number as u64,
                 indices: indices.to_vec(),
             })
-            .collect();
-        let mut bar = Bar::new("evaluating", requests.len() as u64);
-        let source = Arc::clone(&self.source);
-        let loader = Loader::start(self.loader, source, requests.into_iter())?;
-        let (mut stats, mut sums, mut skipped) = (Vec::new(), Sums::default(), Vec::new());
-        for (done, batch) in (1..).zip(loader) {
-            let batch = batch?;
-            stats.extend(one_batch(&network, loss, &batch, &mut sums)?);
-            skipped.extend(batch.skipped);
-            bar.set(done, || "batches".to_owned());
-            progress();
-        }
-        let losses = match loss {
-            None => None,
-            Some(loss) => {
-                let sum = ranks.sum(&sums.to_vec())?;
-                let total = Sums::from_slice(&ranks.finish(sum)?);
-                let parts = Parts::new(loss, network.options())?.of(&total)?;
-                Some(losses(parts))
-            }
-        };
-        Ok(Outcome {
-            evaluation: together(&stats, ranks)?,
-            losses,
-            skipped,
-        })
+            .collect()
     }
-}
 
-/// Box, objectness and class part with their sum.
-pub fn losses([box_loss, obj, cls]: [f64; 3]) -> Losses {
-    Losses {
-        box_loss,
-        obj,
-        cls,
-        total: box_loss + obj + cls,
-    }
-}
+    fn one_batch(
+        &self,
+        network: &FusedNetwork,
+        batch: &Batch,
+        stats: &mut Vec<ImageStats>,
+    ) -> Result<BatchLosses, EvaluateError> {
+        let (images, side) = (batch.indices.len(), i64::from(batch.image_size));
+        let shape = [images as i64, 3, side, side];
+        let pixels = Tensor::f_from_data_size(&batch.images, &shape, Kind::Uint8)?;
+        let evaluated = network.evaluate(&network.input(&pixels)?)?;
 
-/// A batch's pixels as a tensor.
-pub fn pixels(batch: &Batch) -> Result<Tensor, Error> {
-    let side = i64::from(batch.image_size);
-    let shape = [batch.indices.len() as i64, 3, side, side];
-    Tensor::f_from_data_size(&batch.images, &shape, Kind::Uint8).map_err(|source| Error::Tensor {
-        operation: "making a tensor of a batch's pixels",
-        source,
-    })
-}
+        let size = batch.image_size as usize;
+        let assignment = self.loss.assign(&targets(batch), images, size, size)?;
+        let terms = self.loss.terms(&evaluated.raw, &assignment)?;
+        let total = terms.total(&terms.own, 1.0)?;
+        let parts: Vec<f64> = Vec::try_from(total.parts.f_to_kind(Kind::Double)?)?;
 
-/// A batch's objects in the loss's words.
-pub fn targets(batch: &Batch) -> Vec<Target> {
-    let target = |target: &trainer_data::Target| Target {
-        image: target.image,
-        class: target.class,
-        xywh: target.xywh,
-    };
-    batch.targets.iter().map(target).collect()
-}
-
-fn one_batch(
-    network: &FusedNetwork,
-    loss: Option<&Loss>,
-    batch: &Batch,
-    sums: &mut Sums,
-) -> Result<Vec<ImageStats>, Error> {
-    let input = network.input(&pixels(batch)?)?;
-    let evaluated = network.evaluate(&input)?;
-    if let Some(loss) = loss {
-        let side = batch.image_size as usize;
-        let assignment = loss.assign(&targets(batch), batch.indices.len(), side, side)?;
-        sums.add(&Sums::of(&loss.terms(&evaluated.raw, &assignment)?)?);
-    }
-    let unreadable: BTreeSet<&str> = batch.skipped.iter().map(|image| image.name.as_str()).collect();
-    let found = detections(&evaluated.decoded, &NmsOptions::VALIDATION)?;
-    let images = batch.indices.iter().zip(found).zip(&batch.evaluated);
-    Ok(images
-        .filter(|(_, image)| !unreadable.contains(image.name.as_str()))
-        .map(|((index, mut found), image)| {
+        let found = detections(&evaluated.decoded, &NmsOptions::VALIDATION)?;
+        for ((index, mut found), image) in batch.indices.iter().zip(found).zip(&batch.evaluated) {
             for detection in &mut found {
                 detection.xyxy = image.letterbox.to_original(detection.xyxy);
             }
-            ImageStats::new(*index, &found, &image.labels, MatchRule::default())
-        })
-        .collect())
-}
-
-/// The evaluation over all ranks' images.
-fn together(stats: &[ImageStats], ranks: &mut Ranks) -> Result<Evaluation, Error> {
-    let wrong = |error: Box<dyn std::error::Error + Send + Sync>| Error::Evaluation(error);
-    let mut all = Vec::new();
-    for bytes in ranks.gather(&stats_bytes::encode(stats))? {
-        all.extend(stats_bytes::decode(&bytes).map_err(|error| wrong(error.into()))?);
-    }
-    let all = merge(all).map_err(|error| wrong(error.into()))?;
-    Ok(ap_per_class(&all))
-}
-
-/// What the command `eval` prints.
-#[derive(Debug)]
-pub struct Report {
-    /// The result.
-    pub evaluation: Evaluation,
-    /// Names of the classes.
-    pub names: Vec<String>,
-    /// Images evaluated.
-    pub images: usize,
-    /// Images that could not be decoded.
-    pub skipped: Vec<SkippedImage>,
-}
-
-/// Evaluates a weights file on the validation images of the data set that `data` (a `data.yaml`)
-/// describes.
-pub fn command(weights: &Path, data: &Path, loader_threads: usize) -> Result<Report, Error> {
-    const BATCH: usize = 16;
-    let (network, info) = weights::load(weights, Device::Cpu)?;
-    let root = data.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let config = data.file_name().unwrap_or_default().to_string_lossy();
-    let dataset = Dataset::open(root.unwrap_or(Path::new(".")), &config, Split::Val)?;
-    if dataset.classes() != info.nc {
-        return Err(Error::Classes {
-            weights: info.nc,
-            dataset: dataset.classes(),
-        });
-    }
-    let config = LoaderConfig {
-        threads: loader_threads,
-        prefetch_steps: 2,
-    };
-    let mut skipped = dataset.skipped().to_vec();
-    let evaluator = Evaluator::new(Arc::new(dataset), info.image_size, 0, config, BATCH);
-    let outcome = evaluator.run(&network, None, &mut Ranks::alone(), &mut || {})?;
-    skipped.extend(outcome.skipped);
-    Ok(Report {
-        evaluation: outcome.evaluation,
-        names: info.names,
-        images: evaluator.dataset().len(),
-        skipped,
-    })
-}
-
-impl Report {
-    /// The table that people read.
-    pub fn table(&self) -> String {
-        let all = &self.evaluation;
-        let labels: u64 = all.classes.iter().map(|class| class.labels).sum();
-        let header = ["class", "labels", "P", "R", "mAP50", "mAP50_95"];
-        let mut rows = vec![header.map(ToOwned::to_owned)];
-        let mut row = |name: &str, labels: u64, numbers: [f64; 4]| {
-            let [p, r, map50, map] = numbers.map(|number| format!("{number:.4}"));
-            rows.push([name.to_owned(), labels.to_string(), p, r, map50, map]);
-        };
-        row("all", labels, [all.precision, all.recall, all.map50, all.map50_95]);
-        for class in &all.classes {
-            let numbers = [class.precision, class.recall, class.ap50(), class.ap50_95()];
-            row(self.name(class.class), class.labels, numbers);
+            stats.push(ImageStats::new(
+                *index,
+                &found,
+                &image.labels,
+                MatchRule::default(),
+            ));
         }
-        let width = rows.iter().map(|row| row[0].chars().count()).max().unwrap_or(0);
-        let lines: Vec<String> = rows
-            .iter()
-            .map(|[name, labels, p, r, map50, map]| {
-                format!("{name:<width$} {labels:>8} {p:>8} {r:>8} {map50:>8} {map:>9}")
-            })
-            .collect();
-        lines.join("\n")
-    }
-
-    /// The same for programs.
-    pub fn json(&self) -> serde_json::Value {
-        let all = &self.evaluation;
-        let classes: Vec<_> = all
-            .classes
-            .iter()
-            .map(|class| {
-                serde_json::json!({
-                    "class": class.class,
-                    "name": self.name(class.class),
-                    "labels": class.labels,
-                    "precision": class.precision,
-                    "recall": class.recall,
-                    "mAP50": class.ap50(),
-                    "mAP50_95": class.ap50_95(),
-                })
-            })
-            .collect();
-        serde_json::json!({
-            "images": self.images,
-            "precision": all.precision,
-            "recall": all.recall,
-            "mAP50": all.map50,
-            "mAP50_95": all.map50_95,
-            "classes": classes,
-            "skipped": self.skipped.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        let weight = images as f64;
+        Ok(BatchLosses {
+            number: batch.step,
+            sums: EpochSums {
+                images: weight,
+                box_loss: parts[0] * weight,
+                obj: parts[1] * weight,
+                cls: parts[2] * weight,
+            },
         })
     }
+}
 
-    fn name(&self, class: u16) -> &str {
-        self.names.get(usize::from(class)).map_or("?", String::as_str)
+/// The evaluation over all ranks' images, in the order of the images.
+fn together(stats: &[ImageStats], ranks: &mut Ranks) -> Result<Evaluation, EvaluateError> {
+    let mut all = Vec::new();
+    for (rank, bytes) in ranks
+        .gather(&stats_bytes::encode(stats))?
+        .iter()
+        .enumerate()
+    {
+        let decoded = stats_bytes::decode(bytes);
+        all.extend(decoded.map_err(|source| EvaluateError::Decode { rank, source })?);
+    }
+    Ok(ap_per_class(&merge(all).map_err(EvaluateError::Merge)?))
+}
+
+/// The losses over all ranks' batches, added in the order of the batches.
+fn add_up(losses: &[BatchLosses], ranks: &mut Ranks) -> Result<EpochSums, EvaluateError> {
+    let own: Vec<u8> = losses
+        .iter()
+        .flat_map(|one| one.to_numbers().map(f64::to_le_bytes))
+        .flatten()
+        .collect();
+    let mut all: Vec<BatchLosses> = Vec::new();
+    for bytes in ranks.gather(&own)? {
+        let numbers: Vec<f64> = bytes
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|bytes| f64::from_le_bytes(*bytes))
+            .collect();
+        all.extend(
+            numbers
+                .as_chunks::<NUMBERS>()
+                .0
+                .iter()
+                .map(BatchLosses::from_numbers),
+        );
+    }
+    all.sort_by_key(|one| one.number);
+    let mut sum = EpochSums::default();
+    for one in all {
+        sum.add(one.sums);
+    }
+    Ok(sum)
+}
+
+impl BatchLosses {
+    fn to_numbers(self) -> [f64; NUMBERS] {
+        let EpochSums {
+            images,
+            box_loss,
+            obj,
+            cls,
+        } = self.sums;
+        [self.number as f64, images, box_loss, obj, cls]
+    }
+
+    fn from_numbers([number, images, box_loss, obj, cls]: &[f64; NUMBERS]) -> Self {
+        Self {
+            number: *number as u64,
+            sums: EpochSums {
+                images: *images,
+                box_loss: *box_loss,
+                obj: *obj,
+                cls: *cls,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_added_in_the_order_of_the_batches() {
+        let one = |number, obj| BatchLosses {
+            number,
+            sums: EpochSums {
+                images: 2.0,
+                obj,
+                ..EpochSums::default()
+            },
+        };
+        // In any other order the small one would be lost.
+        let sum = add_up(
+            &[one(2, 1.0), one(1, -1e17), one(0, 1e17)],
+            &mut Ranks::alone(),
+        );
+        let sum = sum.expect("alone");
+        assert_eq!((6.0, 1.0), (sum.images, sum.obj));
     }
 }

@@ -84,7 +84,10 @@ pub enum JobError {
     #[error("{}", list(.0))]
     Invalid(Vec<SpecProblem>),
     /// The environment and the configuration disagree.
-    #[error("{}={found}, but the configuration is for {expected} processes", contract::env::WORLD_SIZE)]
+    #[error(
+        "{}={found}, but the configuration is for {expected} processes",
+        contract::env::WORLD_SIZE
+    )]
     WorldSize {
         /// Processes by the environment.
         found: u32,
@@ -239,10 +242,14 @@ spec:
     #[test]
     fn a_manifest_runs_on_one_machine_with_folders_for_volumes() {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let resolved = resolve(&request(folder.path()), RankEnv::single(), |_| None).expect("valid");
+        let resolved =
+            resolve(&request(folder.path()), RankEnv::single(), |_| None).expect("valid");
         assert_eq!(vec!["workers".to_owned()], resolved.unused);
         let job = resolved.job;
-        assert_eq!((18, 1), (job.config.spec.training.batch_size, job.place.world_size));
+        assert_eq!(
+            (18, 1),
+            (job.config.spec.training.batch_size, job.place.world_size)
+        );
         assert_eq!(
             "digits-local",
             paths::run_folder(&job.config.job.name, &job.config.job.uid)

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! cli          arguments            -> one of the commands below
+//! commands     arguments            -> what each subcommand does
 //! job          manifest or pod      -> what to train, and this process's place among the ranks
-//! train        job                  -> a run folder with checkpoints, weights and results
+//! session      job                  -> device, data, ranks and state, ready to go on
+//! train        session                 -> a run folder with checkpoints, weights and results
 //! evaluate     weights, data set    -> precision, recall, mAP
 //! predict      weights, pictures    -> annotated pictures
 //! distributed  ranks                -> what all of them compute together
@@ -14,20 +16,23 @@
 pub mod agent_link;
 pub mod checkpoint;
 pub mod cli;
+pub mod commands;
 pub mod console;
-mod device;
+pub mod device;
 pub mod distributed;
 pub mod durable;
 pub mod error;
 pub mod evaluate;
 pub mod job;
-mod losses;
 pub mod manifest;
 mod memory;
 pub mod predict;
+pub mod report;
 pub mod results;
 pub mod run_folder;
+pub mod session;
 pub mod shutdown;
+pub mod step;
 pub mod threads;
 pub mod train;
 pub mod weights;

@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+use clap::Parser as _;
+use trainer::{cli, commands};
+
 fn main() -> ExitCode {
-    trainer::cli::main()
+    commands::install_panic_hook();
+    cli::run(cli::Cli::parse())
 }

@@ -4,7 +4,7 @@
 //! only recognised by name, so that the same file works in both places and a misspelt field in neither.
 
 use contract::spec::{
-    Augmentation, Dataset, Distributed, Hyperparameters, Model, Output, Training, TrainerSpec,
+    Augmentation, Dataset, Distributed, Hyperparameters, Model, Output, TrainerSpec, Training,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -220,9 +220,17 @@ spec:
         let text = |yaml: &str| chain(&parse(yaml).expect_err("refused"));
         assert!(text("kind: Pod\n").contains("no document of kind YoloTrainingJob"));
         assert!(text(&format!("{JOB}---\n{JOB}")).contains("2 documents"));
-        assert!(text(&JOB.replace("yolo-operator.dev", "example.com")).contains("example.com/v1alpha1"));
-        let unknown = text(&format!("# one line more\n{}", JOB.replace("lr0", "lrZero")));
-        assert!(unknown.contains("lrZero") && unknown.contains('9'), "{unknown}");
+        assert!(
+            text(&JOB.replace("yolo-operator.dev", "example.com")).contains("example.com/v1alpha1")
+        );
+        let unknown = text(&format!(
+            "# one line more\n{}",
+            JOB.replace("lr0", "lrZero")
+        ));
+        assert!(
+            unknown.contains("lrZero") && unknown.contains('9'),
+            "{unknown}"
+        );
         assert!(text(&JOB.replace("workers", "worker")).contains("worker"));
     }
 }

@@ -5,12 +5,15 @@ use std::fs;
 /// Which part of the free memory a process's share of images may take: the network needs the rest.
 const PART: u64 = 4;
 
-/// Bytes that images may take in this process, when `processes` share the worker's memory.
-pub fn for_images(processes: u32) -> u64 {
+/// Bytes that decoded images may take in this process, when `processes` share the worker's memory.
+pub fn cache_budget(processes: u32) -> u64 {
     let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let free = [
         available(&text("/proc/meminfo")),
-        left(&text("/sys/fs/cgroup/memory.max"), &text("/sys/fs/cgroup/memory.current")),
+        left(
+            &text("/sys/fs/cgroup/memory.max"),
+            &text("/sys/fs/cgroup/memory.current"),
+        ),
         left(
             &text("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
             &text("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -20,12 +23,14 @@ pub fn for_images(processes: u32) -> u64 {
 }
 
 fn available(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
 }
 
-/// A limit of `max` means none.
+/// What a limit leaves; a limit of `max` means none.
 fn left(limit: &str, used: &str) -> Option<u64> {
     let limit: u64 = limit.trim().parse().ok()?;
     Some(limit.saturating_sub(used.trim().parse().ok()?))
@@ -37,7 +42,10 @@ mod tests {
 
     #[test]
     fn limits_are_read_and_their_absence_is_none() {
-        assert_eq!(Some(2048), available("MemTotal: 9 kB\nMemAvailable:       2 kB\n"));
+        assert_eq!(
+            Some(2048),
+            available("MemTotal: 9 kB\nMemAvailable:       2 kB\n")
+        );
         assert_eq!(Some(30), left("100\n", "70\n"));
         assert_eq!(None, left("max\n", "70\n"));
         assert_eq!(None, left("", ""));

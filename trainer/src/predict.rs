@@ -139,7 +139,10 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
         let stem = names.unique(path);
         if args.save_txt {
             let text = rows(&found, image.dimensions());
-            write(&args.output.join(format!("labels/{stem}.txt")), text.as_bytes())?;
+            write(
+                &args.output.join(format!("labels/{stem}.txt")),
+                text.as_bytes(),
+            )?;
         }
         summary.push(json!({
             "image": path.display().to_string(),
@@ -297,7 +300,11 @@ fn rows(found: &[Detection], (width, height): (u32, u32)) -> String {
         let b = detection.xyxy.scale(scale.0, scale.1).to_xywh();
         let Detection { class, conf, .. } = detection;
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{class} {:.6} {:.6} {:.6} {:.6} {conf:.6}", b.x, b.y, b.w, b.h);
+        let _ = writeln!(
+            text,
+            "{class} {:.6} {:.6} {:.6} {:.6} {conf:.6}",
+            b.x, b.y, b.w, b.h
+        );
     }
     text
 }
@@ -323,7 +330,10 @@ fn labels_of(path: &Path, (width, height): (u32, u32), classes: usize) -> Vec<La
             .collect(),
         Err(problems) => {
             let first = problems.first().map(ToString::to_string);
-            console::warn(&format!("labels are not drawn: {}", first.unwrap_or_default()));
+            console::warn(&format!(
+                "labels are not drawn: {}",
+                first.unwrap_or_default()
+            ));
             Vec::new()
         }
     }
@@ -337,7 +347,11 @@ struct FileNames {
 
 impl FileNames {
     fn unique(&mut self, path: &Path) -> String {
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let stem = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let mut name = stem.clone();
         let mut number = 1;
         while !self.used.insert(name.clone()) {

@@ -238,7 +238,9 @@ impl Reporter {
     fn record(&mut self, state: &RunState) {
         self.throughput.record(self.stepping, state.images_seen);
         let evaluations = f64::from(self.plan.evaluations_after(state.epoch));
-        let evaluating = self.evaluation_seconds.map_or(0.0, |each| each * evaluations);
+        let evaluating = self
+            .evaluation_seconds
+            .map_or(0.0, |each| each * evaluations);
         let progress = &mut self.report.progress;
         progress.epoch = if state.step == 0 {
             0
@@ -274,7 +276,13 @@ impl Reporter {
             rate("weight", plan.lr_other),
             rate("norm", plan.lr_other),
         ];
-        samples.extend(state.epoch_sums.means().iter().flat_map(|means| losses(means, "train")));
+        samples.extend(
+            state
+                .epoch_sums
+                .means()
+                .iter()
+                .flat_map(|means| losses(means, "train")),
+        );
         samples
     }
 
@@ -283,9 +291,9 @@ impl Reporter {
             return;
         }
         let Plan { epochs, images, .. } = self.plan;
-        let bar = self.bar.get_or_insert_with(|| {
-            Bar::new(format!("epoch {}/{epochs}", state.epoch + 1), images)
-        });
+        let bar = self
+            .bar
+            .get_or_insert_with(|| Bar::new(format!("epoch {}/{epochs}", state.epoch + 1), images));
         let progress = &self.report.progress;
         bar.set(state.position, || {
             let mut text = String::new();
@@ -396,8 +404,18 @@ fn measured(metrics: &EpochMetrics) -> Vec<Sample> {
         .into_iter()
         .filter_map(|(metric, value)| Some(gauge(metric, value?)))
         .collect();
-    samples.extend(metrics.train_loss.iter().flat_map(|means| losses(means, "train")));
-    samples.extend(metrics.val_loss.iter().flat_map(|means| losses(means, "val")));
+    samples.extend(
+        metrics
+            .train_loss
+            .iter()
+            .flat_map(|means| losses(means, "train")),
+    );
+    samples.extend(
+        metrics
+            .val_loss
+            .iter()
+            .flat_map(|means| losses(means, "val")),
+    );
     samples
 }
 
@@ -434,8 +452,14 @@ mod tests {
         for (epochs, every) in [(10, 1), (10, 3), (10, 5), (3, 7)] {
             let plan = plan(epochs, every);
             for done in 0..=epochs {
-                let counted = (done + 1..=epochs).filter(|e| plan.evaluates_after(*e)).count();
-                assert_eq!(counted as u32, plan.evaluations_after(done), "{epochs} {every} {done}");
+                let counted = (done + 1..=epochs)
+                    .filter(|e| plan.evaluates_after(*e))
+                    .count();
+                assert_eq!(
+                    counted as u32,
+                    plan.evaluations_after(done),
+                    "{epochs} {every} {done}"
+                );
             }
         }
     }

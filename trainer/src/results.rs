@@ -39,16 +39,29 @@ fn table(text: &str, metrics: &EpochMetrics, learning_rates: [f64; 3]) -> String
     // YOLOv5 counts epochs from 0 here.
     let epoch = metrics.epoch.saturating_sub(1);
     let earlier = text.lines().skip(1).filter(|line| {
-        let number = line.split(',').next().map(|cell| cell.trim().parse::<u32>());
+        let number = line
+            .split(',')
+            .next()
+            .map(|cell| cell.trim().parse::<u32>());
         number.is_some_and(|number| number.is_ok_and(|number| number < epoch))
     });
     let losses = |losses: Option<Losses>| {
-        let Losses { box_loss, obj, cls, .. } = losses.unwrap_or_default();
+        let Losses {
+            box_loss, obj, cls, ..
+        } = losses.unwrap_or_default();
         [box_loss, obj, cls]
     };
     let values = losses(metrics.train_loss)
         .into_iter()
-        .chain([metrics.precision, metrics.recall, metrics.map50, metrics.map50_95].map(Option::unwrap_or_default))
+        .chain(
+            [
+                metrics.precision,
+                metrics.recall,
+                metrics.map50,
+                metrics.map50_95,
+            ]
+            .map(Option::unwrap_or_default),
+        )
         .chain(losses(metrics.val_loss))
         .chain(learning_rates)
         .map(five_digits);
@@ -122,6 +135,9 @@ mod tests {
                 (cells[0], cells[6])
             })
             .collect();
-        assert_eq!(vec![("epoch", "metrics/mAP_0.5"), ("0", "0.1"), ("1", "0.4")], cells);
+        assert_eq!(
+            vec![("epoch", "metrics/mAP_0.5"), ("0", "0.1"), ("1", "0.4")],
+            cells
+        );
     }
 }

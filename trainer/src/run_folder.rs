@@ -123,8 +123,10 @@ impl RunFolder {
         }
         self.freeze(config)?;
         let owner = self.root.join("owner.json");
-        durable::write(&owner, &json(&self.token))
-            .map_err(|source| RunFolderError::Unwritable { path: owner, source })
+        durable::write(&owner, &json(&self.token)).map_err(|source| RunFolderError::Unwritable {
+            path: owner,
+            source,
+        })
     }
 
     fn freeze(&self, config: &JobConfig) -> Result<(), RunFolderError> {
@@ -159,7 +161,9 @@ impl RunFolder {
             .map_err(|source| RunFolderError::Read { path, source })?;
         match serde_json::from_str::<Owner>(&text) {
             Ok(owner) if owner == self.token => Ok(()),
-            Ok(owner) => Err(self.taken_over(format!("attempt {}, {}", owner.attempt, owner.start))),
+            Ok(owner) => {
+                Err(self.taken_over(format!("attempt {}, {}", owner.attempt, owner.start)))
+            }
             Err(_) => Err(self.taken_over("its owner.json is unreadable".to_owned())),
         }
     }
@@ -220,12 +224,7 @@ fn differences(old: &JobConfig, new: &JobConfig) -> Vec<String> {
     found
 }
 
-fn compare(
-    path: &str,
-    old: &serde_json::Value,
-    new: &serde_json::Value,
-    found: &mut Vec<String>,
-) {
+fn compare(path: &str, old: &serde_json::Value, new: &serde_json::Value, found: &mut Vec<String>) {
     use serde_json::Value::{Null, Object};
     if FREE.contains(&path) {
         return;
@@ -308,7 +307,10 @@ mod tests {
         let mut other = config();
         other.spec.hyperparameters.lr0 = 0.5;
         let text = folder.claim(&other).expect_err("refused").to_string();
-        assert!(text.contains("hyperparameters.lr0 was 0.01 and is 0.5"), "{text}");
+        assert!(
+            text.contains("hyperparameters.lr0 was 0.01 and is 0.5"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -318,6 +320,9 @@ mod tests {
         std::fs::write(&file, "").expect("written");
         let folder = RunFolder::new(&file, &config(), attempt(0));
         let text = folder.claim(&config()).expect_err("refused").to_string();
-        assert!(text.starts_with("cannot write to the output folder"), "{text}");
+        assert!(
+            text.starts_with("cannot write to the output folder"),
+            "{text}"
+        );
     }
 }

@@ -21,8 +21,8 @@ use trainer_model::network::{Network, NetworkOptions};
 
 use crate::checkpoint::{CheckpointStore, Loaded, Machine, NamedTensors, RunState, Writer};
 use crate::device::{self, Chosen};
-use crate::distributed::rendezvous::{self, Limits};
 use crate::distributed::Ranks;
+use crate::distributed::rendezvous::{self, Limits};
 use crate::error::Error;
 use crate::evaluate::{self, Evaluator};
 use crate::job::Job;
@@ -209,7 +209,11 @@ impl<'a> Session<'a> {
     }
 
     /// The bytes of every rank.
-    pub(crate) fn gather(&mut self, when: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+    pub(crate) fn gather(
+        &mut self,
+        when: &'static str,
+        bytes: &[u8],
+    ) -> Result<Vec<Vec<u8>>, Error> {
         self.ranks
             .gather(bytes)
             .map_err(|source| Error::Ranks { when, source })
@@ -247,7 +251,11 @@ impl Data {
         for (split, dataset) in [(Split::Train, &train), (Split::Val, &val)] {
             reporter.say(&format!("{}: {}", split.as_str(), dataset.summary()));
             // Every rank finds the same; one tells.
-            let told = if reporter.is_first() { dataset.skipped() } else { &[] };
+            let told = if reporter.is_first() {
+                dataset.skipped()
+            } else {
+                &[]
+            };
             for skipped in told {
                 reporter.warn(&format!("image skipped: {skipped}"));
             }
@@ -268,10 +276,12 @@ impl Data {
     /// Makes sure that all ranks see the same images.
     fn agree(&self, ranks: &mut Ranks) -> Result<(), Error> {
         let here = self.describe();
-        let all = ranks.gather(here.as_bytes()).map_err(|source| Error::Ranks {
-            when: "the comparison of their data sets",
-            source,
-        })?;
+        let all = ranks
+            .gather(here.as_bytes())
+            .map_err(|source| Error::Ranks {
+                when: "the comparison of their data sets",
+                source,
+            })?;
         match all.iter().position(|other| *other != all[0]) {
             None => Ok(()),
             Some(rank) => Err(Error::OtherDataset {
@@ -528,9 +538,7 @@ impl Iterator for Requests {
     fn next(&mut self) -> Option<StepRequest> {
         while self.epoch < self.epochs {
             let epoch = u64::from(self.epoch);
-            let order = self
-                .order
-                .get_or_insert_with(|| self.sampler.epoch(epoch));
+            let order = self.order.get_or_insert_with(|| self.sampler.epoch(epoch));
             if self.position >= order.len() {
                 self.epoch += 1;
                 self.position = 0;
@@ -540,7 +548,10 @@ impl Iterator for Requests {
             let request = StepRequest {
                 epoch,
                 step: self.step,
-                indices: order.share(self.position, self.rank, self.world).images.to_vec(),
+                indices: order
+                    .share(self.position, self.rank, self.world)
+                    .images
+                    .to_vec(),
             };
             self.position += order.batch(self.position).len();
             self.step += 1;
@@ -604,7 +615,10 @@ mod tests {
         assert_eq!(all[2..], request(8, 0).collect::<Vec<_>>());
         // At the end of an epoch, its evaluation may be left to do, but no step.
         let after: Vec<_> = request(10, 0).map(|r| (r.epoch, r.indices)).collect();
-        let expected: Vec<_> = all[3..].iter().map(|r| (r.epoch, r.indices.clone())).collect();
+        let expected: Vec<_> = all[3..]
+            .iter()
+            .map(|r| (r.epoch, r.indices.clone()))
+            .collect();
         assert_eq!(expected, after);
         assert_eq!([2, 2, 1], [0, 1, 2].map(|step| all[step].indices.len()));
     }

@@ -48,8 +48,7 @@ impl StopRequest {
 
     /// Whether to stop, now that `steps_done` training steps of the run are done.
     pub fn is_due(&self, steps_done: u64) -> bool {
-        self.signalled.load(Ordering::Relaxed)
-            || self.at_step.load(Ordering::Relaxed) <= steps_done
+        self.signalled.load(Ordering::Relaxed) || self.at_step.load(Ordering::Relaxed) <= steps_done
     }
 }
 

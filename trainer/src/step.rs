@@ -148,7 +148,11 @@ impl Learner {
         );
         let before = (statistics.f_detach_copy()?, counters.f_detach_copy()?);
         self.ddp.before_forward(Gradients::Averaged)?;
-        let loss = weightless(&self.network.train(&self.network.input(&black(image_size)?)?)?)?;
+        let loss = weightless(
+            &self
+                .network
+                .train(&self.network.input(&black(image_size)?)?)?,
+        )?;
         self.ddp.backward(&loss, Gradients::Averaged)?;
         self.ddp.before_forward(Gradients::Averaged)?;
         self.sgd.zero_grad()?;
@@ -200,7 +204,11 @@ impl Learner {
             .loss
             .terms(&raw, &assignment)?
             .total(&denominators, scale * f64::from(ranks.world()))?;
-        let loss = if images == 0 { weightless(&raw)? } else { total.loss };
+        let loss = if images == 0 {
+            weightless(&raw)?
+        } else {
+            total.loss
+        };
         self.ddp.backward(&loss, input.gradients)?;
 
         let record = |parts: Tensor| Recent {
@@ -277,7 +285,9 @@ impl Learner {
         let norm = self.sgd.clip_grad_norm(MAX_GRADIENT_NORM)?;
         // The averaged gradients are the same on all ranks, and so is this decision.
         if !f64::try_from(norm)?.is_finite() {
-            return Err(StepError::NonFinite { what: "the gradient" });
+            return Err(StepError::NonFinite {
+                what: "the gradient",
+            });
         }
         self.sgd.step(step, None)?;
         self.sgd.zero_grad()?;
@@ -377,7 +387,10 @@ mod tests {
         };
         let (all, output) = read_message(&message(own, 8, true, before));
         assert_eq!(own, all);
-        assert_eq!((8, true, 8.0), (output.images, output.stop, output.before.images));
+        assert_eq!(
+            (8, true, 8.0),
+            (output.images, output.stop, output.before.images)
+        );
         assert!(!output.before.is_finite());
     }
 }

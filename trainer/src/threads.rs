@@ -27,8 +27,7 @@ impl Threads {
         let set = |value: Option<u32>| value.map(|threads| threads as usize);
         Self {
             compute: set(training.compute_threads).unwrap_or(share),
-            loader: set(training.loader_threads)
-                .unwrap_or(share.min(MAX_DEFAULT_LOADER_THREADS)),
+            loader: set(training.loader_threads).unwrap_or(share.min(MAX_DEFAULT_LOADER_THREADS)),
         }
     }
 

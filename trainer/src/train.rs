@@ -136,7 +136,8 @@ impl Session<'_> {
             training,
             evaluation: measured.as_ref().map(|_| evaluation),
         };
-        self.reporter.epoch(&metrics, self.state.best.as_ref(), took);
+        self.reporter
+            .epoch(&metrics, self.state.best.as_ref(), took);
 
         self.state.epoch = epoch;
         self.state.position = 0;
@@ -291,12 +292,10 @@ impl Session<'_> {
     fn finish(mut self) -> Result<(), Error> {
         self.wait_saved()?;
         // Nobody leaves before rank 0 has written everything: its end would look like a failure.
-        self.ranks
-            .gather(&[])
-            .map_err(|source| Error::Ranks {
-                when: "the end",
-                source,
-            })?;
+        self.ranks.gather(&[]).map_err(|source| Error::Ranks {
+            when: "the end",
+            source,
+        })?;
         Ok(())
     }
 

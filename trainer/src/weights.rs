@@ -116,7 +116,11 @@ pub fn load(path: &Path, device: tch::Device) -> Result<(Network, WeightsInfo), 
         let read = from_checkpoint(path, &file)?;
         (file, read)
     } else {
-        let file = if best.is_file() { best } else { path.to_owned() };
+        let file = if best.is_file() {
+            best
+        } else {
+            path.to_owned()
+        };
         let read = from_file(&file)?;
         (file, read)
     };
@@ -150,11 +154,8 @@ fn from_checkpoint(
     file: &Path,
 ) -> Result<(NamedTensors, WeightsInfo), WeightsError> {
     let path = folder.join(checkpoint::STATE);
-    let state: RunState =
-        serde_json::from_slice(&read(&path)?).map_err(|source| WeightsError::Note {
-            path,
-            source,
-        })?;
+    let state: RunState = serde_json::from_slice(&read(&path)?)
+        .map_err(|source| WeightsError::Note { path, source })?;
     Ok((tensors(file)?.0, WeightsInfo::of(&state)))
 }
 

@@ -113,7 +113,11 @@ impl Machine {
     /// What differs from the machine of a checkpoint, in words; empty if resuming is bit-identical.
     pub fn differences(&self, before: &Self) -> Vec<String> {
         let pairs = [
-            ("world size", before.world_size.to_string(), self.world_size.to_string()),
+            (
+                "world size",
+                before.world_size.to_string(),
+                self.world_size.to_string(),
+            ),
             (
                 "compute threads",
                 before.compute_threads.to_string(),

@@ -338,7 +338,11 @@ impl CheckpointStore {
 
     /// The steps that have a folder, ascending.
     pub fn steps(&self) -> Result<Vec<u64>, CheckpointError> {
-        let mut steps: Vec<u64> = self.names()?.iter().filter_map(|name| step_of(name)).collect();
+        let mut steps: Vec<u64> = self
+            .names()?
+            .iter()
+            .filter_map(|name| step_of(name))
+            .collect();
         steps.sort_unstable();
         Ok(steps)
     }
@@ -372,7 +376,10 @@ fn remove_if_there(folder: &Path) -> io::Result<()> {
 fn load(path: &Path) -> Result<Loaded, Unusable> {
     let manifest = read_manifest(path)?;
     let read = |file: &'static str| -> Result<Vec<u8>, Unusable> {
-        let entry = manifest.files.get(file).ok_or(Unusable::Unlisted { file })?;
+        let entry = manifest
+            .files
+            .get(file)
+            .ok_or(Unusable::Unlisted { file })?;
         let bytes = fs::read(path.join(file)).map_err(|source| Unusable::Read { file, source })?;
         if bytes.len() as u64 != entry.size {
             return Err(Unusable::Size {

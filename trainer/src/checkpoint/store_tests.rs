@@ -50,7 +50,10 @@ impl Fixture {
     }
 
     fn newest(&self) -> (Option<u64>, Vec<String>) {
-        let found = self.store.newest_whole().expect("some whole or none at all");
+        let found = self
+            .store
+            .newest_whole()
+            .expect("some whole or none at all");
         (
             found.newest.map(|loaded| loaded.state.step),
             found.passed_over,
@@ -91,10 +94,22 @@ fn the_same_step_is_replaced() {
 fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
     type Damage = fn(&Path);
     let damages: [(Damage, &str); 6] = [
-        (|p| fs::remove_file(p.join(MANIFEST)).expect("removed"), "manifest.json"),
-        (|p| fs::remove_file(p.join(EMA)).expect("removed"), "ema.safetensors cannot be read"),
-        (|p| fs::write(p.join(MANIFEST), "{").expect("written"), "manifest.json is not valid"),
-        (|p| fs::write(p.join(OPTIMIZER), "short").expect("written"), "5 bytes instead of"),
+        (
+            |p| fs::remove_file(p.join(MANIFEST)).expect("removed"),
+            "manifest.json",
+        ),
+        (
+            |p| fs::remove_file(p.join(EMA)).expect("removed"),
+            "ema.safetensors cannot be read",
+        ),
+        (
+            |p| fs::write(p.join(MANIFEST), "{").expect("written"),
+            "manifest.json is not valid",
+        ),
+        (
+            |p| fs::write(p.join(OPTIMIZER), "short").expect("written"),
+            "5 bytes instead of",
+        ),
         (
             |p| {
                 let mut bytes = fs::read(p.join(MODEL)).expect("readable");
@@ -119,7 +134,9 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
         let (step, warnings) = f.newest();
         assert_eq!(Some(5), step, "{word}");
         assert!(
-            warnings.len() == 1 && warnings[0].contains("step-000000006") && warnings[0].contains(word),
+            warnings.len() == 1
+                && warnings[0].contains("step-000000006")
+                && warnings[0].contains(word),
             "{word}: {warnings:?}"
         );
     }
@@ -129,8 +146,15 @@ fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
 fn only_damaged_ones_are_an_error_that_names_them() {
     let f = fixture();
     fs::remove_file(f.write(5, None).path.join(STATE)).expect("removed");
-    let text = f.store.newest_whole().expect_err("nothing whole").to_string();
-    assert!(text.contains("step-000000005") && text.contains("remove the folder"), "{text}");
+    let text = f
+        .store
+        .newest_whole()
+        .expect_err("nothing whole")
+        .to_string();
+    assert!(
+        text.contains("step-000000005") && text.contains("remove the folder"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -147,7 +171,13 @@ fn what_a_killed_start_left_is_removed() {
 #[test]
 fn pruning_keeps_the_newest_and_the_best_and_points_at_it() {
     let f = fixture();
-    for (step, fitness) in [(1, Some(0.1)), (2, Some(0.9)), (3, None), (4, Some(0.2)), (5, None)] {
+    for (step, fitness) in [
+        (1, Some(0.1)),
+        (2, Some(0.9)),
+        (3, None),
+        (4, Some(0.2)),
+        (5, None),
+    ] {
         f.write(step, fitness);
     }
     f.store.point(Pointer::Last, 5).expect("pointed");

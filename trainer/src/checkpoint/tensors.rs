@@ -106,10 +106,7 @@ fn bytes(name: &str, tensor: &Tensor) -> Result<Bytes, TensorFileError> {
 }
 
 /// The tensors of a file, and the text of its note `key`.
-pub fn decode(
-    bytes: &[u8],
-    key: &str,
-) -> Result<(NamedTensors, Option<String>), TensorFileError> {
+pub fn decode(bytes: &[u8], key: &str) -> Result<(NamedTensors, Option<String>), TensorFileError> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(TensorFileError::Format)?;
     let note = header
         .metadata()
@@ -144,7 +141,10 @@ mod tests {
     #[test]
     fn tensors_and_note_survive_the_file_and_bytes_repeat() {
         let tensors = vec![
-            ("b".to_owned(), Tensor::from_slice(&[1.5f32, -2.0]).view([2, 1])),
+            (
+                "b".to_owned(),
+                Tensor::from_slice(&[1.5f32, -2.0]).view([2, 1]),
+            ),
             ("a".to_owned(), Tensor::from(7i64)),
         ];
         let write = || encode(&tensors, Some(("k", "text".to_owned()))).expect("encoded");

@@ -60,7 +60,10 @@ impl Writer {
         let (outgoing, results) = sync_channel(2);
         let thread = std::thread::spawn(move || {
             for job in incoming {
-                if outgoing.send(write(&folder, &store, keep_last, &job)).is_err() {
+                if outgoing
+                    .send(write(&folder, &store, keep_last, &job))
+                    .is_err()
+                {
                     return;
                 }
             }

@@ -2,53 +2,72 @@
 
 use tch::Tensor;
 use torch_bridge::{Fault, Reducer, ReducerOptions, verify_params};
-use trainer_model::network::Network;
 
 use super::{Ranks, Result};
 
-/// Averages gradients over the ranks during the backward pass; on one rank, nothing.
-#[derive(Debug)]
+/// What becomes of the gradients of a backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gradients {
+    /// They are added to those there are, and the sum is averaged over the ranks: the optimiser steps next.
+    Averaged,
+    /// They are added to those there are, on this rank only.
+    Kept,
+}
+
+/// Averages gradients over the ranks while the backward pass still runs; on one rank, nothing.
 pub struct Ddp {
     reducer: Option<Reducer>,
 }
 
 impl Ddp {
-    /// Hooks into the gradients of `network`, after making sure that all ranks have the same one.
-    pub fn new(ranks: &mut Ranks, network: &Network) -> Result<Self> {
+    /// Hooks into the gradients of the parameters, after making sure that all ranks have the same ones.
+    ///
+    /// After the first averaged backward pass libtorch orders its messages anew, by the arrival of the
+    /// gradients, and with the order the last bits of the sums may change. So the first pass after every
+    /// start is one whose gradients are thrown away.
+    pub fn new(ranks: &mut Ranks, names: &[String], parameters: &[Tensor]) -> Result<Self> {
         let Some(group) = ranks.group() else {
             return Ok(Self { reducer: None });
         };
-        let state = network.state();
-        let tensors = state.parameter_tensors();
-        verify_params(group, &tensors)?;
-        let named: Vec<(String, Tensor)> =
-            state.parameter_names().into_iter().zip(tensors).collect();
-        let reducer = Reducer::new(group, &named, ReducerOptions::default())?;
+        verify_params(group, parameters)?;
+        let named: Vec<(String, Tensor)> = names
+            .iter()
+            .cloned()
+            .zip(parameters.iter().map(Tensor::shallow_clone))
+            .collect();
+        let options = ReducerOptions {
+            gradient_as_bucket_view: true,
+            ..ReducerOptions::default()
+        };
         Ok(Self {
-            reducer: Some(reducer),
+            reducer: Some(Reducer::new(group, &named, options)?),
         })
     }
 
-    /// Call it before each forward pass; `shared` when its gradients will be averaged.
-    pub fn before_forward(&mut self, shared: bool) -> Result<()> {
-        if let Some(reducer) = self.reducer.as_mut().filter(|_| shared) {
+    /// Whether there is only one rank.
+    pub fn is_alone(&self) -> bool {
+        self.reducer.is_none()
+    }
+
+    /// Comes before each forward pass.
+    pub fn before_forward(&mut self, gradients: Gradients) -> Result<()> {
+        if let (Some(reducer), Gradients::Averaged) = (&mut self.reducer, gradients) {
             reducer.prepare_for_forward()?;
             reducer.rebuild_buckets()?;
         }
         Ok(())
     }
 
-    /// Adds the gradients of `loss` to those there are; if `shared`, averages all of them over the
-    /// ranks.
-    pub fn backward(&mut self, loss: &Tensor, shared: bool) -> Result<()> {
-        match self.reducer.as_mut().filter(|_| shared) {
-            None => loss
-                .f_backward()
-                .map_err(|error| torch_bridge::Error::Backward(Fault::from(&error))),
-            Some(reducer) => {
+    /// Computes the gradients of `loss`.
+    pub fn backward(&mut self, loss: &Tensor, gradients: Gradients) -> Result<()> {
+        match (&mut self.reducer, gradients) {
+            (Some(reducer), Gradients::Averaged) => {
                 reducer.prepare_for_backward(&[])?;
                 reducer.backward(loss)
             }
+            _ => loss
+                .f_backward()
+                .map_err(|error| torch_bridge::Error::Backward(Fault::from(&error))),
         }
     }
 }

@@ -33,9 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum RendezvousError {
     /// Rank 0 cannot serve the store.
-    #[error(
-        "rank 0 cannot listen on port {port} (MASTER_PORT): another process may hold it"
-    )]
+    #[error("rank 0 cannot listen on port {port} (MASTER_PORT): another process may hold it")]
     Serve {
         /// The port.
         port: u16,
@@ -140,14 +138,15 @@ pub fn meet(place: &RankEnv, backend: Backend, limits: Limits) -> Result<Ranks, 
         ..GroupOptions::default()
     };
     let (rank, world) = (place.rank, place.world_size);
-    let group = ProcessGroup::new(&store, rank as usize, world as usize, options).map_err(
-        |source| RendezvousError::Connect {
-            rank,
-            world,
-            address,
-            source,
-        },
-    )?;
+    let group =
+        ProcessGroup::new(&store, rank as usize, world as usize, options).map_err(|source| {
+            RendezvousError::Connect {
+                rank,
+                world,
+                address,
+                source,
+            }
+        })?;
     Ok(Ranks::of(group))
 }
 
@@ -207,7 +206,8 @@ fn serve(place: &RankEnv, deadline: Instant) -> Result<(Store, Store), Rendezvou
 }
 
 fn try_once(place: &RankEnv, deadline: Instant) -> Result<(Store, Store), (String, LastTry)> {
-    let addresses = resolve(place).map_err(|error| ("unresolved".to_owned(), LastTry::Resolve(error)))?;
+    let addresses =
+        resolve(place).map_err(|error| ("unresolved".to_owned(), LastTry::Resolve(error)))?;
     let resolved = addresses
         .iter()
         .map(|address| address.ip().to_string())
@@ -310,7 +310,9 @@ fn resolve(place: &RankEnv) -> io::Result<Vec<SocketAddr>> {
 /// The address under which the others reach this process: that of the interface on the way to rank 0.
 /// On rank 0 itself, whose own name may not be known yet, that of its host name.
 fn own_address(place: &RankEnv) -> String {
-    let towards_first = resolve(place).ok().and_then(|found| local_address(found[0]));
+    let towards_first = resolve(place)
+        .ok()
+        .and_then(|found| local_address(found[0]));
     let by_name = || {
         let found = (crate::hostname().as_str(), 0).to_socket_addrs().ok()?;
         found.map(|address| address.ip()).next()
@@ -401,10 +403,16 @@ mod tests {
     fn the_missing_are_named() {
         let error = meet(&place(0, 3, free_port(), 0), Backend::Gloo, limits(1));
         let text = error.expect_err("nobody came").to_string();
-        assert!(text.contains("2 of 3 ranks did not come") && text.contains("[1, 2]"), "{text}");
+        assert!(
+            text.contains("2 of 3 ranks did not come") && text.contains("[1, 2]"),
+            "{text}"
+        );
         let port = free_port();
         let error = meet(&place(1, 2, port, 0), Backend::Gloo, limits(1)).expect_err("no rank 0");
         let text = error.to_string();
-        assert!(text.contains(&format!("127.0.0.1:{port} within 1 s")), "{text}");
+        assert!(
+            text.contains(&format!("127.0.0.1:{port} within 1 s")),
+            "{text}"
+        );
     }
 }

@@ -16,14 +16,20 @@ fn the_agent_hears_everything_it_needs() {
     });
     let lines = agent.lines();
     let hello = &lines[0];
-    assert_eq!(("hello", 0, 1), (
-        hello["type"].as_str().expect("text"),
-        hello["rank"].as_u64().expect("a number"),
-        hello["version"].as_u64().expect("a number"),
-    ));
+    assert_eq!(
+        ("hello", 0, 1),
+        (
+            hello["type"].as_str().expect("text"),
+            hello["rank"].as_u64().expect("a number"),
+            hello["version"].as_u64().expect("a number"),
+        )
+    );
     assert_eq!(json!({"incarnation": 0, "restart": 3}), hello["attempt"]);
     let result = lines.last().expect("lines");
-    assert_eq!(json!({"type": "result", "message": "the run is complete"}), *result);
+    assert_eq!(
+        json!({"type": "result", "message": "the run is complete"}),
+        *result
+    );
 
     // Every series the agent serves is fed, except that of skipped images, which is fed with 0.
     let samples: Vec<_> = agent
@@ -32,7 +38,10 @@ fn the_agent_hears_everything_it_needs() {
         .flat_map(|line| line["samples"].as_array().expect("samples").clone())
         .collect();
     for metric in metric_names::TRAINING {
-        let of_metric: Vec<_> = samples.iter().filter(|s| s["metric"] == metric.name).collect();
+        let of_metric: Vec<_> = samples
+            .iter()
+            .filter(|s| s["metric"] == metric.name)
+            .collect();
         assert!(!of_metric.is_empty(), "{} is never sent", metric.name);
         for sample in of_metric {
             let mut labels: Vec<&str> = sample["labels"]
@@ -51,18 +60,31 @@ fn the_agent_hears_everything_it_needs() {
     let last = reports.last().expect("reports");
     assert_eq!("Finished", last["phase"]);
     let progress = &last["progress"];
-    assert_eq!(json!([2, 2, 6, 6]), json!([
-        progress["epoch"], progress["epochs"], progress["step"], progress["steps"]
-    ]));
+    assert_eq!(
+        json!([2, 2, 6, 6]),
+        json!([
+            progress["epoch"],
+            progress["epochs"],
+            progress["step"],
+            progress["steps"]
+        ])
+    );
     assert_eq!(100.0, progress["percent"]);
     assert!(progress["trainingSeconds"].as_f64() > Some(0.0));
     let first_step = progress["firstStepTime"].as_str().expect("a time");
     first_step.parse::<jiff::Timestamp>().expect("RFC 3339");
     assert_eq!(2, last["latest"]["epoch"]);
     assert!(last["latest"]["mAP50"].is_number() && last["best"]["mAP50_95"].is_number());
-    assert_eq!("tiny-local/checkpoints/step-000000006", last["checkpoint"]["path"]);
+    assert_eq!(
+        "tiny-local/checkpoints/step-000000006",
+        last["checkpoint"]["path"]
+    );
     assert_eq!("tiny-local/weights/best.safetensors", last["bestWeights"]);
-    assert!(fixture.path("o/tiny-local/weights/best.safetensors").is_file());
+    assert!(
+        fixture
+            .path("o/tiny-local/weights/best.safetensors")
+            .is_file()
+    );
 
     let snapshots = agent.of_type("snapshot");
     let snapshot = snapshots.last().expect("snapshots");
@@ -71,7 +93,10 @@ fn the_agent_hears_everything_it_needs() {
     assert_eq!(blake3::hash(&bytes).to_hex().as_str(), snapshot["checksum"]);
 
     for phase in ["Training", "Evaluating", "Checkpointing"] {
-        assert!(reports.iter().any(|report| report["phase"] == phase), "no report says {phase}");
+        assert!(
+            reports.iter().any(|report| report["phase"] == phase),
+            "no report says {phase}"
+        );
     }
 }
 
@@ -88,11 +113,19 @@ fn a_failure_is_the_last_line_with_its_reason() {
     assert_eq!(Some(65), ended[0].code, "{}", ended[0].text);
     let lines = agent.lines();
     let last = lines.last().expect("lines");
-    assert_eq!(("result", "InvalidDataset"), (
-        last["type"].as_str().expect("text"),
-        last["reason"].as_str().expect("text"),
-    ));
-    assert!(last["message"].as_str().expect("text").contains("data.yaml"));
+    assert_eq!(
+        ("result", "InvalidDataset"),
+        (
+            last["type"].as_str().expect("text"),
+            last["reason"].as_str().expect("text"),
+        )
+    );
+    assert!(
+        last["message"]
+            .as_str()
+            .expect("text")
+            .contains("data.yaml")
+    );
 }
 
 #[test]
@@ -103,5 +136,9 @@ fn a_missing_agent_is_said() {
         ..Start::new("o", 1)
     });
     assert_eq!(Some(64), ended[0].code);
-    assert!(ended[0].text.contains("cannot reach the agent"), "{}", ended[0].text);
+    assert!(
+        ended[0].text.contains("cannot reach the agent"),
+        "{}",
+        ended[0].text
+    );
 }

@@ -32,7 +32,15 @@ fn predictions_are_drawn_and_written_and_nothing_is_overwritten() {
     let output = fixture.path("found");
     let sheet = fixture.path("sheet.png");
     let sheet_flag = format!("--contact-sheet={}", sheet.display());
-    let flags = ["--limit", "3", "--conf", "0", "--labels", "--save-txt", &sheet_flag];
+    let flags = [
+        "--limit",
+        "3",
+        "--conf",
+        "0",
+        "--labels",
+        "--save-txt",
+        &sheet_flag,
+    ];
     let first = predict(&fixture, &output, &flags);
     assert_eq!(Some(0), first.code, "{}", first.text);
     let count = |extension: &str, folder: &Path| {
@@ -44,7 +52,10 @@ fn predictions_are_drawn_and_written_and_nothing_is_overwritten() {
             })
             .count()
     };
-    assert_eq!((3, 3), (count("png", &output), count("txt", &output.join("labels"))));
+    assert_eq!(
+        (3, 3),
+        (count("png", &output), count("txt", &output.join("labels")))
+    );
     let picture = image::open(&sheet).expect("a picture");
     assert!(picture.width() > 480);
     let text = std::fs::read_to_string(output.join("predictions.json")).expect("readable");
@@ -54,7 +65,11 @@ fn predictions_are_drawn_and_written_and_nothing_is_overwritten() {
     assert_eq!(Some(0), predict(&fixture, &output, &["--limit", "1"]).code);
     let refused = predict(&fixture, &fixture.path("data"), &[]);
     assert_eq!(Some(73), refused.code);
-    assert!(refused.text.contains("nothing is overwritten"), "{}", refused.text);
+    assert!(
+        refused.text.contains("nothing is overwritten"),
+        "{}",
+        refused.text
+    );
 }
 
 #[test]
@@ -88,7 +103,11 @@ fn weights_of_all_forms_evaluate_alike() {
     assert!(texts[0].contains("\"mAP50\""), "{}", texts[0]);
     let missing = eval(&fixture.path("nothing"));
     assert_eq!(Some(64), missing.code);
-    assert!(missing.text.contains("cannot read the weights"), "{}", missing.text);
+    assert!(
+        missing.text.contains("cannot read the weights"),
+        "{}",
+        missing.text
+    );
 }
 
 #[test]
@@ -96,7 +115,16 @@ fn an_example_data_set_is_made_once() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let make = || {
         let output = program()
-            .args(["make-dataset", "digits", "--train", "2", "--val", "1", "--image-size", "64"])
+            .args([
+                "make-dataset",
+                "digits",
+                "--train",
+                "2",
+                "--val",
+                "1",
+                "--image-size",
+                "64",
+            ])
             .arg("--output")
             .arg(folder.path().join("digits"))
             .output();
@@ -105,5 +133,9 @@ fn an_example_data_set_is_made_once() {
     let first = make();
     assert_eq!(Some(0), first.code, "{}", first.text);
     assert!(first.text.contains("3 scenes"), "{}", first.text);
-    assert_eq!(Some(64), make().code, "an existing data set was overwritten");
+    assert_eq!(
+        Some(64),
+        make().code,
+        "an existing data set was overwritten"
+    );
 }

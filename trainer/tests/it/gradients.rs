@@ -43,16 +43,26 @@ fn batch() -> (Tensor, Vec<Target>) {
             xywh: Xywh::new(0.2 + 0.2 * k as f32, 0.3 + 0.05 * image as f32, 0.2, 0.3),
         })
         .collect();
-    let images = pixels.view([1, 3, SIDE, SIDE]).repeat([BATCH as i64, 1, 1, 1]);
+    let images = pixels
+        .view([1, 3, SIDE, SIDE])
+        .repeat([BATCH as i64, 1, 1, 1]);
     (images, targets)
 }
 
 /// All gradients of one rank, in a row.
 fn gradient(mut ranks: Ranks, normalisation: LossNormalisation) -> Vec<f64> {
     let network = Network::initialised(&options(), 1).expect("a network");
-    let loss = Loss::new(&options(), LossSettings::scaled(&Hyperparameters::default(), 3, SIDE as u32));
+    let loss = Loss::new(
+        &options(),
+        LossSettings::scaled(&Hyperparameters::default(), 3, SIDE as u32),
+    );
     let state = network.state();
-    let mut ddp = Ddp::new(&mut ranks, &state.parameter_names(), &state.parameter_tensors()).expect("hooked");
+    let mut ddp = Ddp::new(
+        &mut ranks,
+        &state.parameter_names(),
+        &state.parameter_tensors(),
+    )
+    .expect("hooked");
 
     let (pixels, targets) = batch();
     let (start, end) = split(BATCH, ranks.rank() as usize, ranks.world() as usize);
@@ -65,10 +75,20 @@ fn gradient(mut ranks: Ranks, normalisation: LossNormalisation) -> Vec<f64> {
             ..target
         })
         .collect();
-    let assignment = loss.assign(&own, end - start, SIDE as usize, SIDE as usize).expect("assigned");
-    let counts = assignment.denominators().to_array().map(|count| count as f64);
+    let assignment = loss
+        .assign(&own, end - start, SIDE as usize, SIDE as usize)
+        .expect("assigned");
+    let counts = assignment
+        .denominators()
+        .to_array()
+        .map(|count| count as f64);
     let sum = ranks.sum(&counts).expect("started");
-    let all: Vec<i64> = ranks.finish(sum).expect("summed").iter().map(|v| *v as i64).collect();
+    let all: Vec<i64> = ranks
+        .finish(sum)
+        .expect("summed")
+        .iter()
+        .map(|v| *v as i64)
+        .collect();
     let (denominators, images_in_loss) = match normalisation {
         LossNormalisation::Global => (
             Denominators::from_array(all.try_into().expect("six counts")),
@@ -79,8 +99,13 @@ fn gradient(mut ranks: Ranks, normalisation: LossNormalisation) -> Vec<f64> {
     ddp.before_forward(Gradients::Averaged).expect("prepared");
     let raw = network.train(&images).expect("forward");
     let scale = images_in_loss as f64 * f64::from(ranks.world());
-    let total = loss.terms(&raw, &assignment).expect("terms").total(&denominators, scale).expect("total");
-    ddp.backward(&total.loss, Gradients::Averaged).expect("backward");
+    let total = loss
+        .terms(&raw, &assignment)
+        .expect("terms")
+        .total(&denominators, scale)
+        .expect("total");
+    ddp.backward(&total.loss, Gradients::Averaged)
+        .expect("backward");
     let flat: Vec<Tensor> = network
         .state()
         .parameter_tensors()
@@ -108,28 +133,43 @@ fn together(world: u32, normalisation: LossNormalisation) -> Vec<Vec<f64>> {
                     gathering: Duration::from_secs(60),
                     collective: Duration::from_secs(60),
                 };
-                gradient(meet(&place, Backend::Gloo, limits).expect("met"), normalisation)
+                gradient(
+                    meet(&place, Backend::Gloo, limits).expect("met"),
+                    normalisation,
+                )
             })
         })
         .collect();
-    threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    threads
+        .into_iter()
+        .map(|thread| thread.join().expect("no panic"))
+        .collect()
 }
 
 /// The largest difference, relative to the largest element.
 fn distance(a: &[f64], b: &[f64]) -> f64 {
     let size = a.iter().fold(0.0, |max: f64, v| max.max(v.abs()));
-    a.iter().zip(b).fold(0.0, |max: f64, (a, b)| max.max((a - b).abs())) / size
+    a.iter()
+        .zip(b)
+        .fold(0.0, |max: f64, (a, b)| max.max((a - b).abs()))
+        / size
 }
 
 #[test]
 fn the_gradient_of_three_ranks_is_that_of_one() {
     let one = gradient(Ranks::alone(), LossNormalisation::Global);
     let three = together(3, LossNormalisation::Global);
-    assert!(three.iter().all(|gradient| gradient == &three[0]), "the ranks differ");
+    assert!(
+        three.iter().all(|gradient| gradient == &three[0]),
+        "the ranks differ"
+    );
     let error = distance(&one, &three[0]);
     assert!(error < 1e-5, "the gradients differ by {error}");
     // As YOLOv5 averages, the number of ranks shows.
     let per_rank = together(3, LossNormalisation::PerRank);
     let error = distance(&one, &per_rank[0]);
-    assert!(error > 1e-3, "averaging per rank makes a difference of only {error}");
+    assert!(
+        error > 1e-3,
+        "averaging per rank makes a difference of only {error}"
+    );
 }

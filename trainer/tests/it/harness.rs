@@ -174,13 +174,17 @@ impl Fixture {
 
     /// The tensors of a checkpoint, as bytes by file.
     pub fn tensors(&self, output: &str, step: u64) -> BTreeMap<&'static str, Vec<u8>> {
-        ["model.safetensors", "ema.safetensors", "optimizer.safetensors"]
-            .into_iter()
-            .map(|file| {
-                let path = self.checkpoint(output, step).join(file);
-                (file, std::fs::read(&path).expect("a file of a checkpoint"))
-            })
-            .collect()
+        [
+            "model.safetensors",
+            "ema.safetensors",
+            "optimizer.safetensors",
+        ]
+        .into_iter()
+        .map(|file| {
+            let path = self.checkpoint(output, step).join(file);
+            (file, std::fs::read(&path).expect("a file of a checkpoint"))
+        })
+        .collect()
     }
 
     pub fn state(&self, output: &str, step: u64) -> Value {
@@ -303,7 +307,11 @@ impl FakeAgent {
     pub fn wait_for(&self, what: &str, condition: impl Fn(&Value) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !self.lines().iter().any(&condition) {
-            assert!(Instant::now() < deadline, "no {what} in {:#?}", self.lines());
+            assert!(
+                Instant::now() < deadline,
+                "no {what} in {:#?}",
+                self.lines()
+            );
             let _ = self.incoming.recv_timeout(Duration::from_millis(200));
         }
     }

@@ -21,7 +21,12 @@ fn the_loss_falls_and_objects_are_found() {
     let path = fixture.run_folder("o").join("results.csv");
     let text = std::fs::read_to_string(path).expect("readable");
     let total = |row: &str| -> f64 {
-        let cells: Vec<f64> = row.split(',').skip(1).take(3).map(|c| c.trim().parse().expect("a number")).collect();
+        let cells: Vec<f64> = row
+            .split(',')
+            .skip(1)
+            .take(3)
+            .map(|c| c.trim().parse().expect("a number"))
+            .collect();
         cells.iter().sum()
     };
     let rows: Vec<&str> = text.lines().skip(1).collect();

@@ -18,7 +18,10 @@ fn fails(fixture: &Fixture, code: i32, words: &[&str]) {
     for word in words {
         assert!(line.contains(word), "no '{word}' in {line}");
     }
-    assert!(!text.contains("panicked") && !text.contains("stack backtrace"), "{text}");
+    assert!(
+        !text.contains("panicked") && !text.contains("stack backtrace"),
+        "{text}"
+    );
 }
 
 fn files(fixture: &Fixture, folder: &str) -> Vec<PathBuf> {
@@ -36,10 +39,28 @@ fn bad_labels_are_named_by_file_and_line() {
     let labels = files(&fixture, "data/labels/train");
     std::fs::write(&labels[0], "0 0.5 0.5 0.1 0.1\n77 0.5 0.5 0.1 0.1\n").expect("written");
     std::fs::write(&labels[1], "0 0.5 nonsense 0.1 0.1\n").expect("written");
-    let name = |path: &PathBuf| path.file_name().expect("a name").to_str().expect("text").to_owned();
+    let name = |path: &PathBuf| {
+        path.file_name()
+            .expect("a name")
+            .to_str()
+            .expect("text")
+            .to_owned()
+    };
     let (first, second) = (name(&labels[0]), name(&labels[1]));
-    fails(&fixture, 65, &[&format!("{first}:2"), "77", &format!("{second}:1"), "(InvalidDataset)"]);
-    assert!(!fixture.path("o").exists(), "nothing is written before the data set is checked");
+    fails(
+        &fixture,
+        65,
+        &[
+            &format!("{first}:2"),
+            "77",
+            &format!("{second}:1"),
+            "(InvalidDataset)",
+        ],
+    );
+    assert!(
+        !fixture.path("o").exists(),
+        "nothing is written before the data set is checked"
+    );
 }
 
 #[test]
@@ -51,21 +72,38 @@ fn missing_data_is_said() {
 
 #[test]
 fn bad_settings_are_named_with_their_remedy() {
-    let fixture = Fixture::new(&json!({"training": {"imageSize": 100}, "hyperparameters": {"lr0": -1.0}}));
-    fails(&fixture, 64, &["training.imageSize is 100", "hyperparameters.lr0 is -1", "(InvalidConfig)"]);
+    let fixture =
+        Fixture::new(&json!({"training": {"imageSize": 100}, "hyperparameters": {"lr0": -1.0}}));
+    fails(
+        &fixture,
+        64,
+        &[
+            "training.imageSize is 100",
+            "hyperparameters.lr0 is -1",
+            "(InvalidConfig)",
+        ],
+    );
     fixture.write_manifest(&json!({"training": {"epochz": 3}}));
     fails(&fixture, 64, &["job.yaml", "epochz"]);
     fixture.write_manifest(&json!({"distributed": {"backend": "nccl"}}));
     fails(&fixture, 64, &["distributed.backend is nccl"]);
     fixture.write_manifest(&json!({"training": {"device": "cuda"}}));
-    fails(&fixture, 64, &["training.device is cuda", "no CUDA here", "(InvalidConfig)"]);
+    fails(
+        &fixture,
+        64,
+        &["training.device is cuda", "no CUDA here", "(InvalidConfig)"],
+    );
 }
 
 #[test]
 fn an_output_that_cannot_be_written_is_said() {
     let fixture = Fixture::new(&json!({}));
     std::fs::write(fixture.path("o"), "a file").expect("written");
-    fails(&fixture, 73, &["cannot write to the output folder", "(OutputUnwritable)"]);
+    fails(
+        &fixture,
+        73,
+        &["cannot write to the output folder", "(OutputUnwritable)"],
+    );
 }
 
 #[test]
@@ -73,7 +111,11 @@ fn another_run_is_not_overwritten() {
     let fixture = Fixture::new(&json!({"training": {"epochs": 1}}));
     fixture.succeed(&Start::new("o", 1));
     fixture.write_manifest(&json!({"training": {"epochs": 2}}));
-    fails(&fixture, 64, &["training.epochs was 1 and is 2", "metadata.name"]);
+    fails(
+        &fixture,
+        64,
+        &["training.epochs was 1 and is 2", "metadata.name"],
+    );
 }
 
 #[test]
@@ -86,11 +128,28 @@ fn undecodable_images_are_skipped_and_named() {
     std::fs::write(&images[0], bytes).expect("written");
     let before = fixture.data_listing();
     let ended = fixture.succeed(&Start::new("o", 1));
-    let name = images[0].file_name().expect("a name").to_str().expect("text");
-    let warning = ended[0].text.lines().find(|line| line.starts_with("warning: image skipped"));
-    assert!(warning.is_some_and(|line| line.contains(name)), "{}", ended[0].text);
+    let name = images[0]
+        .file_name()
+        .expect("a name")
+        .to_str()
+        .expect("text");
+    let warning = ended[0]
+        .text
+        .lines()
+        .find(|line| line.starts_with("warning: image skipped"));
+    assert!(
+        warning.is_some_and(|line| line.contains(name)),
+        "{}",
+        ended[0].text
+    );
     assert_eq!(before, fixture.data_listing(), "the data set was changed");
-    assert_eq!(1, fixture.state("o", 3)["skipped"].as_array().expect("a list").len());
+    assert_eq!(
+        1,
+        fixture.state("o", 3)["skipped"]
+            .as_array()
+            .expect("a list")
+            .len()
+    );
 }
 
 #[test]
@@ -101,7 +160,11 @@ fn a_loss_that_is_not_finite_ends_all_ranks_and_names_images() {
     }));
     for ended in fixture.run(&Start::new("o", 2)) {
         assert_eq!(Some(80), ended.code, "{}", ended.text);
-        assert!(ended.text.contains("is not a finite number at step"), "{}", ended.text);
+        assert!(
+            ended.text.contains("is not a finite number at step"),
+            "{}",
+            ended.text
+        );
         assert!(ended.text.contains("images/train/"), "{}", ended.text);
     }
 }
@@ -111,5 +174,9 @@ fn no_arguments_tell_what_to_write() {
     let output = program().arg("train").output().expect("ran");
     let ended = ended(output);
     assert_eq!(Some(64), ended.code);
-    assert!(ended.text.contains("yolo-trainer train -f job.yaml"), "{}", ended.text);
+    assert!(
+        ended.text.contains("yolo-trainer train -f job.yaml"),
+        "{}",
+        ended.text
+    );
 }

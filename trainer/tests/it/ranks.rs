@@ -35,7 +35,10 @@ fn three_ranks_hold_the_same_state_and_evaluate_as_one() {
     for key in ["mAP50", "mAP50_95", "precision", "recall"] {
         let together = state["latest"][key].as_f64().expect("a number");
         let alone = alone[key].as_f64().expect("a number");
-        assert!((together - alone).abs() < 1e-6, "{key}: {together} and {alone}");
+        assert!(
+            (together - alone).abs() < 1e-6,
+            "{key}: {together} and {alone}"
+        );
     }
 }
 
@@ -64,14 +67,20 @@ fn sigterm_to_one_rank_stops_all_at_the_same_step() {
     for (rank, ended) in wait(children).iter().enumerate() {
         assert_eq!(Some(143), ended.code, "rank {rank}: {}", ended.text);
     }
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
     let results = agent.of_type("result");
     assert_eq!(3, results.len());
     for result in &results {
         assert_eq!("Stopped", result["reason"]);
     }
-    let messages: std::collections::BTreeSet<String> =
-        results.iter().map(|result| result["message"].to_string()).collect();
+    let messages: std::collections::BTreeSet<String> = results
+        .iter()
+        .map(|result| result["message"].to_string())
+        .collect();
     assert_eq!(1, messages.len(), "{messages:?}");
 
     // The same job goes on with it.
@@ -110,24 +119,36 @@ fn a_killed_rank_is_a_lost_peer_to_the_others() {
             assert!(ended.text.contains("(PeerLost)"), "{}", ended.text);
         }
     }
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[test]
 fn ranks_with_different_data_do_not_start() {
     let fixture = Fixture::new(&json!({}));
     let other = Fixture::new(&json!({}));
-    std::fs::remove_file(other.path("data/images/train").join(first_image(&other))).expect("removed");
+    std::fs::remove_file(other.path("data/images/train").join(first_image(&other)))
+        .expect("removed");
     let start = Start::new("o", 2);
     let port = free_port();
-    let children = [&fixture, &other].into_iter().zip(0..).map(|(fixture, rank)| {
-        let mut command = fixture.command(&start, rank, port);
-        command.stdout(std::process::Stdio::piped());
-        command.spawn().expect("started")
-    });
+    let children = [&fixture, &other]
+        .into_iter()
+        .zip(0..)
+        .map(|(fixture, rank)| {
+            let mut command = fixture.command(&start, rank, port);
+            command.stdout(std::process::Stdio::piped());
+            command.spawn().expect("started")
+        });
     for ended in wait(children.collect()) {
         assert_eq!(Some(65), ended.code, "{}", ended.text);
-        assert!(ended.text.contains("rank 1 sees another data set"), "{}", ended.text);
+        assert!(
+            ended.text.contains("rank 1 sees another data set"),
+            "{}",
+            ended.text
+        );
     }
 }
 

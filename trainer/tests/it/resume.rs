@@ -35,7 +35,10 @@ fn same_end(world: u32, stops: &[u64]) {
         restart,
         ..Start::new("parts", world)
     });
-    let (a, b) = (fixture.tensors("whole", LAST), fixture.tensors("parts", LAST));
+    let (a, b) = (
+        fixture.tensors("whole", LAST),
+        fixture.tensors("parts", LAST),
+    );
     for (file, bytes) in &a {
         assert!(bytes == &b[file], "{file} differs after stops at {stops:?}");
     }
@@ -81,7 +84,11 @@ fn a_damaged_checkpoint_is_passed_over_and_the_end_is_the_same() {
     }
     let ended = fixture.run(&Start::new("o", 1));
     assert_eq!(Some(81), ended[0].code, "{}", ended[0].text);
-    assert!(ended[0].text.contains("(CheckpointUnreadable)"), "{}", ended[0].text);
+    assert!(
+        ended[0].text.contains("(CheckpointUnreadable)"),
+        "{}",
+        ended[0].text
+    );
 }
 
 #[test]
@@ -90,6 +97,10 @@ fn a_complete_run_is_left_as_it_is() {
     fixture.succeed(&Start::new("o", 1));
     let before = fixture.tensors("o", STEPS_PER_EPOCH);
     let again = fixture.succeed(&Start::new("o", 1));
-    assert!(again[0].text.contains("the run is complete"), "{}", again[0].text);
+    assert!(
+        again[0].text.contains("the run is complete"),
+        "{}",
+        again[0].text
+    );
     assert_eq!(before, fixture.tensors("o", STEPS_PER_EPOCH));
 }
