@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 variant=cpu
 if [[ "${1:-}" == --variant ]]; then variant="${2:?cpu or cuda}"; fi
 
-export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
+export BUILDAH_ISOLATION=chroot
 images=target/images
 mkdir -p "$images"
 
@@ -31,7 +31,7 @@ scripts/image-root.sh "$variant" target/image
 # A store of its own, thrown away at the end: vfs keeps a full copy of every layer.
 store="$(mktemp -d "$images/store.XXXXXX")"
 trap 'rm -rf "$store"' EXIT
-buildah_here() { buildah --root "$store/root" --runroot "$store/run" "$@"; }
+buildah_here() { buildah --storage-driver vfs --root "$store/root" --runroot "$store/run" "$@"; }
 
 for name in operator trainer; do
     image="localhost/yolo-$name:dev"
@@ -39,13 +39,14 @@ for name in operator trainer; do
     buildah_here build --quiet --target "$name" --build-arg PREBUILT=1 \
         --build-arg VARIANT="$variant" --timestamp 0 --tag "$image" . >/dev/null
     rm -f "$images/$name.tar"
-    # Uncompressed: these archives go no further than this machine's containerd.
-    buildah_here push --quiet --disable-compression "$image" "oci-archive:$images/$name.tar:$image"
+    # Lightly compressed: these archives go no further than this machine's containerd.
+    buildah_here push --quiet --compression-format zstd --compression-level 1 \
+        "$image" "oci-archive:$images/$name.tar:$image"
 done
 
-bytes() { stat -c %s "$images/$1.tar"; }
-printf '{"operatorImageMiB": %.1f, "trainerImageMiB": %.1f}\n' \
-    "$(bytes operator | awk '{print $1/1048576}')" "$(bytes trainer | awk '{print $1/1048576}')" \
-    >"$images/sizes.json"
+# Unpacked, as they lie on a node.
+mebibytes() { du --bytes --summarize --total "$@" | awk 'END{printf "%.1f", $1/1048576}'; }
+printf '{"operatorImageMiB": %s, "trainerImageMiB": %s}\n' "$(mebibytes target/image/operator)" \
+    "$(mebibytes target/image/trainer target/image/trainer-libs)" >"$images/sizes.json"
 echo "$stamp" >"$images/stamp"
 echo "images: $(cat "$images/sizes.json")"

@@ -7,7 +7,7 @@ use crate::harness::{Fixture, Start};
 #[test]
 fn the_loss_falls_and_objects_are_found() {
     let fixture = Fixture::new(&json!({
-        "training": {"epochs": 60, "batchSize": 13, "evaluateEvery": 60, "checkpointEvery": 60},
+        "training": {"epochs": 150, "batchSize": 13, "evaluateEvery": 150, "checkpointEvery": 150},
         "hyperparameters": {"nominalBatchSize": 13, "warmupEpochs": 1.0, "lr0": 0.02},
         "augmentation": {
             "mosaic": 0.0, "fliplr": 0.0, "scale": 0.0, "translate": 0.0,

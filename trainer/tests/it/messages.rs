@@ -11,12 +11,10 @@ fn fails(fixture: &Fixture, code: i32, words: &[&str]) {
     let all = fixture.run(&Start::new("o", 1));
     let text = &all[0].text;
     assert_eq!(Some(code), all[0].code, "{text}");
-    let line = text
-        .lines()
-        .find(|line| line.contains("error: "))
-        .unwrap_or_else(|| panic!("no error in {text}"));
+    let start = text.find("error: ").unwrap_or_else(|| panic!("no error in {text}"));
+    let error = &text[start..];
     for word in words {
-        assert!(line.contains(word), "no '{word}' in {line}");
+        assert!(error.contains(word), "no '{word}' in {error}");
     }
     assert!(
         !text.contains("panicked") && !text.contains("stack backtrace"),
