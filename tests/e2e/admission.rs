@@ -8,14 +8,21 @@ fn refused(namespace: &Namespace, job: &Job, texts: &[&str]) {
     let output = namespace.apply(&job.manifest());
     assert!(!output.success, "accepted: {}", job.manifest());
     for text in texts {
-        assert!(output.stderr.contains(text), "no '{text}' in:\n{}", output.stderr);
+        assert!(
+            output.stderr.contains(text),
+            "no '{text}' in:\n{}",
+            output.stderr
+        );
     }
 }
 
 #[test]
 fn the_smallest_job_is_accepted_and_its_defaults_are_visible() {
     let namespace = Namespace::new("smallest");
-    let job = Job::new("small").without("/training").without("/augmentation").without("/model");
+    let job = Job::new("small")
+        .without("/training")
+        .without("/augmentation")
+        .without("/model");
     namespace.apply(&job.manifest()).expect("the smallest job");
     let stored = namespace.get("ytj", "small").expect("stored");
     assert_eq!(stored["spec"]["training"]["epochs"], 100);
@@ -35,7 +42,10 @@ fn numbers_out_of_range_are_refused_with_field_value_and_remedy() {
     refused(
         &namespace,
         &job().set("/training/imageSize", 650),
-        &["training.imageSize is 650: choose a multiple of 32", "for example 672"],
+        &[
+            "training.imageSize is 650: choose a multiple of 32",
+            "for example 672",
+        ],
     );
     refused(
         &namespace,
@@ -47,7 +57,11 @@ fn numbers_out_of_range_are_refused_with_field_value_and_remedy() {
         &job().set("/hyperparameters", serde_json::json!({"lr0": 0.0})),
         &["hyperparameters.lr0 is 0: choose above 0 and at most 1"],
     );
-    refused(&namespace, &job().set("/workers/replicas", 0), &["workers.replicas is 0: choose 1"]);
+    refused(
+        &namespace,
+        &job().set("/workers/replicas", 0),
+        &["workers.replicas is 0: choose 1"],
+    );
 }
 
 #[test]
@@ -61,7 +75,9 @@ fn impossible_combinations_are_refused_with_field_value_and_remedy() {
     );
     refused(
         &namespace,
-        &job().set("/workers/gpusPerWorker", 2).set("/workers/processesPerWorker", 4),
+        &job()
+            .set("/workers/gpusPerWorker", 2)
+            .set("/workers/processesPerWorker", 4),
         &["workers.processesPerWorker is 4", "gpusPerWorker is 2"],
     );
     refused(
@@ -95,7 +111,11 @@ fn impossible_combinations_are_refused_with_field_value_and_remedy() {
 fn names_that_cannot_become_host_names_are_refused() {
     let namespace = Namespace::new("names");
     let long = "a".repeat(41);
-    refused(&namespace, &Job::new(&long), &["41 characters", "at most 40"]);
+    refused(
+        &namespace,
+        &Job::new(&long),
+        &["41 characters", "at most 40"],
+    );
     refused(&namespace, &Job::new("1st"), &["1st", "letter"]);
     refused(&namespace, &Job::new("a.b"), &["a.b"]);
 }
@@ -109,8 +129,16 @@ fn unknown_fields_and_wrong_types_keep_the_api_servers_own_words() {
         &job.clone().set("/training/epoch", 3),
         &["unknown field \"spec.training.epoch\""],
     );
-    refused(&namespace, &job.clone().set("/model/size", "xxl"), &["spec.model.size", "\"n\""]);
-    refused(&namespace, &job.set("/training/epochs", "many"), &["spec.training.epochs"]);
+    refused(
+        &namespace,
+        &job.clone().set("/model/size", "xxl"),
+        &["spec.model.size", "\"yolov5n\""],
+    );
+    refused(
+        &namespace,
+        &job.set("/training/epochs", "many"),
+        &["spec.training.epochs"],
+    );
 }
 
 #[test]
@@ -119,16 +147,31 @@ fn a_spec_cannot_be_changed_once_it_exists() {
     let job = Job::new("fixed").set("/dataset/persistentVolumeClaim/claimName", "none-such");
     namespace.apply(&job.manifest()).expect("a first apply");
     namespace.apply(&job.manifest()).expect("the same again");
-    refused(&namespace, &job.set("/training/epochs", 9), &["cannot be changed"]);
+    refused(
+        &namespace,
+        &job.set("/training/epochs", 9),
+        &["cannot be changed"],
+    );
 }
 
 #[test]
 fn kubectl_explain_reads_like_documentation() {
-    let fields = ["spec", "spec.training.imageSize", "spec.workers.gpusPerWorker", "status.progress"];
+    let fields = [
+        "spec",
+        "spec.training.imageSize",
+        "spec.workers.gpusPerWorker",
+        "status.progress",
+    ];
     for field in fields {
         let text = kubectl(&["explain", &format!("yolotrainingjobs.{field}")]).expect(field);
-        assert!(text.contains("DESCRIPTION") && !text.contains("<empty>"), "{field}:\n{text}");
+        assert!(
+            text.contains("DESCRIPTION") && !text.contains("<empty>"),
+            "{field}:\n{text}"
+        );
     }
     let all = kubectl(&["explain", "ytj", "--recursive"]).expect("explain --recursive");
-    assert!(all.contains("warmupBiasLr") && all.contains("mAP50_95"), "{all}");
+    assert!(
+        all.contains("warmupBiasLr") && all.contains("mAP50_95"),
+        "{all}"
+    );
 }

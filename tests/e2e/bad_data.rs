@@ -18,26 +18,45 @@ fn scenes(test: &str) -> (Namespace, PathBuf) {
 /// backtrace, and nothing in the data set is written.
 fn fails(namespace: &Namespace, folder: &std::path::Path, reason: &str, texts: &[&str]) {
     let before = data::fingerprint(folder);
-    namespace.apply(&Job::new("bad").manifest()).expect("applying the job");
+    namespace
+        .apply(&Job::new("bad").manifest())
+        .expect("applying the job");
     let (found, message) = seen::wait_failed(namespace, "bad");
     assert_eq!(reason, found, "{message}");
-    let described = namespace.kubectl(&["describe", "ytj", "bad"]).expect("kubectl describe");
+    let described = namespace
+        .kubectl(&["describe", "ytj", "bad"])
+        .expect("kubectl describe");
     for text in texts {
         assert!(message.contains(text), "no '{text}' in: {message}");
     }
     for text in [&described, &message] {
-        assert!(!text.contains("backtrace") && !text.contains("panicked"), "{text}");
+        assert!(
+            !text.contains("backtrace") && !text.contains("panicked"),
+            "{text}"
+        );
     }
-    assert_eq!(before, data::fingerprint(folder), "something in the data set was written");
+    assert_eq!(
+        before,
+        data::fingerprint(folder),
+        "something in the data set was written"
+    );
 }
 
 #[test]
 fn bad_labels_fail_the_job_with_file_line_and_reason() {
     let (namespace, folder) = scenes("labels");
     let label = folder.join("labels/train/000003.txt");
-    std::fs::write(&label, "1 0.5 0.5 0.2 0.2\n12 0.5 0.5 0.2 0.2\n3 0.5 1.5 0.2 0.2\n")
-        .expect("the volume is writable here");
-    fails(&namespace, &folder, "InvalidDataset", &["labels/train/000003.txt", "2", "3", "12"]);
+    std::fs::write(
+        &label,
+        "1 0.5 0.5 0.2 0.2\n12 0.5 0.5 0.2 0.2\n3 0.5 1.5 0.2 0.2\n",
+    )
+    .expect("the volume is writable here");
+    fails(
+        &namespace,
+        &folder,
+        "InvalidDataset",
+        &["labels/train/000003.txt", "2", "3", "12"],
+    );
 }
 
 #[test]
@@ -66,12 +85,18 @@ fn images_that_cannot_be_decoded_are_skipped_counted_and_named() {
     std::fs::write(&torn, &half[..half.len() / 2]).expect("the volume is writable here");
     let before = data::fingerprint(&folder);
 
-    namespace.apply(&Job::new("skips").set("/training/epochs", 1).manifest()).expect("applying");
+    namespace
+        .apply(&Job::new("skips").set("/training/epochs", 1).manifest())
+        .expect("applying");
     let job = seen::wait_complete(&namespace, "skips");
     assert_eq!(2, job["status"]["skippedImages"], "{}", job["status"]);
     let warnings = job["status"]["warnings"].to_string();
     for name in ["000005.png", "000006.png"] {
         assert!(warnings.contains(name), "no {name} in {warnings}");
     }
-    assert_eq!(before, data::fingerprint(&folder), "something in the data set was written");
+    assert_eq!(
+        before,
+        data::fingerprint(&folder),
+        "something in the data set was written"
+    );
 }

@@ -1,1 +1,216 @@
-//! The chart: what it renders, and what install, upgrade and uninstall do to jobs.
+//! The chart: what it renders, and what upgrade and uninstall do to jobs.
+
+use std::time::Duration;
+
+use tests::{Job, Namespace, OPERATOR_NAMESPACE, data, helm, kubectl, script, until};
+
+use crate::seen;
+
+const CHART: &str = "charts/yolo-operator";
+
+fn crd_exists() -> bool {
+    kubectl(&["get", "crd", "yolotrainingjobs.yolo-operator.dev"]).success
+}
+
+/// Puts back what the other tests need, also when the test fails.
+struct Reinstall;
+
+impl Drop for Reinstall {
+    fn drop(&mut self) {
+        let output = script("scripts/install.sh", &[]);
+        assert!(
+            output.success || std::thread::panicking(),
+            "{}{}",
+            output.stdout,
+            output.stderr
+        );
+    }
+}
+
+#[test]
+fn it_lints_and_renders_what_its_values_ask_for() {
+    helm(&["lint", CHART, "--strict"]).expect("helm lint");
+    let plain = helm(&["template", "x", CHART]).expect("helm template");
+    assert!(plain.contains("kind: CustomResourceDefinition"));
+    assert!(plain.contains("helm.sh/resource-policy: keep"));
+    assert!(!plain.contains("kind: PodMonitor") && !plain.contains("kind: ConfigMap"));
+
+    let all = [
+        "template",
+        "x",
+        CHART,
+        "--set=metrics.serviceMonitor.enabled=true",
+        "--set=metrics.podMonitor.enabled=true",
+        "--set=dashboard.enabled=true",
+        "--set=crds.keep=false",
+        "--set=watchNamespace=team",
+    ];
+    let rich = helm(&all).expect("helm template");
+    for text in [
+        "kind: ServiceMonitor",
+        "kind: PodMonitor",
+        "YOLO training",
+        "--namespace=team",
+    ] {
+        assert!(rich.contains(text), "no {text}");
+    }
+    assert!(!rich.contains("resource-policy"));
+    assert!(
+        !rich.contains("kind: ClusterRole"),
+        "one namespace needs no cluster-wide role"
+    );
+
+    let refused = helm(&["template", "x", CHART, "--set=replica=2"]);
+    assert!(
+        !refused.success && refused.stderr.contains("replica"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
+fn the_service_account_may_do_nothing_else() {
+    let may = |verb: &str, resource: &str| {
+        let account = format!("--as=system:serviceaccount:{OPERATOR_NAMESPACE}:yolo-operator");
+        let answer = kubectl(&[
+            "auth",
+            "can-i",
+            verb,
+            resource,
+            &account,
+            "--all-namespaces",
+        ]);
+        answer.stdout.trim() == "yes"
+    };
+    for (verb, resource) in [
+        ("watch", "yolotrainingjobs.yolo-operator.dev"),
+        ("create", "pods"),
+        ("delete", "pods"),
+        ("create", "configmaps"),
+        ("create", "services"),
+    ] {
+        assert!(may(verb, resource), "it needs {verb} {resource}");
+    }
+    for (verb, resource) in [
+        ("update", "yolotrainingjobs.yolo-operator.dev"),
+        ("delete", "yolotrainingjobs.yolo-operator.dev"),
+        ("get", "secrets"),
+        ("update", "configmaps"),
+        ("delete", "services"),
+        ("create", "deployments.apps"),
+        ("get", "nodes"),
+    ] {
+        assert!(!may(verb, resource), "it does not need {verb} {resource}");
+    }
+}
+
+#[test]
+fn jobs_go_on_through_an_upgrade_and_stay_through_an_uninstall() {
+    let _reinstall = Reinstall;
+    let namespace = Namespace::new("upgrade");
+    data::digits(&namespace, 64, 16, 64);
+    let job = Job::new("steady").set("/training/epochs", 40);
+    namespace.apply(&job.manifest()).expect("applying the job");
+    seen::wait_training(&namespace, "steady");
+    let pods = seen::active_pods(&namespace, "steady");
+
+    // Other arguments make a new operator pod.
+    helm(&[
+        "upgrade",
+        "yolo-operator",
+        CHART,
+        "--namespace",
+        OPERATOR_NAMESPACE,
+        "--reuse-values",
+        "--set=log.format=text",
+        "--wait",
+        "--timeout=2m",
+    ])
+    .expect("helm upgrade");
+    assert_eq!(
+        pods,
+        seen::active_pods(&namespace, "steady"),
+        "the upgrade replaced workers"
+    );
+
+    helm(&[
+        "uninstall",
+        "yolo-operator",
+        "--namespace",
+        OPERATOR_NAMESPACE,
+        "--wait",
+    ])
+    .expect("helm uninstall");
+    assert!(crd_exists(), "the CRD went although it is kept by default");
+    assert!(
+        namespace.get("ytj", "steady").is_some(),
+        "the job went with the chart"
+    );
+    assert_eq!(
+        pods,
+        seen::active_pods(&namespace, "steady"),
+        "the uninstall stopped workers"
+    );
+
+    script("scripts/install.sh", &[]).expect("installing again");
+    let done = seen::wait_complete(&namespace, "steady");
+    assert_eq!(0, done["status"]["restarts"], "{}", done["status"]);
+}
+
+#[test]
+fn nothing_is_left_when_crds_are_not_kept() {
+    let _reinstall = Reinstall;
+    let namespace = Namespace::new("leftover");
+    namespace
+        .apply(&Job::new("gone").manifest())
+        .expect("applying the job");
+    helm(&[
+        "upgrade",
+        "yolo-operator",
+        CHART,
+        "--namespace",
+        OPERATOR_NAMESPACE,
+        "--reuse-values",
+        "--set=crds.keep=false",
+        "--wait",
+        "--timeout=2m",
+    ])
+    .expect("helm upgrade");
+    helm(&[
+        "uninstall",
+        "yolo-operator",
+        "--namespace",
+        OPERATOR_NAMESPACE,
+        "--wait",
+    ])
+    .expect("helm uninstall");
+    until("the CRD to go", Duration::from_secs(60), || {
+        if crd_exists() {
+            Err("it is there".to_owned())
+        } else {
+            Ok(())
+        }
+    });
+    let kinds = "clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,services,\
+                 deployments,configmaps";
+    let left = kubectl(&[
+        "get",
+        kinds,
+        "--all-namespaces",
+        "--selector=app.kubernetes.io/instance=yolo-operator",
+        "--output=name",
+    ])
+    .expect("looking for leftovers");
+    assert_eq!("", left.trim());
+    until("the job's objects to go", Duration::from_secs(60), || {
+        let left = namespace.list(
+            "pods,services",
+            "app.kubernetes.io/managed-by=yolo-operator",
+        );
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{} objects", left.len()))
+        }
+    });
+}

@@ -19,7 +19,9 @@ fn long_job(name: &str) -> Job {
 fn a_killed_worker_pod_restarts_the_gang_from_its_checkpoint() {
     let namespace = Namespace::new("worker");
     data::digits(&namespace, 64, 16, 64);
-    namespace.apply(&long_job("killed").manifest()).expect("applying the job");
+    namespace
+        .apply(&long_job("killed").manifest())
+        .expect("applying the job");
     let before = seen::wait(&namespace, "killed", "a checkpoint", |job| {
         job["status"]["checkpoint"]["step"].as_u64().unwrap_or(0) > 0
     });
@@ -35,12 +37,24 @@ fn a_killed_worker_pod_restarts_the_gang_from_its_checkpoint() {
     assert_eq!(1, job["status"]["attempt"]["incarnation"]);
     assert_eq!(96, step(&job), "12 epochs of 8 steps");
     let new = seen::active_pods(&namespace, "killed");
-    assert!(new.iter().all(|pod| !old.contains(pod)), "the whole gang is new: {old:?} {new:?}");
+    assert!(
+        new.iter().all(|pod| !old.contains(pod)),
+        "the whole gang is new: {old:?} {new:?}"
+    );
     // It went on from the checkpoint and did not start over.
-    let log = namespace.kubectl(&["logs", &new[0], "--container=worker"]).expect("the log");
-    let checkpoint = before["status"]["checkpoint"]["step"].as_u64().expect("seen above");
-    assert!(log.contains("resum"), "the log does not say it resumed (from {checkpoint}):\n{log}");
-    let events = namespace.kubectl(&["describe", "ytj", "killed"]).expect("kubectl describe");
+    let log = namespace
+        .kubectl(&["logs", &new[0], "--container=worker"])
+        .expect("the log");
+    let checkpoint = before["status"]["checkpoint"]["step"]
+        .as_u64()
+        .expect("seen above");
+    assert!(
+        log.contains("going on from"),
+        "the log does not say it resumed (from {checkpoint}):\n{log}"
+    );
+    let events = namespace
+        .kubectl(&["describe", "ytj", "killed"])
+        .expect("kubectl describe");
     assert!(events.contains("Restarting"), "{events}");
 }
 
@@ -53,19 +67,25 @@ fn a_worker_asked_to_leave_takes_a_checkpoint_first() {
     namespace.apply(&job.manifest()).expect("applying the job");
     seen::wait(&namespace, "polite", "some steps", |job| step(job) >= 8);
     let old = seen::active_pods(&namespace, "polite");
-    namespace.kubectl(&["delete", "pod", &old[1], "--wait=false"]).expect("deleting a worker");
+    namespace
+        .kubectl(&["delete", "pod", &old[1], "--wait=false"])
+        .expect("deleting a worker");
     let job = seen::wait_complete(&namespace, "polite");
     assert_eq!(1, job["status"]["restarts"], "{}", job["status"]);
     let new = seen::active_pods(&namespace, "polite");
-    let log = namespace.kubectl(&["logs", &new[0], "--container=worker"]).expect("the log");
-    assert!(log.contains("resum"), "{log}");
+    let log = namespace
+        .kubectl(&["logs", &new[0], "--container=worker"])
+        .expect("the log");
+    assert!(log.contains("going on from"), "{log}");
 }
 
 #[test]
 fn training_goes_on_without_the_operator_and_the_status_catches_up() {
     let namespace = Namespace::new("operator");
     data::digits(&namespace, 64, 16, 64);
-    namespace.apply(&long_job("alone").manifest()).expect("applying the job");
+    namespace
+        .apply(&long_job("alone").manifest())
+        .expect("applying the job");
     let before = seen::wait_training(&namespace, "alone");
     let pods = seen::active_pods(&namespace, "alone");
 
@@ -93,27 +113,58 @@ fn training_goes_on_without_the_operator_and_the_status_catches_up() {
     // Killed, not asked: it has no chance to hand anything over.
     let name = operators().trim().to_owned();
     scale("--replicas=0");
-    kubectl(&["--namespace", OPERATOR_NAMESPACE, "delete", &name, "--grace-period=0", "--force"]);
+    kubectl(&[
+        "--namespace",
+        OPERATOR_NAMESPACE,
+        "delete",
+        &name,
+        "--grace-period=0",
+        "--force",
+    ]);
     until("the operator to be gone", Duration::from_secs(30), || {
         let left = operators();
-        if left.trim().is_empty() { Ok(()) } else { Err(left) }
+        if left.trim().is_empty() {
+            Ok(())
+        } else {
+            Err(left)
+        }
     });
     // The workers go on to the end by themselves.
     until("the workers to finish", seen::END, || {
         let phases: Vec<_> = namespace
-            .list("pods", "yolo-operator.dev/job=alone")
+            .list("pods", "yolo-operator.dev/job-name=alone")
             .iter()
-            .map(|pod| pod["status"]["phase"].as_str().unwrap_or_default().to_owned())
+            .map(|pod| {
+                pod["status"]["phase"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            })
             .collect();
-        if phases.iter().all(|phase| phase == "Succeeded") { Ok(()) } else { Err(phases.join(" ")) }
+        if phases.iter().all(|phase| phase == "Succeeded") {
+            Ok(())
+        } else {
+            Err(phases.join(" "))
+        }
     });
     let stale = namespace.get("ytj", "alone").expect("still there");
-    assert!(seen::condition(&stale, "Complete").is_none(), "nobody was there to write it");
+    assert!(
+        seen::condition(&stale, "Complete").is_none(),
+        "nobody was there to write it"
+    );
     assert!(step(&stale) >= step(&before));
 
     scale("--replicas=1");
     let job = seen::wait_complete(&namespace, "alone");
-    assert_eq!(96, step(&job), "the last report came from the termination message");
+    assert_eq!(
+        96,
+        step(&job),
+        "the last report came from the termination message"
+    );
     assert_eq!(0, job["status"]["restarts"]);
-    assert_eq!(pods, seen::active_pods(&namespace, "alone"), "no pod was replaced");
+    assert_eq!(
+        pods,
+        seen::active_pods(&namespace, "alone"),
+        "no pod was replaced"
+    );
 }

@@ -1,6 +1,11 @@
 //! The whole on a real cluster. `make test-cluster` prepares it and runs these one after the other:
 //! they share two cores.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "what a failed or measuring test prints is its result"
+)]
+
 mod admission;
 mod bad_data;
 mod chart;

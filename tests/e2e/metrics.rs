@@ -17,10 +17,17 @@ fn dashboard_queries(namespace: &str) -> Vec<(String, String)> {
     for panel in dashboard["panels"].as_array().expect("panels") {
         for target in panel["targets"].as_array().into_iter().flatten() {
             let expression = target["expr"].as_str().expect("every target has a query");
-            let expression =
-                expression.replace("$namespace", namespace).replace("$training_job", ".*");
-            assert!(!expression.contains('$'), "a variable the test does not know: {expression}");
-            queries.push((panel["title"].as_str().expect("a title").to_owned(), expression));
+            let expression = expression
+                .replace("$namespace", namespace)
+                .replace("$training_job", ".*");
+            assert!(
+                !expression.contains('$'),
+                "a variable the test does not know: {expression}"
+            );
+            queries.push((
+                panel["title"].as_str().expect("a title").to_owned(),
+                expression,
+            ));
         }
     }
     queries
@@ -36,14 +43,27 @@ fn every_query_of_the_dashboard_returns_data_while_a_job_runs() {
         job["status"]["latest"]["mAP50"].is_number()
     });
     let queries = dashboard_queries(namespace.name());
-    assert!(queries.len() >= 20, "the dashboard has {} queries", queries.len());
+    assert!(
+        queries.len() >= 20,
+        "the dashboard has {} queries",
+        queries.len()
+    );
     for (panel, expression) in queries {
         // Rates need two scrapes.
-        until(&format!("data for '{panel}': {expression}"), Duration::from_secs(30), || {
-            let values = query(&expression);
-            let number = |one: &Value| one["value"][1].as_str().is_some_and(|text| text != "NaN");
-            if values.iter().any(number) { Ok(()) } else { Err(format!("{values:?}")) }
-        });
+        until(
+            &format!("data for '{panel}': {expression}"),
+            Duration::from_secs(30),
+            || {
+                let values = query(&expression);
+                let number =
+                    |one: &Value| one["value"][1].as_str().is_some_and(|text| text != "NaN");
+                if values.iter().any(number) {
+                    Ok(())
+                } else {
+                    Err(format!("{values:?}"))
+                }
+            },
+        );
     }
 }
 
@@ -55,17 +75,28 @@ fn every_training_series_of_the_contract_is_scraped_with_its_labels() {
     namespace.apply(&job.manifest()).expect("applying the job");
     for metric in contract::metric_names::TRAINING {
         let histogram = matches!(metric.kind, contract::metric_names::Kind::Histogram(_));
-        let name = if histogram { format!("{}_count", metric.name) } else { metric.name.to_owned() };
+        let name = if histogram {
+            format!("{}_count", metric.name)
+        } else {
+            metric.name.to_owned()
+        };
         let expression = format!("{name}{{namespace=\"{}\"}}", namespace.name());
         let series = until(&expression, seen::END, || {
             let found = query(&expression);
-            if found.is_empty() { Err("no series".to_owned()) } else { Ok(found) }
+            if found.is_empty() {
+                Err("no series".to_owned())
+            } else {
+                Ok(found)
+            }
         });
         for one in series {
             assert_eq!("scraped", one["metric"]["training_job"], "{one}");
             assert_eq!("0.0", one["metric"]["attempt"], "{one}");
             for label in metric.labels {
-                assert!(one["metric"][label].is_string(), "{name} has no label {label}: {one}");
+                assert!(
+                    one["metric"][label].is_string(),
+                    "{name} has no label {label}: {one}"
+                );
             }
         }
     }

@@ -26,7 +26,11 @@ pub fn wait(
 ) -> Value {
     until(what, END, || {
         let found = namespace.get("ytj", job).ok_or("no such job")?;
-        if wanted(&found) { Ok(found) } else { Err(found["status"].to_string()) }
+        if wanted(&found) {
+            Ok(found)
+        } else {
+            Err(found["status"].to_string())
+        }
     })
 }
 
@@ -34,9 +38,15 @@ pub fn wait(
 #[track_caller]
 pub fn wait_complete(namespace: &Namespace, job: &str) -> Value {
     let ended = wait(namespace, job, &format!("job {job} to end"), |job| {
-        condition(job, "Complete").or_else(|| condition(job, "Failed")).is_some()
+        condition(job, "Complete")
+            .or_else(|| condition(job, "Failed"))
+            .is_some()
     });
-    assert!(condition(&ended, "Complete").is_some(), "it failed: {}", ended["status"]);
+    assert!(
+        condition(&ended, "Complete").is_some(),
+        "it failed: {}",
+        ended["status"]
+    );
     ended
 }
 
@@ -44,10 +54,17 @@ pub fn wait_complete(namespace: &Namespace, job: &str) -> Value {
 #[track_caller]
 pub fn wait_failed(namespace: &Namespace, job: &str) -> (String, String) {
     let ended = wait(namespace, job, &format!("job {job} to fail"), |job| {
-        condition(job, "Complete").or_else(|| condition(job, "Failed")).is_some()
+        condition(job, "Complete")
+            .or_else(|| condition(job, "Failed"))
+            .is_some()
     });
     let failed = condition(&ended, "Failed").expect("it should not complete");
-    let text = |key: &str| failed[key].as_str().expect("conditions have texts").to_owned();
+    let text = |key: &str| {
+        failed[key]
+            .as_str()
+            .expect("conditions have texts")
+            .to_owned()
+    };
     (text("reason"), text("message"))
 }
 
@@ -61,7 +78,7 @@ pub fn wait_training(namespace: &Namespace, job: &str) -> Value {
 
 /// The names of the job's worker pods that count, by worker index.
 pub fn active_pods(namespace: &Namespace, job: &str) -> Vec<String> {
-    let selector = format!("yolo-operator.dev/job={job},yolo-operator.dev/active=true");
+    let selector = format!("yolo-operator.dev/job-name={job},yolo-operator.dev/active=true");
     let mut names: Vec<String> = namespace
         .list("pods", &selector)
         .iter()

@@ -77,7 +77,7 @@ pub fn trainer_job(namespace: &Namespace, name: &str, arguments: &[&str]) -> Str
         .expect("creating a Job");
     until(
         &format!("job {name} to end"),
-        Duration::from_secs(120),
+        Duration::from_mins(2),
         || {
             let job = namespace.get("job", name).ok_or("the job is gone")?;
             let log = || {

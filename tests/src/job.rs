@@ -11,7 +11,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job that trains YOLOv5n for a few epochs on small scenes with two workers.
+    /// A job that trains the smallest network for a few epochs on small scenes with two workers.
     pub fn new(name: &str) -> Self {
         Self {
             value: json!({
@@ -19,7 +19,7 @@ impl Job {
                 "kind": "YoloTrainingJob",
                 "metadata": {"name": name},
                 "spec": {
-                    "model": {"size": "n"},
+                    "model": {"size": "yolov5n"},
                     "dataset": {"persistentVolumeClaim": {"claimName": DATA_CLAIM, "subPath": "digits"}},
                     "training": {"epochs": 3, "batchSize": 8, "imageSize": 64},
                     "augmentation": {"fliplr": 0},

@@ -5,6 +5,11 @@
 //! environment; nothing here runs without it. Each test has a namespace of its own; when a test fails,
 //! the namespace's objects, events and logs are printed before it is removed.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "what a failed or measuring test prints is its result"
+)]
+
 pub mod cluster;
 pub mod data;
 pub mod job;

@@ -5,26 +5,33 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Model {
-    /// Size of the YOLOv5 network: n (1.9 M parameters), s (7.2 M), m (21 M), l (47 M) or x (87 M).
+    /// Size of the network: yolov5n (1.9 M parameters), yolov5s (7.2 M), yolov5m (21 M), yolov5l (47 M)
+    /// or yolov5x (87 M).
     /// Larger networks find more and take longer. The number of classes comes from the data set.
     pub size: ModelSize,
 }
 
 /// A member of the YOLOv5 family; they differ in depth and width only.
+///
+/// Written out, because YAML reads a bare `n` as "no".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
 pub enum ModelSize {
     /// Nano: depth 0.33, width 0.25.
+    #[serde(rename = "yolov5n", alias = "n")]
     N,
     /// Small: depth 0.33, width 0.50.
     #[default]
+    #[serde(rename = "yolov5s", alias = "s")]
     S,
     /// Medium: depth 0.67, width 0.75.
+    #[serde(rename = "yolov5m", alias = "m")]
     M,
     /// Large: depth 1, width 1.
+    #[serde(rename = "yolov5l", alias = "l")]
     L,
     /// Extra large: depth 1.33, width 1.25.
+    #[serde(rename = "yolov5x", alias = "x")]
     X,
 }
 
@@ -43,7 +50,7 @@ impl ModelSize {
         }
     }
 
-    /// The letter users write.
+    /// The letter that YOLOv5's names end in.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::N => "n",
