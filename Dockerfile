@@ -33,6 +33,7 @@ FROM scratch AS trainer
 # libtorch apart from the program: a new program is a small layer.
 COPY --from=build /image/trainer-libs /
 COPY --from=build /image/trainer /
-ENV PATH=/opt/yolo/bin
+# Threads that wait by spinning take the CPU from the other worker of a shared node.
+ENV PATH=/opt/yolo/bin OMP_WAIT_POLICY=PASSIVE
 USER 65532:65532
 ENTRYPOINT ["/opt/yolo/bin/yolo-trainer"]

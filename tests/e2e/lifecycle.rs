@@ -7,6 +7,7 @@ use tests::{Job, Namespace, data, until};
 use crate::seen;
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in the order in which a user sees it")]
 fn two_workers_on_two_nodes_train_and_everything_can_be_seen() {
     let namespace = Namespace::new("life");
     data::digits(&namespace, 64, 16, 64);
