@@ -44,7 +44,7 @@ lint: ## formatting, clippy, shell scripts
 test-trainer: libtorch ## the trainer against libtorch: golden numbers, resume, ranks
 	@echo "== trainer tests"
 	$(LIBTORCH_ENV)
-	cargo test --locked -p torch-bridge -p trainer-model -p trainer-data
+	cargo test --locked -p torch-bridge -p trainer-model -p trainer
 
 .PHONY: test-local-cluster
 test-local-cluster: ## the local cluster itself: nodes, network, volumes, faults, nothing left behind

@@ -8,6 +8,7 @@ use contract::metric_names::{
 use crds::names::CONTROLLER;
 use crds::v1alpha1::{State, YoloTrainingJob};
 use kube::ResourceExt as _;
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     CounterVec, Encoder as _, Gauge, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry,
     TextEncoder,
@@ -62,6 +63,8 @@ impl Metrics {
             progress: gauge(&JOB_PROGRESS)?,
         };
         let registry = &metrics.registry;
+        // Memory, CPU and open files of this process, under Prometheus' own names.
+        registry.register(Box::new(ProcessCollector::for_self()))?;
         registry.register(Box::new(metrics.reconciles.clone()))?;
         registry.register(Box::new(metrics.errors.clone()))?;
         registry.register(Box::new(metrics.seconds.clone()))?;
