@@ -25,8 +25,10 @@ demo: install ## set everything up, train examples/digits.yaml to the end, show 
 	@scripts/demo/demo.py
 
 .PHONY: test
-test: test-unit test-trainer test-local-cluster ## set everything up and run all tests
-	@echo "make test: all passed"
+test: ## set everything up, run all tests, remove the cluster again
+	@trap 'tests/cluster/down.sh' EXIT
+	$(MAKE) --no-print-directory test-unit test-trainer test-local-cluster test-cluster
+	echo "make test: all passed"
 
 .PHONY: test-unit
 test-unit: ## everything that needs neither libtorch nor a cluster (about a minute when built)

@@ -7,7 +7,10 @@ use tests::{Job, Namespace, data, until};
 use crate::seen;
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "one story, told in the order in which a user sees it")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, told in the order in which a user sees it"
+)]
 fn two_workers_on_two_nodes_train_and_everything_can_be_seen() {
     let namespace = Namespace::new("life");
     data::digits(&namespace, 64, 16, 64);
@@ -148,9 +151,11 @@ fn worker_pods_meet_the_restricted_standard_and_carry_no_token() {
     }
     // Its claims do not exist: the job waits, and says for what.
     let waiting = seen::wait(&namespace, "safe", "the wait to be explained", |job| {
-        job["status"]["conditions"]
-            .to_string()
-            .contains(data::DATA_CLAIM)
+        let conditions = job["status"]["conditions"].to_string();
+        conditions.contains("VolumeNotReady")
+            && [data::DATA_CLAIM, data::RUNS_CLAIM]
+                .iter()
+                .any(|claim| conditions.contains(&format!("\\\"{claim}\\\" not found")))
     });
     assert!(seen::condition(&waiting, "Failed").is_none());
 }

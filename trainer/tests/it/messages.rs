@@ -11,7 +11,9 @@ fn fails(fixture: &Fixture, code: i32, words: &[&str]) {
     let all = fixture.run(&Start::new("o", 1));
     let text = &all[0].text;
     assert_eq!(Some(code), all[0].code, "{text}");
-    let start = text.find("error: ").unwrap_or_else(|| panic!("no error in {text}"));
+    let start = text
+        .find("error: ")
+        .unwrap_or_else(|| panic!("no error in {text}"));
     let error = &text[start..];
     for word in words {
         assert!(error.contains(word), "no '{word}' in {error}");
