@@ -31,7 +31,7 @@ test: ## set everything up, run all tests, remove the cluster again
 	echo "make test: all passed"
 
 .PHONY: test-unit
-test-unit: ## everything that needs neither libtorch nor a cluster (about a minute when built)
+test-unit: lint ## everything that needs neither libtorch nor a cluster (about a minute when built)
 	@echo "== unit tests"
 	cargo test --locked
 
@@ -40,12 +40,15 @@ lint: ## formatting, clippy, shell scripts
 	@echo "== lint"
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
-	if command -v shellcheck >/dev/null; then git ls-files '*.sh' | xargs shellcheck -x; fi
+	if command -v shellcheck >/dev/null; then git ls-files '*.sh' | xargs shellcheck -x; else echo 'lint: shellcheck is not installed; shell scripts are not checked'; fi
 
 .PHONY: test-trainer
 test-trainer: libtorch ## the trainer against libtorch: golden numbers, resume, ranks
 	@echo "== trainer tests"
 	$(LIBTORCH_ENV)
+	cargo clippy --locked -p tests -p torch-bridge -p trainer-model -p trainer --all-targets -- -D warnings
+	# Built always, though nothing here can run it: a wrong symbol would only show on a GPU.
+	trainer/torch-bridge/build-cuda.sh
 	cargo test --locked -p torch-bridge -p trainer-model -p trainer
 
 .PHONY: test-local-cluster

@@ -13,6 +13,11 @@
 //! agent_link   progress             -> the agent of this worker
 //! ```
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests let time pass")
+)]
+
 pub mod agent_link;
 pub mod checkpoint;
 pub mod cli;

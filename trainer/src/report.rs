@@ -149,7 +149,7 @@ impl Reporter {
         ];
         if self.speaks {
             self.report.latest = Some(self.latest(state));
-            samples.extend(self.model_samples(state, plan));
+            samples.extend(Self::model_samples(state, plan));
         }
         self.metrics(samples);
         self.send(Urgency::Soon);
@@ -266,7 +266,7 @@ impl Reporter {
         }
     }
 
-    fn model_samples(&self, state: &RunState, plan: &StepPlan) -> Vec<Sample> {
+    fn model_samples(state: &RunState, plan: &StepPlan) -> Vec<Sample> {
         let rate = |group, value| labelled(&TRAIN_LEARNING_RATE, &[("group", group)], value);
         let mut samples = vec![
             gauge(&TRAIN_STEP, state.step as f64),

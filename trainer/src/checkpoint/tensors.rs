@@ -35,13 +35,13 @@ pub enum TensorFileError {
 }
 
 /// A tensor's bytes as the safetensors crate wants them.
-struct Bytes {
+struct Content {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: Vec<u8>,
 }
 
-impl View for Bytes {
+impl View for Content {
     fn dtype(&self) -> Dtype {
         self.dtype
     }
@@ -82,7 +82,7 @@ pub fn encode(
     safetensors::serialize(views, note).map_err(TensorFileError::Format)
 }
 
-fn bytes(name: &str, tensor: &Tensor) -> Result<Bytes, TensorFileError> {
+fn bytes(name: &str, tensor: &Tensor) -> Result<Content, TensorFileError> {
     let kind = tensor.kind();
     let (_, dtype) = KINDS
         .into_iter()
@@ -98,7 +98,7 @@ fn bytes(name: &str, tensor: &Tensor) -> Result<Bytes, TensorFileError> {
             name: name.to_owned(),
             source,
         })?;
-    Ok(Bytes {
+    Ok(Content {
         dtype,
         shape: tensor.size().iter().map(|side| *side as usize).collect(),
         bytes,

@@ -122,6 +122,15 @@ pub struct Limits {
     pub collective: Duration,
 }
 
+/// Between two tries. Every loop that calls it has a deadline.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "libtorch's store has no way to wait for a host to appear"
+)]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// Meets the other ranks of this attempt.
 pub fn meet(place: &RankEnv, backend: Backend, limits: Limits) -> Result<Ranks, RendezvousError> {
     if place.world_size == 1 {
@@ -172,7 +181,7 @@ fn open(
                 source: last,
             });
         }
-        std::thread::sleep(PAUSE);
+        pause(PAUSE);
     }
 }
 
@@ -195,7 +204,7 @@ fn serve(place: &RankEnv, deadline: Instant) -> Result<(Store, Store), Rendezvou
                     source,
                 });
             }
-            Err(_) => std::thread::sleep(PAUSE),
+            Err(_) => pause(PAUSE),
         }
     };
     let store = server
@@ -267,7 +276,7 @@ fn gather(
             next_word = now + PATIENCE;
             console::say(&format!("waiting for ranks {missing:?}"));
         }
-        std::thread::sleep(PAUSE.min(deadline - now));
+        pause(PAUSE.min(deadline - now));
     }
 }
 

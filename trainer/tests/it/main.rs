@@ -1,5 +1,7 @@
 //! The trainer as a program: real processes, real checkpoints, a fake agent.
 
+#![allow(clippy::disallowed_methods, reason = "tests let time pass")]
+
 mod agent;
 mod commands;
 mod gradients;

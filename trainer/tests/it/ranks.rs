@@ -94,7 +94,9 @@ fn sigterm_to_one_rank_stops_all_at_the_same_step() {
     agent.wait_for("training", |line| {
         line["type"] == "report" && line["progress"]["step"].as_u64() > Some(stopped_at)
     });
-    children.iter().for_each(|child| terminate(child.id()));
+    for child in &children {
+        terminate(child.id());
+    }
     for ended in wait(children) {
         assert_eq!(Some(143), ended.code, "{}", ended.text);
     }
