@@ -40,7 +40,7 @@ lint: ## formatting, clippy, shell scripts
 	@echo "== lint"
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
-	if command -v shellcheck >/dev/null; then git ls-files '*.sh' | xargs shellcheck -x; else echo 'lint: shellcheck is not installed; shell scripts are not checked'; fi
+	if command -v shellcheck >/dev/null; then git ls-files '*.sh' | xargs shellcheck -x -P SCRIPTDIR -P .; else echo 'lint: shellcheck is not installed; shell scripts are not checked'; fi
 
 .PHONY: test-trainer
 test-trainer: libtorch ## the trainer against libtorch: golden numbers, resume, ranks
