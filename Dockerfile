@@ -35,5 +35,7 @@ COPY --from=build /image/trainer-libs /
 COPY --from=build /image/trainer /
 # Threads that wait by spinning take the CPU from the other worker of a shared node.
 ENV PATH=/opt/yolo/bin OMP_WAIT_POLICY=PASSIVE
+# NVIDIA's libraries look for each other here; the node's runtime brings the driver's.
+ENV LD_LIBRARY_PATH=/opt/yolo/lib NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 65532:65532
 ENTRYPOINT ["/opt/yolo/bin/yolo-trainer"]

@@ -20,12 +20,16 @@ help: ## list the targets
 	echo
 	echo "  CLUSTER_KUBECONFIG=FILE  use that cluster instead of a local one (with IMAGE_REPO=registry/path)"
 
+.PHONY: require
+require:
+	@scripts/require.sh
+
 .PHONY: demo
-demo: install ## set everything up, train examples/digits.yaml to the end, show the result
+demo: require install ## set everything up, train examples/digits.yaml to the end, show the result
 	@scripts/demo/demo.py
 
 .PHONY: test
-test: ## set everything up, run all tests, remove the cluster again
+test: require ## set everything up, run all tests, remove the cluster again
 	@trap 'tests/cluster/down.sh' EXIT
 	$(MAKE) --no-print-directory test-unit test-trainer test-local-cluster test-cluster
 	echo "make test: all passed"

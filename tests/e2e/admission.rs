@@ -175,3 +175,19 @@ fn kubectl_explain_reads_like_documentation() {
         "{all}"
     );
 }
+
+#[test]
+fn every_example_is_accepted() {
+    let folder = tests::cluster::root().join("examples");
+    let files: Vec<_> = std::fs::read_dir(folder)
+        .expect("there are examples")
+        .map(|entry| entry.expect("readable").path().display().to_string())
+        .collect();
+    assert!(!files.is_empty());
+    for file in files {
+        let arguments = ["apply", "--dry-run=server", "--validate=strict", "-f", &file];
+        let output = kubectl(&arguments);
+        assert!(output.stderr.is_empty(), "{file}: {}", output.stderr);
+        output.expect(&file);
+    }
+}
