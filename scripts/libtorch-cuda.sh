@@ -16,9 +16,9 @@ if [[ ! -d "$cache" ]]; then
     partial="$cache.partial"
     mkdir -p "$partial"
     echo "libtorch-cuda.sh: fetching torch $version with its NVIDIA libraries, several gigabytes" >&2
-    python3 -m pip install --quiet --no-compile --upgrade --target "$partial/site" "torch==$version" >&2
+    PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --no-compile --upgrade --target "$partial/site" "torch==$version" >&2
     mkdir -p "$partial/lib"
-    mv "$partial"/site/torch/lib/{libtorch_cuda*,libc10_cuda*,libcaffe2_nvrtc*}.so "$partial/lib/"
+    mv "$partial"/site/torch/lib/{libtorch_cuda*,libtorch_nvshmem*,libc10_cuda*,libcaffe2_nvrtc*}.so "$partial/lib/"
     find "$partial/site/nvidia" -path '*/lib/*.so*' -type f -exec mv {} "$partial/lib/" ';'
     rm -rf "$partial/site"
     mv "$partial" "$cache"

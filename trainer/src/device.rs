@@ -22,7 +22,7 @@ pub struct Chosen {
 pub enum DeviceError {
     /// A GPU was asked for, and libtorch cannot use one.
     #[error(
-        "training.device is cuda or GPUs were asked for, but there is no CUDA here: choose cpu, or an image and a node with CUDA"
+        "training.device is cuda or GPUs were asked for: choose cpu, or an image and a node with CUDA"
     )]
     NoCuda(#[source] NoCuda),
     /// Fewer GPUs than processes.
