@@ -185,7 +185,13 @@ fn every_example_is_accepted() {
         .collect();
     assert!(!files.is_empty());
     for file in files {
-        let arguments = ["apply", "--dry-run=server", "--validate=strict", "-f", &file];
+        let arguments = [
+            "apply",
+            "--dry-run=server",
+            "--validate=strict",
+            "-f",
+            &file,
+        ];
         let output = kubectl(&arguments);
         assert!(output.stderr.is_empty(), "{file}: {}", output.stderr);
         output.expect(&file);
