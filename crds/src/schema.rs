@@ -2,9 +2,11 @@
 //!
 //! schemars describes Rust types; an API server wants less and says more. [`finish`] keeps formats that
 //! Kubernetes knows (others make `kubectl apply` print warnings), drops `null` where a field is simply
-//! left out, lets the CEL rule of a number speak instead of its plain bounds, and writes the full path
+//! left out, gives every number of `contract::spec::LIMITS` its CEL rule (which speaks instead of plain
+//! bounds), and writes the full path
 //! of a field wherever a rule's message says `{path}`.
 
+use contract::spec::LIMITS;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Map, Value, json};
 
@@ -46,6 +48,7 @@ fn tidy(schema: &mut Value, path: &str) {
         return;
     };
     drop_null(object);
+    limit(object, path);
     bound_numbers(object);
     if let Some(Value::String(description)) = object.get_mut("description") {
         *description = prose(description);
@@ -69,6 +72,19 @@ fn tidy(schema: &mut Value, path: &str) {
             tidy(inner, path);
         }
     }
+}
+
+/// The rule of a number that has a range.
+fn limit(object: &mut Map<String, Value>, path: &str) {
+    let Some(limit) = LIMITS.iter().find(|limit| limit.field == path) else {
+        return;
+    };
+    let integer = object.get("type").is_some_and(|kind| kind == "integer");
+    let message = format!("'{path} is %s: {}'.format([self])", limit.remedy());
+    object.insert(
+        RULES.to_owned(),
+        json!([{"rule": limit.rule(integer), "messageExpression": message}]),
+    );
 }
 
 /// The path users write: without the leading `spec`.
@@ -192,6 +208,18 @@ mod tests {
             }
         });
         assert!(rules > 40, "only {rules} rules were visited");
+    }
+
+    #[test]
+    fn every_range_has_its_field() {
+        let schema = schema();
+        for limit in LIMITS {
+            let mut field = &schema["properties"]["spec"];
+            for part in limit.field.split('.') {
+                field = &field["properties"][part];
+            }
+            assert!(field[RULES].is_array(), "no field {}", limit.field);
+        }
     }
 
     #[test]

@@ -4,13 +4,15 @@
 //! things. Fields are camelCase; YOLOv5's own names are accepted as aliases where they differ (in
 //! files; the API server knows only camelCase).
 //!
-//! Each range is written once, as a CEL rule beside its field (the API server refuses with its
-//! message) and as a branch of [`check`] (a local run refuses with the same words).
+//! Each range is written once, in [`LIMITS`]: the API server's rules are made from it, and [`check`]
+//! refuses with the same words where there is no API server. Combinations are CEL rules beside their
+//! fields and branches of [`check`].
 
 mod augmentation;
 mod check;
 mod dataset;
 mod hyperparameters;
+mod limits;
 mod model;
 mod training;
 
@@ -18,6 +20,7 @@ pub use augmentation::Augmentation;
 pub use check::{SpecProblem, check};
 pub use dataset::{Dataset, ImageSource, Output, PullPolicy, VolumeClaim};
 pub use hyperparameters::{Hyperparameters, LossNormalisation, Schedule};
+pub use limits::{LIMITS, Limit, out_of_range};
 pub use model::{Model, ModelSize};
 pub use training::{Backend, Device, Distributed, Training};
 

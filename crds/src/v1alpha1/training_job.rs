@@ -95,10 +95,6 @@ pub struct FailurePolicy {
     /// How often all workers may be replaced and the run continued from its last checkpoint. Failures
     /// that would only repeat themselves (a bad data set, a loss that is not finite) end the job at
     /// once.
-    #[schemars(extend("x-kubernetes-validations" = json!([{
-        "rule": "self >= 0 && self <= 1000",
-        "messageExpression": "'{path} is %s: choose 0 to 1000'.format([self])",
-    }])))]
     pub max_restarts: u32,
 }
 

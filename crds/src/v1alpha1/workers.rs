@@ -13,23 +13,11 @@ use super::Quantity;
 #[serde(rename_all = "camelCase", default)]
 pub struct Workers {
     /// Number of workers (pods).
-    #[schemars(extend("x-kubernetes-validations" = json!([{
-        "rule": "self >= 1 && self <= 1024",
-        "messageExpression": "'{path} is %s: choose 1 to 1024'.format([self])",
-    }])))]
     pub replicas: u32,
     /// NVIDIA GPUs of each worker, one for each of its processes. 0 trains on CPUs.
-    #[schemars(extend("x-kubernetes-validations" = json!([{
-        "rule": "self >= 0 && self <= 16",
-        "messageExpression": "'{path} is %s: choose 0 to 16'.format([self])",
-    }])))]
     pub gpus_per_worker: u32,
     /// Processes (ranks) in each worker. With GPUs it is the number of GPUs; without, 1 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("x-kubernetes-validations" = json!([{
-        "rule": "self >= 1 && self <= 64",
-        "messageExpression": "'{path} is %s: choose 1 to 64'.format([self])",
-    }])))]
     pub processes_per_worker: Option<u32>,
     /// CPU, memory and other resources of each worker. GPUs are asked for with `gpusPerWorker`.
     pub resources: Resources,

@@ -4,9 +4,10 @@
 //! definition let in is refused here.
 
 use contract::config::WorkerLayout;
-use contract::spec::{Backend, Device, TrainerSpec};
+use contract::spec::{Backend, Device, TrainerSpec, out_of_range};
 use crds::v1alpha1::{Workers, YoloTrainingJob, name_problem};
 use kube::ResourceExt as _;
+use serde_json::json;
 
 /// A job whose settings can all be obeyed.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,12 +36,9 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
     let workers = job.spec.workers.clone();
     let mut problems: Vec<String> = name_problem(&job.name_any()).into_iter().collect();
     problems.extend(worker_problems(&workers));
-    let max_restarts = job.spec.failure_policy.max_restarts;
-    if max_restarts > 1000 {
-        problems.push(format!(
-            "failurePolicy.maxRestarts is {max_restarts}: choose 0 to 1000"
-        ));
-    }
+    let policy = &job.spec.failure_policy;
+    let around = json!({"workers": workers, "failurePolicy": policy});
+    problems.extend(out_of_range(&around).into_iter().map(|problem| problem.0));
     let ranks = workers.replicas.saturating_mul(workers.processes());
     problems.extend(device_problems(&trainer, workers.gpus_per_worker));
     let known: Vec<String> = contract::spec::check(&trainer, ranks)
@@ -55,7 +53,7 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
             layout: workers.layout(),
             trainer,
             workers,
-            max_restarts,
+            max_restarts: policy.max_restarts,
         })
     } else {
         Err(InvalidSpec { problems })
@@ -64,21 +62,6 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
 
 fn worker_problems(workers: &Workers) -> Vec<String> {
     let mut problems = Vec::new();
-    let ranges = [
-        ("workers.replicas", workers.replicas, 1, 1024),
-        ("workers.gpusPerWorker", workers.gpus_per_worker, 0, 16),
-        (
-            "workers.processesPerWorker",
-            workers.processes_per_worker.unwrap_or(1),
-            1,
-            64,
-        ),
-    ];
-    for (field, value, low, high) in ranges {
-        if value < low || value > high {
-            problems.push(format!("{field} is {value}: choose {low} to {high}"));
-        }
-    }
     if let Some(processes) = workers.processes_per_worker
         && workers.gpus_per_worker > 0
         && processes != workers.gpus_per_worker

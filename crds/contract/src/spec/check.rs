@@ -1,126 +1,18 @@
 use super::dataset::stays_inside;
-use super::{Backend, Device, TrainerSpec};
+use super::{Backend, Device, TrainerSpec, out_of_range};
 
 /// One setting that cannot be obeyed, in a sentence that names field, value and remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SpecProblem(pub String);
 
-/// A number with the range it must be in.
-pub(super) struct Bound {
-    field: &'static str,
-    value: f64,
-    low: f64,
-    high: f64,
-    low_excluded: bool,
-}
-
-impl Bound {
-    pub(super) fn new(
-        field: &'static str,
-        value: f64,
-        low: f64,
-        high: f64,
-        low_excluded: bool,
-    ) -> Self {
-        Self {
-            field,
-            value,
-            low,
-            high,
-            low_excluded,
-        }
-    }
-
-    fn problem(&self) -> Option<SpecProblem> {
-        let Self {
-            field,
-            value,
-            low,
-            high,
-            low_excluded,
-        } = self;
-        let above = if *low_excluded {
-            value > low
-        } else {
-            value >= low
-        };
-        // NaN fails both comparisons and is refused.
-        if above && value <= high {
-            return None;
-        }
-        let range = if *low_excluded {
-            format!("above {low} and at most {high}")
-        } else {
-            format!("{low} to {high}")
-        };
-        Some(SpecProblem(format!("{field} is {value}: choose {range}")))
-    }
-}
-
 /// Every rule of the spec that the API server also holds, for manifests that never saw one; `ranks` is
 /// the number of processes over all workers.
 ///
 /// Returns all problems, not the first.
 pub fn check(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
-    let mut problems = Vec::new();
+    let mut problems = out_of_range(spec);
     let training = &spec.training;
-    let integers = [
-        ("training.epochs", training.epochs, 1, 100_000),
-        ("training.batchSize", training.batch_size, 1, 65_536),
-        (
-            "training.evaluateEvery",
-            training.evaluate_every,
-            1,
-            u32::MAX,
-        ),
-        (
-            "training.checkpointEvery",
-            training.checkpoint_every,
-            1,
-            u32::MAX,
-        ),
-        (
-            "training.keepCheckpoints",
-            training.keep_checkpoints,
-            1,
-            1000,
-        ),
-        (
-            "training.loaderThreads",
-            training.loader_threads.unwrap_or(1),
-            1,
-            256,
-        ),
-        (
-            "training.computeThreads",
-            training.compute_threads.unwrap_or(1),
-            1,
-            1024,
-        ),
-        (
-            "hyperparameters.nominalBatchSize",
-            spec.hyperparameters.nominal_batch_size,
-            1,
-            65_536,
-        ),
-        (
-            "distributed.timeoutSeconds",
-            spec.distributed.timeout_seconds,
-            5,
-            86_400,
-        ),
-    ];
-    for (field, value, low, high) in integers {
-        if value < low || value > high {
-            let range = if high == u32::MAX {
-                format!("{low} or more")
-            } else {
-                format!("{low} to {high}")
-            };
-            problems.push(SpecProblem(format!("{field} is {value}: choose {range}")));
-        }
-    }
     let size = training.image_size;
     if !(64..=8192).contains(&size) || !size.is_multiple_of(32) {
         problems.push(SpecProblem(format!(
@@ -153,12 +45,6 @@ pub fn check(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
         )),
     }
     problems.extend(paths(spec));
-    let bounds = spec
-        .hyperparameters
-        .bounds()
-        .into_iter()
-        .chain(spec.augmentation.bounds());
-    problems.extend(bounds.filter_map(|bound| bound.problem()));
     problems
 }
 

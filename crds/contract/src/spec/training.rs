@@ -9,19 +9,10 @@ use serde_json::json;
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Training {
     /// Passes over the training images.
-    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 100_000)))]
-    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
-        "rule": "self >= 1 && self <= 100000",
-        "messageExpression": "'training.epochs is %s: choose 1 to 100000'.format([self])",
-    }]))))]
     pub epochs: u32,
     /// Images per step over all workers together (YOLOv5's --batch-size). A multiple of the number of
     /// processes. Gradients are accumulated up to `hyperparameters.nominalBatchSize`.
     #[serde(alias = "batch_size", alias = "batch")]
-    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
-        "rule": "self >= 1 && self <= 65536",
-        "messageExpression": "'training.batchSize is %s: choose 1 to 65536'.format([self])",
-    }]))))]
     pub batch_size: u32,
     /// Side of the square training image in pixels, a multiple of 32.
     #[serde(alias = "imgsz", alias = "img_size", alias = "img")]
@@ -38,38 +29,18 @@ pub struct Training {
     /// Where to compute: `auto` uses GPUs when `workers.gpusPerWorker` asks for them, else the CPU.
     pub device: Device,
     /// Evaluate on the validation images after every so many epochs (and after the last one).
-    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
-        "rule": "self >= 1",
-        "messageExpression": "'training.evaluateEvery is %s: choose 1 or more epochs'.format([self])",
-    }]))))]
     pub evaluate_every: u32,
     /// Write a checkpoint after every so many epochs (and after the last one).
-    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
-        "rule": "self >= 1",
-        "messageExpression": "'training.checkpointEvery is %s: choose 1 or more epochs'.format([self])",
-    }]))))]
     pub checkpoint_every: u32,
     /// How many of the latest checkpoints to keep, besides the best one.
-    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
-        "rule": "self >= 1 && self <= 1000",
-        "messageExpression": "'training.keepCheckpoints is %s: choose 1 to 1000'.format([self])",
-    }]))))]
     pub keep_checkpoints: u32,
     /// Threads that decode and augment images, in each process. Default: as many as the process has
     /// CPUs, at most 8.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
-        "rule": "self >= 1 && self <= 256",
-        "messageExpression": "'training.loaderThreads is %s: choose 1 to 256'.format([self])",
-    }]))))]
     pub loader_threads: Option<u32>,
     /// Threads for tensor arithmetic on the CPU, in each process. Default: the worker's CPUs divided by
     /// its processes. Part of what bit-identity depends on.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
-        "rule": "self >= 1 && self <= 1024",
-        "messageExpression": "'training.computeThreads is %s: choose 1 to 1024'.format([self])",
-    }]))))]
     pub compute_threads: Option<u32>,
 }
 
@@ -112,10 +83,6 @@ pub struct Distributed {
     /// Collective library: `auto` is NCCL on GPUs and Gloo on CPUs.
     pub backend: Backend,
     /// After how many seconds a collective that does not complete counts as a lost peer.
-    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
-        "rule": "self >= 5 && self <= 86400",
-        "messageExpression": "'distributed.timeoutSeconds is %s: choose 5 to 86400'.format([self])",
-    }]))))]
     pub timeout_seconds: u32,
 }
 
