@@ -1,0 +1,109 @@
+//! Taking up a run where it stands.
+
+use std::collections::BTreeMap;
+
+use tch::Tensor;
+
+use crate::checkpoint::{CheckpointStore, Loaded, NamedTensors, RunState};
+use crate::distributed::Ranks;
+use crate::error::Error;
+use crate::report::Reporter;
+use crate::step::Learner;
+
+/// Takes up the newest whole checkpoint, if there is one. Rank 0 decides which and hands everything out, so
+/// the others need not see the output volume, or not yet.
+pub fn restore(
+    ranks: &mut Ranks,
+    store: &CheckpointStore,
+    learner: &mut Learner,
+    fresh: RunState,
+    reporter: &mut Reporter,
+) -> Result<RunState, Error> {
+    let lost = |source| Error::Ranks {
+        when: "the start",
+        source,
+    };
+    let mut state = None;
+    if ranks.is_first() {
+        let found = store.newest_whole()?;
+        for reason in &found.passed_over {
+            reporter.warn(&format!("checkpoint passed over: {reason}"));
+        }
+        if let Some(loaded) = found.newest {
+            state = Some(take_up(loaded, learner, &fresh, reporter)?);
+        }
+    }
+    let bytes = serde_json::to_vec(&state).expect("a state always becomes JSON");
+    let bytes = ranks.bytes_of_first(bytes).map_err(lost)?;
+    let state: Option<RunState> =
+        serde_json::from_slice(&bytes).expect("rank 0 runs the same program");
+
+    let updates = state.as_ref().map_or(0, |state| state.ema_updates);
+    if ranks.world() > 1 {
+        let model = shared(ranks, learner.network.state().export()?).map_err(lost)?;
+        let ema = shared(ranks, learner.ema.state().export()?).map_err(lost)?;
+        let momentum = shared(ranks, learner.sgd.export()?).map_err(lost)?;
+        learner.network.state_mut().import(&model)?;
+        learner.ema.restore(updates, &ema)?;
+        learner.sgd.import(&momentum)?;
+    }
+    Ok(match state {
+        None => fresh,
+        Some(state) => RunState {
+            machine: fresh.machine,
+            spec: fresh.spec,
+            ..state
+        },
+    })
+}
+
+/// Rank 0's tensors.
+fn shared(
+    ranks: &mut Ranks,
+    tensors: Vec<(String, Tensor)>,
+) -> crate::distributed::Result<NamedTensors> {
+    let (names, mut values): (Vec<String>, Vec<Tensor>) = tensors.into_iter().unzip();
+    ranks.take_all_from_first(&mut values)?;
+    Ok(names.into_iter().zip(values).collect::<BTreeMap<_, _>>())
+}
+
+fn take_up(
+    loaded: Loaded,
+    learner: &mut Learner,
+    fresh: &RunState,
+    reporter: &mut Reporter,
+) -> Result<RunState, Error> {
+    let checkpoint = loaded.path.display().to_string();
+    let state = loaded.state;
+    if state.dataset != fresh.dataset || state.names != fresh.names {
+        return Err(Error::ChangedDataset { checkpoint });
+    }
+    let failed = |source| Error::Restore {
+        checkpoint: checkpoint.clone(),
+        source,
+    };
+    learner
+        .network
+        .state_mut()
+        .import(&loaded.model)
+        .map_err(failed)?;
+    learner
+        .ema
+        .restore(state.ema_updates, &loaded.ema)
+        .map_err(failed)?;
+    learner.sgd.import(&loaded.optimizer).map_err(failed)?;
+    reporter.say(&format!(
+        "going on from {checkpoint} of attempt {} (step {}, epoch {})",
+        state.attempt,
+        state.step,
+        state.epoch + 1
+    ));
+    let differences = fresh.machine.differences(&state.machine);
+    if !differences.is_empty() {
+        reporter.warn(&format!(
+            "results will not be bit-identical to an uninterrupted run: {}",
+            differences.join(", ")
+        ));
+    }
+    Ok(state)
+}
