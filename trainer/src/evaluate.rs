@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tch::{Kind, Tensor};
 use trainer_core::average_precision::{DuplicateImageError, Evaluation, ap_per_class, merge};
-use trainer_core::image_stats::{ImageStats, MatchRule};
+use trainer_core::image_stats::ImageStats;
 use trainer_core::nms::NmsOptions;
 use trainer_core::stats_bytes::{self, DecodeStatsError};
 use trainer_data::{
@@ -184,12 +184,7 @@ impl Evaluator {
             for detection in &mut found {
                 detection.xyxy = image.letterbox.to_original(detection.xyxy);
             }
-            stats.push(ImageStats::new(
-                *index,
-                &found,
-                &image.labels,
-                MatchRule::default(),
-            ));
+            stats.push(ImageStats::new(*index, &found, &image.labels));
         }
         let weight = images as f64;
         Ok(BatchLosses {

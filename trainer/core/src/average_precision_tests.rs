@@ -1,6 +1,5 @@
 use super::*;
 use crate::detection::{Detection, LabelledBox};
-use crate::image_stats::MatchRule;
 use proptest::prelude::*;
 
 #[track_caller]
@@ -88,7 +87,7 @@ fn perfect_detections_score_one() {
                 xyxy,
                 class: k as u16,
             };
-            ImageStats::new(k, &[detection], &[label], MatchRule::default())
+            ImageStats::new(k, &[detection], &[label])
         })
         .collect();
     let e = ap_per_class(&stats);

@@ -6,57 +6,26 @@ use serde::{Deserialize, Serialize};
 /// The `IoU` thresholds of `mAP50_95`: 0.50, 0.55, ..., 0.95.
 pub const IOU_THRESHOLDS: [f32; 10] = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95];
 
-/// Which of several detections of one object counts as the right one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum MatchRule {
-    /// The one that overlaps the object most, whatever its confidence.
-    #[default]
-    HighestIou,
-    /// At each threshold the first one in the given order (by confidence, after NMS) that overlaps
-    /// the object enough.
-    FirstDetection,
-}
-
 /// Marks, for each detection of an image and each of [`IOU_THRESHOLDS`], whether it is right.
 ///
-/// YOLOv5 v7.0 behaviour: each detection claims the label of its class that it overlaps most; it
-/// is right at a threshold if that overlap reaches it and no other detection has the better claim
-/// under `rule`. A detection whose label is taken does not fall back on another one. Equal overlaps
-/// go to the label, then to the detection, that comes first.
-pub fn match_detections(
-    detections: &[Detection],
-    labels: &[LabelledBox],
-    rule: MatchRule,
-) -> Vec<[bool; 10]> {
-    let claims: Vec<Option<(usize, f32)>> = detections
-        .iter()
-        .map(|detection| best_label(detection, labels))
-        .collect();
-    let mut right = vec![[false; 10]; detections.len()];
-    for label in 0..labels.len() {
-        let claimants = || {
-            claims
-                .iter()
-                .enumerate()
-                .filter_map(move |(detection, claim)| match claim {
-                    Some((claimed, iou)) if *claimed == label => Some((detection, *iou)),
-                    _ => None,
-                })
-        };
-        for (level, threshold) in IOU_THRESHOLDS.into_iter().enumerate() {
-            let mut enough = claimants().filter(|(_, iou)| *iou >= threshold);
-            let winner = match rule {
-                MatchRule::FirstDetection => enough.next(),
-                // `reduce` keeps the earlier one of equals.
-                MatchRule::HighestIou => enough.reduce(|a, b| if b.1 > a.1 { b } else { a }),
-            };
-            if let Some((detection, _)) = winner {
-                right[detection][level] = true;
+/// YOLOv5 v7.0's rule, as its own function answers (`testdata/matching.json`): each detection claims the
+/// label of its class that it overlaps most; it is right at a threshold if that overlap reaches it and no
+/// detection before it is right for the same label. A detection whose label is taken does not fall back on
+/// another one. `detections` are in the order of NMS, by confidence; of equal overlaps the first label's
+/// counts.
+pub fn match_detections(detections: &[Detection], labels: &[LabelledBox]) -> Vec<[bool; 10]> {
+    let mut taken = vec![[false; 10]; labels.len()];
+    let right = |detection| {
+        let mut row = [false; 10];
+        if let Some((label, iou)) = best_label(detection, labels) {
+            for (level, threshold) in IOU_THRESHOLDS.into_iter().enumerate() {
+                row[level] = iou >= threshold && !taken[label][level];
+                taken[label][level] |= row[level];
             }
         }
-    }
-    right
+        row
+    };
+    detections.iter().map(right).collect()
 }
 
 fn best_label(detection: &Detection, labels: &[LabelledBox]) -> Option<(usize, f32)> {
@@ -85,12 +54,7 @@ pub struct ImageStats {
 
 impl ImageStats {
     /// Matches the detections of an image with its labels.
-    pub fn new(
-        image_index: u32,
-        detections: &[Detection],
-        labels: &[LabelledBox],
-        rule: MatchRule,
-    ) -> Self {
+    pub fn new(image_index: u32, detections: &[Detection], labels: &[LabelledBox]) -> Self {
         let bits = |row: [bool; 10]| {
             row.into_iter()
                 .enumerate()
@@ -98,7 +62,7 @@ impl ImageStats {
         };
         Self {
             image_index,
-            tp: match_detections(detections, labels, rule)
+            tp: match_detections(detections, labels)
                 .into_iter()
                 .map(bits)
                 .collect(),
