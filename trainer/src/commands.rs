@@ -54,11 +54,13 @@ pub fn train(args: &TrainArgs) -> ExitCode {
     let mut reporter = Reporter::new(None, place.rank == 0);
     let result = without_panic(|| run_job(args, place, socket, &mut reporter));
     let (last_words, code) = match &result {
-        Ok(()) => {
-            let message = "the run is complete".to_owned();
-            reporter.say(&message);
-            let reason = None;
-            (RankResult { reason, message }, ExitCode::SUCCESS)
+        Ok(message) => {
+            reporter.say(message);
+            let result = RankResult {
+                reason: None,
+                message: message.clone(),
+            };
+            (result, ExitCode::SUCCESS)
         }
         Err(error) => {
             let (reason, message) = (error.reason(), error.message());
@@ -76,7 +78,7 @@ fn run_job(
     place: RankEnv,
     socket: Option<String>,
     reporter: &mut Reporter,
-) -> Result<(), Error> {
+) -> Result<String, Error> {
     let stop = StopRequest::from_signals().map_err(Error::Signals)?;
     if let Some(path) = socket {
         let (attempt, rank) = (place.attempt, place.rank);
@@ -340,7 +342,7 @@ pub fn install_panic_hook() {
 }
 
 /// libtorch's calls report failures that are faults of this program by panicking.
-fn without_panic(work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+fn without_panic<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         let text = std::mem::take(&mut *PANIC.lock().unwrap_or_else(PoisonError::into_inner));
         Err(Error::Panic(text))
@@ -354,7 +356,7 @@ mod tests {
     #[test]
     fn a_panic_becomes_an_error_with_its_text() {
         *PANIC.lock().expect("not poisoned") = "index out of bounds".to_owned();
-        let error = without_panic(|| panic!("x")).expect_err("panicked");
+        let error = without_panic::<()>(|| panic!("x")).expect_err("panicked");
         assert_eq!(FailureReason::Internal, error.reason());
         assert!(error.message().starts_with("index out of bounds"));
     }

@@ -228,6 +228,9 @@ impl Reporter {
         self.bar = None;
         if result.reason.is_none() {
             self.report.phase = Phase::Finished;
+            // Also of a run that ended early.
+            self.report.progress.percent = 100.0;
+            self.report.progress.eta_seconds = None;
         }
         self.send(Urgency::Now);
         if let Some(link) = self.link.take() {

@@ -192,7 +192,7 @@ impl<'a> Session<'a> {
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.state.epoch >= self.plan.epochs
+        self.state.epoch >= self.plan.epochs || self.state.early_stopping.stopped
     }
 
     /// Learning rates and accumulation of the next step.

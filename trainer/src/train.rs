@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use contract::progress::{CheckpointRef, EpochMetrics, Phase};
+use trainer_core::early_stopping::EarlyStopping;
 
 use crate::checkpoint::{self, EpochSums, Saved};
 use crate::distributed::Gradients;
@@ -21,12 +22,12 @@ enum Flow {
     Stop,
 }
 
-/// Trains from the session's state to the end, or until a rank is asked to stop.
-pub fn train(mut session: Session<'_>) -> Result<(), Error> {
+/// Trains from the session's state to the end, or until a rank is asked to stop; says how it ended.
+pub fn train(mut session: Session<'_>) -> Result<String, Error> {
     session.begin();
     while !session.is_done() {
         if session.train_epoch()? == Flow::Stop || session.finish_epoch()? == Flow::Stop {
-            return session.stop();
+            return Err(session.stop());
         }
     }
     session.finish()
@@ -142,7 +143,7 @@ impl Session<'_> {
         self.state.epoch = epoch;
         self.state.position = 0;
         self.state.epoch_sums = EpochSums::default();
-        let is_last = epoch == self.plan.epochs;
+        let is_last = self.is_done();
         let due = is_last || epoch.is_multiple_of(self.spec().training.checkpoint_every);
         if due || is_best {
             self.save(due, is_best)?;
@@ -200,8 +201,14 @@ impl Session<'_> {
             map50: Some(evaluation.map50),
             map50_95: Some(evaluation.map50_95),
         };
-        state.fitness = Some(evaluation.fitness());
-        let verdict = state.early_stopping.update(epoch - 1, evaluation.fitness());
+        let fitness = state.spec.training.fitness.of(
+            evaluation.precision,
+            evaluation.recall,
+            evaluation.map50,
+            evaluation.map50_95,
+        );
+        state.fitness = Some(fitness);
+        let verdict = state.early_stopping.update(epoch - 1, fitness);
         if verdict.improved {
             state.best = Some(metrics.clone());
         }
@@ -279,24 +286,45 @@ impl Session<'_> {
     }
 
     /// Ends in the middle, at a step that all ranks have agreed on.
-    fn stop(mut self) -> Result<(), Error> {
-        self.save(true, false)?;
-        self.wait_saved()?;
+    fn stop(mut self) -> Error {
+        if let Err(error) = self.save(true, false).and_then(|()| self.wait_saved()) {
+            return error;
+        }
         let step = self.state.step;
-        Err(Error::Stopped {
+        Error::Stopped {
             step,
             checkpoint: self.folder.relative(&self.store.path_of(step)),
-        })
+        }
     }
 
-    fn finish(mut self) -> Result<(), Error> {
+    fn finish(mut self) -> Result<String, Error> {
         self.wait_saved()?;
         // Nobody leaves before rank 0 has written everything: its end would look like a failure.
         self.ranks.gather(&[]).map_err(|source| Error::Ranks {
             when: "the end",
             source,
         })?;
-        Ok(())
+        Ok(self.how_it_ended())
+    }
+
+    fn how_it_ended(&self) -> String {
+        let state = &self.state;
+        let EarlyStopping {
+            patience,
+            best_epoch,
+            stopped,
+            ..
+        } = state.early_stopping;
+        if stopped {
+            format!(
+                "the run is complete: it ended early after epoch {} of {}, since epoch {} stayed the best for {patience} epochs (training.patience)",
+                state.epoch,
+                self.plan.epochs,
+                best_epoch + 1
+            )
+        } else {
+            format!("the run is complete: {} epochs", state.epoch)
+        }
     }
 
     /// Compares the state of all ranks after a step of the optimiser, if that was asked for.

@@ -120,7 +120,7 @@ pub struct RunReport {
     /// Losses and metrics of the latest epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest: Option<EpochMetrics>,
-    /// Those of the best epoch (by 0.1 mAP50 + 0.9 mAP50-95).
+    /// Those of the best epoch (by `training.fitness`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best: Option<EpochMetrics>,
     /// The latest whole checkpoint.

@@ -22,7 +22,7 @@ pub use dataset::{Dataset, ImageSource, Output, PullPolicy, VolumeClaim};
 pub use hyperparameters::{Hyperparameters, LossNormalisation, Schedule};
 pub use limits::{LIMITS, Limit, out_of_range};
 pub use model::{Model, ModelSize};
-pub use training::{Backend, Device, Distributed, Training};
+pub use training::{Backend, Device, Distributed, Fitness, Training};
 
 use serde::{Deserialize, Serialize};
 

@@ -47,7 +47,7 @@ pub struct YoloTrainingJobStatus {
     /// Losses and metrics of the latest epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latest: Option<EpochMetrics>,
-    /// Losses and metrics of the best epoch, by 0.1 mAP50 + 0.9 mAP50-95.
+    /// Losses and metrics of the best epoch, by `training.fitness`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub best: Option<EpochMetrics>,
     /// The latest whole checkpoint, from which a restart continues.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use contract::progress::{Phase as RunPhase, RunReport};
+use contract::progress::{Phase as RunPhase, Progress, RunReport};
 use crds::conditions::{ConditionType, Reason};
 use crds::names;
 use crds::v1alpha1::{State, YoloTrainingJobStatus};
@@ -344,11 +344,17 @@ fn outcome(outlook: &Outlook) -> String {
         .and_then(|report| report.best_weights.as_deref())
         .or(outlook.old.best_weights.as_deref());
     let mut sentence = match progress {
-        Some(progress) => format!(
-            "trained {} epochs in {}",
-            progress.epoch,
-            duration(progress.training_seconds as u64)
-        ),
+        Some(progress) => {
+            let took = duration(progress.training_seconds as u64);
+            let Progress { epoch, epochs, .. } = *progress;
+            if epoch < epochs {
+                format!(
+                    "trained {epoch} of {epochs} epochs in {took}, since no later one was better for training.patience epochs"
+                )
+            } else {
+                format!("trained {epoch} epochs in {took}")
+            }
+        }
         None => "every worker ended with success".to_owned(),
     };
     if let Some(best) = best

@@ -66,18 +66,6 @@ impl ClassResult {
     }
 }
 
-impl Evaluation {
-    /// [`fitness`] of this result.
-    pub fn fitness(&self) -> f64 {
-        fitness(self.map50, self.map50_95)
-    }
-}
-
-/// What checkpoints are compared by: `0.1 mAP50 + 0.9 mAP50_95` (precision and recall count 0).
-pub fn fitness(map50: f64, map50_95: f64) -> f64 {
-    0.1 * map50 + 0.9 * map50_95
-}
-
 /// Joins the statistics of all ranks, in any order, into image order.
 ///
 /// The evaluation then does not depend on the number of ranks.

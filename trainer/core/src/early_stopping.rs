@@ -12,6 +12,9 @@ pub struct EarlyStopping {
     pub best_fitness: Option<f64>,
     /// The epoch of the best fitness.
     pub best_epoch: u32,
+    /// Whether the run should have ended; stays so when it is resumed with the same patience.
+    #[serde(default)]
+    pub stopped: bool,
 }
 
 /// What an evaluation means for the run.
@@ -21,8 +24,6 @@ pub struct Verdict {
     pub improved: bool,
     /// The run should end now.
     pub stop: bool,
-    /// The run may end after the next epoch, so that epoch must be evaluated and saved.
-    pub may_stop_next: bool,
 }
 
 impl EarlyStopping {
@@ -32,6 +33,7 @@ impl EarlyStopping {
             patience,
             best_fitness: None,
             best_epoch: 0,
+            stopped: false,
         }
     }
 
@@ -44,11 +46,20 @@ impl EarlyStopping {
             self.best_epoch = epoch;
         }
         let waited = epoch.saturating_sub(self.best_epoch);
-        let enabled = self.patience > 0;
+        self.stopped = self.patience > 0 && waited >= self.patience;
         Verdict {
             improved,
-            stop: enabled && waited >= self.patience,
-            may_stop_next: enabled && waited + 1 >= self.patience,
+            stop: self.stopped,
+        }
+    }
+
+    /// The state of a run that goes on with this patience.
+    #[must_use]
+    pub fn with_patience(self, patience: u32) -> Self {
+        Self {
+            patience,
+            stopped: self.stopped && patience == self.patience,
+            ..self
         }
     }
 }
@@ -65,20 +76,14 @@ mod tests {
             .zip(0..)
             .map(|(fitness, epoch)| {
                 let v = state.update(epoch, fitness);
-                (v.improved, v.may_stop_next, v.stop)
+                (v.improved, v.stop)
             })
             .collect();
         let (t, f) = (true, false);
-        let want = [
-            (t, f, f),
-            (t, f, f),
-            (t, f, f),
-            (f, f, f),
-            (f, t, f),
-            (f, t, t),
-        ];
+        let want = [(t, f), (t, f), (t, f), (f, f), (f, f), (f, t)];
         assert_eq!(verdicts, want);
         assert_eq!((state.best_epoch, state.best_fitness), (2, Some(0.2)));
+        assert!(state.with_patience(3).stopped && !state.with_patience(4).stopped);
     }
 
     #[test]

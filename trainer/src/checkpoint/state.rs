@@ -81,7 +81,7 @@ impl RunState {
             scaler: None,
             recovery: 0,
             fitness: None,
-            early_stopping: EarlyStopping::new(0),
+            early_stopping: EarlyStopping::new(spec.training.patience),
             latest: None,
             best: None,
             epoch_sums: EpochSums::default(),

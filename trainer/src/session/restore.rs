@@ -51,6 +51,9 @@ pub fn restore(
         None => fresh,
         Some(state) => RunState {
             machine: fresh.machine,
+            early_stopping: state
+                .early_stopping
+                .with_patience(fresh.spec.training.patience),
             spec: fresh.spec,
             ..state
         },

@@ -25,6 +25,11 @@ pub fn check(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
             training.batch_size
         )));
     }
+    if !training.fitness.has_weight() {
+        problems.push(SpecProblem(
+            "training.fitness has no weight above 0: give at least one metric a weight".to_owned(),
+        ));
+    }
     if training.device == Device::Cpu && spec.distributed.backend == Backend::Nccl {
         problems.push(SpecProblem(
             "distributed.backend is nccl, which needs GPUs, but training.device is cpu: choose gloo or auto"
@@ -127,6 +132,13 @@ mod tests {
             "augmentation.mosaic is NaN: choose 0 to 1",
         );
         one_problem(
+            |s| {
+                s.training.fitness.map50 = 0.0;
+                s.training.fitness.map50_95 = 0.0;
+            },
+            "training.fitness has no weight above 0: give at least one metric a weight",
+        );
+        one_problem(
             |s| s.dataset.persistent_volume_claim = None,
             "dataset has no source: add persistentVolumeClaim or image",
         );
@@ -138,6 +150,12 @@ mod tests {
             |s| s.output.persistent_volume_claim.sub_path = Some("/runs".to_owned()),
             "output.persistentVolumeClaim.subPath is '/runs': write a folder inside the volume, without a leading / and without ..",
         );
+    }
+
+    #[test]
+    fn fitness_is_yolov5s_unless_told() {
+        let golden = super::super::Fitness::default().of(0.5, 0.4, 0.3, 0.2);
+        assert!((golden - 0.21).abs() < 1e-12, "{golden}");
     }
 
     #[test]

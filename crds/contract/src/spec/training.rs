@@ -32,6 +32,11 @@ pub struct Training {
     pub evaluate_every: u32,
     /// Write a checkpoint after every so many epochs (and after the last one).
     pub checkpoint_every: u32,
+    /// End the run when so many epochs have gone by since the best one (see `fitness`). Kept across
+    /// restarts; 0 never ends it.
+    pub patience: u32,
+    /// By what the best epoch is chosen, and `patience` counted.
+    pub fitness: Fitness,
     /// How many of the latest checkpoints to keep, besides the best one.
     pub keep_checkpoints: u32,
     /// Threads that decode and augment images, in each process. Default: as many as the process has
@@ -54,10 +59,60 @@ impl Default for Training {
             device: Device::Auto,
             evaluate_every: 1,
             checkpoint_every: 1,
+            patience: 100,
+            fitness: Fitness::default(),
             keep_checkpoints: 3,
             loader_threads: None,
             compute_threads: None,
         }
+    }
+}
+
+/// Weights of the metrics in the one number that epochs are compared by; their sum. The defaults are
+/// YOLOv5's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
+    "rule": "self.precision + self.recall + self.mAP50 + self.mAP50_95 > 0.0",
+    "message": "training.fitness has no weight above 0: give at least one metric a weight",
+}]))))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Fitness {
+    /// Weight of the precision.
+    pub precision: f64,
+    /// Weight of the recall.
+    pub recall: f64,
+    /// Weight of mAP50.
+    #[serde(rename = "mAP50")]
+    pub map50: f64,
+    /// Weight of mAP50-95.
+    #[serde(rename = "mAP50_95")]
+    pub map50_95: f64,
+}
+
+impl Default for Fitness {
+    fn default() -> Self {
+        Self {
+            precision: 0.0,
+            recall: 0.0,
+            map50: 0.1,
+            map50_95: 0.9,
+        }
+    }
+}
+
+impl Fitness {
+    /// The weighted sum of metrics.
+    pub fn of(&self, precision: f64, recall: f64, map50: f64, map50_95: f64) -> f64 {
+        self.precision * precision
+            + self.recall * recall
+            + self.map50 * map50
+            + self.map50_95 * map50_95
+    }
+
+    /// Whether any metric counts.
+    pub(super) fn has_weight(&self) -> bool {
+        self.of(1.0, 1.0, 1.0, 1.0) > 0.0
     }
 }
 
