@@ -14,7 +14,7 @@ ALL=(kubernetes etcd containerd coredns helm local-path-provisioner prometheus k
 KUBERNETES_PROGRAMS=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl)
 
 # Static programs: they run in any container and on any libc.
-export CGO_ENABLED=0 GOWORK=off GOFLAGS='-trimpath -buildvcs=false'
+export CGO_ENABLED=0 GOWORK=off GOFLAGS='-trimpath -buildvcs=false -modcacherw'
 
 version_of() {
     case $1 in
@@ -119,7 +119,11 @@ build_part() {
         work=$CACHE/.building-$name-$version
         mkdir -p "$work/out" "$work/scratch"
         say "$what: building"
-        (cd "$work/scratch" && "build_$name" "$work/out") >"$work/log" 2>&1 9>&- &
+        # Modules and objects (up to 8 GB) are of no use once the programs are there, and go with them.
+        (
+            export GOMODCACHE=$work/modules GOCACHE=$work/objects
+            cd "$work/scratch" && "build_$name" "$work/out"
+        ) >"$work/log" 2>&1 9>&- &
         pid=$!
         report "$what" "$pid"
         if ! wait "$pid"; then
