@@ -65,4 +65,6 @@ def table(summary: dict) -> None:
     for name, value in summary.items():
         if isinstance(value, dict):
             value = ", ".join(f"{key} {word}" for key, word in value.items())
+        elif isinstance(value, float):
+            value = f"{value:.3f}".rstrip("0").rstrip(".")
         print(f"  {name:<26}{'-' if value is None else value}")
