@@ -65,6 +65,10 @@ test-cluster: install ## the whole on a real cluster: admission, life of a job, 
 	@echo "== cluster tests"
 	scripts/test-cluster.sh
 
+.PHONY: parity
+parity: libtorch ## compare with the Python YOLOv5, step by step and over whole trainings (40 minutes)
+	@tests/parity/run.sh
+
 .PHONY: libtorch
 libtorch: ## fetch libtorch into the cache
 	@scripts/libtorch.sh >/dev/null

@@ -1,5 +1,6 @@
 """The Python program as this comparison drives it: through its public model, loss and matching."""
 
+import logging
 import os
 import pathlib
 import sys
@@ -11,6 +12,8 @@ os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 import yolov5  # noqa: E402
+
+logging.getLogger("yolov5").setLevel(logging.WARNING)
 
 MODELS = pathlib.Path(yolov5.__file__).parent / "models"
 

@@ -126,7 +126,7 @@ pub fn grads(params: &[Tensor]) -> Vec<Tensor> {
 }
 
 /// Scales `grads` down, in place, so that the 2-norm over all their elements is at most `max_norm`; returns the
-/// norm before, one `f32` on their device.
+/// norm before, one `f32` (`f64` for gradients of that kind) on their device.
 ///
 /// As PyTorch's `clip_grad_norm_`: the factor is `max_norm / (norm + 1e-6)`, at most 1. A norm that is not finite
 /// makes the gradients so too. No gradients have norm 0.
@@ -181,12 +181,17 @@ pub fn unscale(
         .map_err(|exception| failed("unscale", grads.len(), exception))
 }
 
-/// The `order`-norm over all elements of all `tensors`, one `f32` on the first one's device.
+/// The `order`-norm over all elements of all `tensors`, one `f32` (`f64` for tensors of that kind) on the first
+/// one's device.
 fn total_norm(operation: &'static str, tensors: &[Tensor], order: f64) -> Result<Tensor, Error> {
     let Some(first) = tensors.first() else {
         return Ok(Tensor::from(0.0f32));
     };
     let device = first.device();
+    let kind = match first.kind() {
+        Kind::Double => Kind::Double,
+        _ => Kind::Float,
+    };
     let fail = |source| Error::TensorList {
         operation,
         tensors: tensors.len(),
@@ -198,7 +203,7 @@ fn total_norm(operation: &'static str, tensors: &[Tensor], order: f64) -> Result
     tch::no_grad(|| {
         let norms = norms
             .iter()
-            .map(|norm| norm.f_to_device(device)?.f_to_kind(Kind::Float))
+            .map(|norm| norm.f_to_device(device)?.f_to_kind(kind))
             .collect::<Result<Vec<_>, _>>()?;
         Tensor::f_stack(&norms, 0)?.f_linalg_norm(order, None::<&[i64]>, false, None::<Kind>)
     })

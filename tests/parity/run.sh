@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Compares our trainer with the Python YOLOv5, each run as a program of its own: `make parity`.
+#
+#   run.sh                 everything
+#   run.sh steps           losses of 20 steps from the same weights and images (2 minutes)
+#   run.sh training        whole trainings from three seeds each (half an hour on 2 cores)
+#
+# Scratch files stay in target/parity; trainings that are already there are not done again.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+work="$PWD/target/parity"
+mkdir -p "$work"
+parts=("$@")
+((${#parts[@]})) || parts=(steps training)
+python="$(scripts/peer.sh)"
+eval "$(scripts/libtorch.sh --env)"
+cargo build --quiet --locked --release -p trainer
+# The two programs bring a libtorch each.
+peer() { env -u LD_LIBRARY_PATH PYTHONWARNINGS=ignore "$python" "$@"; }
+[[ -d "$work/digits" ]] || target/release/yolo-trainer make-dataset digits --output "$work/digits"
+
+echo "machine: $(nproc) cores of $(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1)"
+peer -c 'import torch, yolov5; print(f"peer: yolov5 {yolov5.__version__}, torch {torch.__version__}")' | tail -n 1
+echo "ours: $(git describe --always --dirty)"
+
+for part in "${parts[@]}"; do
+    echo "== $part"
+    case "$part" in
+    steps)
+        cargo build --quiet --locked --release -p trainer-model --example parity_steps
+        peer tests/parity/steps.py prepare "$work/steps" "$work/digits" >"$work/steps.log"
+        for kind in double float; do
+            OMP_NUM_THREADS=1 peer tests/parity/steps.py peer "$work/steps" "$kind" >>"$work/steps.log"
+            OMP_NUM_THREADS=1 target/release/examples/parity_steps "$work/steps" "$kind"
+        done
+        peer tests/parity/steps.py compare "$work/steps"
+        ;;
+    training)
+        peer tests/parity/training.py "$work/training" "$work/digits" target/release/yolo-trainer
+        ;;
+    *)
+        echo "run.sh: unknown part '$part'; the parts are steps and training" >&2
+        exit 1
+        ;;
+    esac
+done
