@@ -165,15 +165,11 @@ fn mosaics_show_four_images_and_probability_is_kept() {
     assert!(corners.iter().all(|count| *count > 10), "{corners:?}");
 }
 
-/// A run that is continued by a newer version goes on with the same samples.
-#[test]
-fn samples_never_change() {
-    let set = TestSet::with_images(6);
-    let source = source(&set, 64, &Augmentation::default());
-    // FNV-1a over pixels and targets.
+/// FNV-1a over the pixels and targets of some samples.
+fn fingerprint(source: &TrainSource, epochs: std::ops::Range<u64>) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for index in 0..6 {
-        let (pixels, sample) = sample(&source, 1, index);
+    for (epoch, index) in epochs.flat_map(|epoch| (0..source.len()).map(move |k| (epoch, k))) {
+        let (pixels, sample) = sample(source, epoch, index as u32);
         let targets = sample
             .targets
             .iter()
@@ -183,10 +179,50 @@ fn samples_never_change() {
             hash = (hash ^ u64::from(value)).wrapping_mul(0x0100_0000_01b3);
         }
     }
+    hash
+}
+
+/// A run that is continued by a newer version goes on with the same samples.
+#[test]
+fn samples_never_change() {
+    let set = TestSet::with_images(6);
+    let source = source(&set, 64, &Augmentation::default());
     assert_eq!(
-        hash, 8_012_443_387_570_567_402,
+        fingerprint(&source, 1..2),
+        8_012_443_387_570_567_402,
         "old runs could no longer be continued"
     );
+}
+
+/// The same for outlines, lone images, and transforms that turn.
+#[test]
+fn samples_of_other_settings_never_change() {
+    let set = TestSet::with_images(7);
+    set.write(
+        "labels/train/003.txt",
+        "0 0.1 0.1 0.7 0.2 0.9 0.6 0.4 0.9 0.2 0.5",
+    );
+    let default = Augmentation::default();
+    let lone = Augmentation {
+        mosaic: 0.0,
+        flipud: 0.5,
+        ..default
+    };
+    let turned = Augmentation {
+        mosaic: 0.5,
+        degrees: 30.0,
+        shear: 5.0,
+        perspective: 0.0005,
+        ..default
+    };
+    let got = [(96, default), (64, lone), (96, turned)]
+        .map(|(side, settings)| fingerprint(&source(&set, side, &settings), 0..3));
+    let expected = [
+        4_576_782_920_120_585_354,
+        12_137_878_047_484_126_085,
+        5_296_319_710_526_363_566,
+    ];
+    assert_eq!(got, expected, "old runs could no longer be continued");
 }
 
 #[test]
