@@ -16,13 +16,15 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 pub enum Purpose {
     /// The order of the data set in one epoch; index 0.
     Order = 1,
-    /// The augmentation of one image; index = the image's position in the epoch's order.
+    /// The geometric transform, colours and flips of one sample; index = the image's index in the data
+    /// set.
     Augment = 2,
-    /// Partners and centre of one mosaic; index as for `Augment`.
+    /// Whether a sample is a mosaic, partners and centre of it; index as for `Augment`.
     Mosaic = 3,
     /// Whether and with what an image is mixed; index as for `Augment`.
     Mixup = 4,
-    /// Initial weights; epoch 0, index = the tensor's rank among the state names.
+    /// Initial weights; epoch 0, index = the first eight bytes of BLAKE3 of the tensor's name as a
+    /// little-endian number.
     Init = 5,
     /// Generated example scenes; index = the scene.
     Scenes = 6,
