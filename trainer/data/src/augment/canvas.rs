@@ -74,12 +74,17 @@ impl Canvas {
         let side = self.side as f32;
         let clip = |point: [f32; 2]| point.map(|v| v.clamp(0.0, side));
         for (k, label) in record.labels.iter().enumerate() {
+            let xyxy = box_to_canvas(label.xywh).clip(side, side);
+            // Turned, what is cut down to a line would enclose an area again.
+            if xyxy.area() <= 0.0 {
+                continue;
+            }
             let outline = record.segments.get(k).map_or(Vec::new(), |points| {
                 points.iter().map(|p| clip(point_to_canvas(*p))).collect()
             });
             self.labels.push(CanvasLabel {
                 class: label.class,
-                xyxy: box_to_canvas(label.xywh).clip(side, side),
+                xyxy,
                 outline,
             });
         }
@@ -152,3 +157,6 @@ pub fn lay_one(store: &ImageStore, index: u32) -> Canvas {
     );
     canvas
 }
+
+#[cfg(test)]
+mod tests;
