@@ -2,29 +2,26 @@ use super::canvas::CanvasTile;
 use super::*;
 use crate::dataset::Split;
 use crate::store::{FILL, Sizing};
-use crate::testing::{TestSet, noise};
+use crate::testing::{NONE, TestSet, noise};
 use image::{Rgb, RgbImage};
 use proptest::prelude::*;
 use std::sync::Arc;
 use trainer_core::boxes::Xyxy;
+use trainer_core::rng::stream;
 
-const NONE: Augmentation = Augmentation {
-    hsv_h: 0.0,
-    hsv_s: 0.0,
-    hsv_v: 0.0,
-    degrees: 0.0,
-    translate: 0.0,
-    scale: 0.0,
-    shear: 0.0,
-    perspective: 0.0,
-    flipud: 0.0,
-    fliplr: 0.0,
-    mosaic: 0.0,
-};
+/// Of the runs of these tests.
+const EPOCHS: u32 = 10;
 
 fn source(set: &TestSet, side: u32, augmentation: &Augmentation) -> TrainSource {
     let store = ImageStore::new(set.open(Split::Train), side, Sizing::Train, 1 << 24);
-    TrainSource::new(store, 7, augmentation)
+    TrainSource::new(store, 7, augmentation, EPOCHS)
+}
+
+/// The canvas of a sample.
+fn canvas(source: &TrainSource, epoch: u64, index: u32) -> Canvas {
+    let mosaics = source.settings.mosaics(epoch);
+    let streams = Streams::new(source.seed, epoch, index);
+    source.canvas(streams, Layer::Own, &mosaics, index)
 }
 
 fn sample(source: &TrainSource, epoch: u64, index: u32) -> (Vec<u8>, Sample) {
@@ -104,6 +101,7 @@ fn samples_follow_from_seed_epoch_and_image_alone() {
         ImageStore::new(set.open(Split::Train), 64, Sizing::Train, 0),
         8,
         &settings,
+        EPOCHS,
     );
     assert_ne!(first.0, sample(&other, 2, 3).0, "the seed counts");
 }
@@ -138,7 +136,7 @@ fn mosaics_show_four_images_and_probability_is_kept() {
     let share = |p| {
         let source = source(&set, 64, &Augmentation { mosaic: p, ..NONE });
         (0..200)
-            .filter(|epoch| source.canvas(*epoch, 0).tiles.len() == 4)
+            .filter(|epoch| canvas(&source, *epoch, 0).tiles.len() == 4)
             .count()
     };
     assert_eq!((share(0.0), share(1.0)), (0, 200));
@@ -154,7 +152,7 @@ fn mosaics_show_four_images_and_probability_is_kept() {
     let own = always.store.load(4).pixels;
     let mut corners = [0; 4];
     for epoch in 0..60 {
-        let canvas = always.canvas(epoch, 4);
+        let canvas = canvas(&always, epoch, 4);
         assert_eq!((canvas.side, canvas.labels.len()), (128, 4));
         let is_own = |tile: &CanvasTile| Arc::ptr_eq(&tile.pixels, &own);
         assert!(canvas.tiles.iter().any(is_own));
@@ -282,6 +280,8 @@ fn close(a: Xyxy, b: Xyxy, tolerance: f32) -> bool {
         .all(|(a, b)| (a - b).abs() <= tolerance)
 }
 
+mod pipeline;
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
@@ -309,7 +309,7 @@ proptest! {
         set.image("images/train/c.png", &painted((50, 70), &[]));
         let settings = Augmentation { degrees, mosaic, hsv_h: 0.0, hsv_s: 0.0, hsv_v: 0.0, flipud: 0.5, ..Augmentation::default() };
         let source = source(&set, 96, &settings);
-        let canvas = source.canvas(epoch, 0);
+        let canvas = canvas(&source, epoch, 0);
         prop_assume!(canvas.labels.len() == 1);
         let (pixels, sample) = sample(&source, epoch, 0);
         let found = red_extent(&pixels, 96);
