@@ -102,6 +102,24 @@ fn impossible_combinations_are_refused_with_field_value_and_remedy() {
     );
     refused(
         &namespace,
+        &job().set(
+            "/augmentation",
+            serde_json::json!({"mosaic": 0.0, "mixup": 0.1, "mosaic9": 0.5}),
+        ),
+        &[
+            "augmentation.mixup is 0.1, but augmentation.mosaic is 0",
+            "augmentation.mosaic9 is 0.5, but augmentation.mosaic is 0",
+        ],
+    );
+    refused(
+        &namespace,
+        &job()
+            .set("/training/epochs", 3)
+            .set("/augmentation/closeMosaic", 4),
+        &["augmentation.closeMosaic is 4, but training.epochs is 3: choose at most 3"],
+    );
+    refused(
+        &namespace,
         &job().set("/dataset/persistentVolumeClaim/subPath", "../other"),
         &["subPath is '../other'", "without .."],
     );

@@ -142,6 +142,10 @@ fn spec_rules() -> Value {
             "rule": "self.distributed.backend != 'gloo' || self.workers.gpusPerWorker == 0",
             "messageExpression": "'distributed.backend is gloo, which works on CPUs, but workers.gpusPerWorker is %s: choose nccl or auto'.format([self.workers.gpusPerWorker])",
         },
+        {
+            "rule": "self.augmentation.closeMosaic <= self.training.epochs",
+            "messageExpression": "'augmentation.closeMosaic is %s, but training.epochs is %s: choose at most %s'.format([self.augmentation.closeMosaic, self.training.epochs, self.training.epochs])",
+        },
     ])
 }
 

@@ -7,7 +7,8 @@
 //! ```text
 //! labels, data_yaml            text        -> labels, class names, or problems in words
 //! rng, sampler, rect           seed, epoch -> which images, in which order, on which rank
-//! letterbox, affine, mosaic    sizes       -> where pixels and boxes go
+//! letterbox, affine, mosaic,
+//! mosaic9                      sizes       -> where pixels and boxes go
 //! schedule, ema, anchors       counters    -> learning rates, decay, anchor fit
 //! nms, average_precision       predictions -> detections, precision, recall, mAP
 //! topology, retention,
@@ -37,6 +38,7 @@ pub mod image_stats;
 pub mod labels;
 pub mod letterbox;
 pub mod mosaic;
+pub mod mosaic9;
 pub mod nms;
 pub mod progress;
 pub mod rect;

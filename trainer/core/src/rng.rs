@@ -16,13 +16,15 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 pub enum Purpose {
     /// The order of the data set in one epoch; index 0.
     Order = 1,
-    /// The augmentation of one image; index = the image's position in the epoch's order.
+    /// The geometric transform, colours and flips of one picture; index = [`picture_key`].
     Augment = 2,
-    /// Partners and centre of one mosaic; index as for `Augment`.
+    /// Whether a picture is a mosaic, partners and centre of it; index as for `Augment`.
     Mosaic = 3,
-    /// Whether and with what an image is mixed; index as for `Augment`.
+    /// Whether, how far and with which image a sample is mixed; index = the image's index in the data
+    /// set.
     Mixup = 4,
-    /// Initial weights; epoch 0, index = the tensor's rank among the state names.
+    /// Initial weights; epoch 0, index = the first eight bytes of BLAKE3 of the tensor's name as a
+    /// little-endian number.
     Init = 5,
     /// Generated example scenes; index = the scene.
     Scenes = 6,
@@ -30,6 +32,25 @@ pub enum Purpose {
     MultiScale = 7,
     /// Anything a test needs.
     Test = 8,
+    /// Whether a mosaic is laid from nine images, their order and place; index as for `Augment`.
+    Mosaic9 = 9,
+    /// Which objects of a picture are pasted mirrored; index as for `Augment`.
+    CopyPaste = 10,
+    /// Whether, where and from which image a part is put into a sample; index as for `Mixup`.
+    Cutmix = 11,
+    /// Whether and where a sample is cropped; index as for `Mixup`.
+    Crop = 12,
+    /// Blur, grey, contrast and the like of a sample; index as for `Mixup`.
+    Effects = 13,
+    /// Masks over a sample; index as for `Mixup`.
+    Cutout = 14,
+}
+
+/// The index of a picture's streams. A sample shows one picture, and may show parts of others: `layer`
+/// 0 is its own, 1 is what it is mixed with, 2 is what is put into it. `image` is the index in the data
+/// set of the image the sample belongs to, also where the picture shows others.
+pub fn picture_key(image: u32, layer: u32) -> u64 {
+    u64::from(layer) << 32 | u64::from(image)
 }
 
 /// The stream of (seed, purpose, epoch, index): `ChaCha8` keyed with BLAKE3 of the four numbers.
@@ -180,6 +201,23 @@ mod tests {
         assert!((mean - 3.0).abs() < 0.06, "below: {mean}");
         let (mean, _) = mean_and_var(&mut || uniform(&mut rng, -2.0, 4.0));
         assert!((mean - 1.0).abs() < 0.06, "uniform: {mean}");
+    }
+
+    #[test]
+    fn pictures_of_one_sample_have_streams_of_their_own() {
+        // Layer 0 is the image's index itself: the streams of runs begun before there were layers.
+        assert_eq!(picture_key(123_456, 0), 123_456);
+        let keys = [
+            picture_key(1, 0),
+            picture_key(1, 1),
+            picture_key(1, 2),
+            picture_key(u32::MAX, 1),
+        ];
+        assert_eq!(
+            keys,
+            [1, 0x1_0000_0001, 0x2_0000_0001, 0x1_ffff_ffff],
+            "old runs could no longer be continued"
+        );
     }
 
     #[test]

@@ -84,6 +84,39 @@ fn measure_loader(source: Arc<dyn SampleSource>, samples: u32) -> f64 {
     images as f64 / start.elapsed().as_secs_f64()
 }
 
+type Change = fn(&mut Augmentation);
+
+/// What each further augmentation costs a sample of 640 pixels when it is on for every one.
+fn measure_costs(data: &Arc<Dataset>) {
+    let changes: [(&str, Change); 14] = [
+        ("none of them", |_| {}),
+        ("mosaic9", |a| a.mosaic9 = 1.0),
+        ("mixup", |a| a.mixup = 1.0),
+        ("cutmix", |a| a.cutmix = 1.0),
+        ("copyPaste", |a| a.copy_paste = 1.0),
+        ("randomCrop", |a| a.random_crop = 1.0),
+        ("cutout", |a| a.cutout = 1.0),
+        ("blur", |a| a.blur = 1.0),
+        ("medianBlur", |a| a.median_blur = 1.0),
+        ("gray", |a| a.gray = 1.0),
+        ("clahe", |a| a.clahe = 1.0),
+        ("brightness", |a| a.brightness_contrast = 1.0),
+        ("gamma", |a| a.gamma = 1.0),
+        ("jpeg", |a| a.jpeg = 1.0),
+    ];
+    println!("640 px, default and one more for every sample, from memory");
+    for (name, change) in changes {
+        let mut settings = Augmentation::default();
+        change(&mut settings);
+        let store = ImageStore::new(Arc::clone(data), 640, Sizing::Train, u64::MAX);
+        let source = TrainSource::new(store, 0, &settings, 100);
+        println!(
+            "  {name:12} {:6.1} ms",
+            1000.0 / measure(&source, 2 * IMAGES)
+        );
+    }
+}
+
 fn main() {
     let folder = std::env::temp_dir().join(format!("loader-speed-{}", std::process::id()));
     let default = Augmentation::default();
@@ -130,19 +163,28 @@ fn main() {
         for (name, augmentation) in &variants {
             let source = |cache| {
                 let store = ImageStore::new(Arc::clone(&data), side, Sizing::Train, cache);
-                TrainSource::new(store, 0, augmentation)
+                TrainSource::new(store, 0, augmentation, 100)
             };
             let memory = measure(&source(u64::MAX), samples);
             let files = measure(&source(0), samples / 4);
             println!("  {name:10} {memory:7.0} samples/s from memory, {files:7.0} from files");
         }
         let store = ImageStore::new(Arc::clone(&data), side, Sizing::Train, u64::MAX);
-        let source = Arc::new(TrainSource::new(store, 0, &variants[0].1));
+        let source = Arc::new(TrainSource::new(store, 0, &variants[0].1, 100));
         measure(&*source, IMAGES);
         println!(
             "  loader     {:7.0} samples/s from memory, 1 thread",
             measure_loader(source, samples)
         );
     }
+    let root = folder.join("outlined");
+    make(&root, (640, 480), "jpg");
+    for k in 0..IMAGES {
+        let label = "0 0.2 0.2 0.4 0.2 0.4 0.4 0.2 0.4\n1 0.55 0.4 0.85 0.4 0.85 0.8 0.55 0.8\n";
+        std::fs::write(root.join(format!("labels/{k:03}.txt")), label).unwrap();
+    }
+    measure_costs(&Arc::new(
+        Dataset::open(&root, "data.yaml", Split::Train).unwrap(),
+    ));
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -1,31 +1,58 @@
-//! Training samples: YOLOv5's augmentations in YOLOv5's order.
+//! Training samples: YOLOv5's augmentations in YOLOv5's order, and some of its relatives'.
 //!
-//! One image, or four of them as a mosaic, lie on a canvas; one geometric transform takes the canvas
-//! to the sample; then hue, saturation and brightness change, then the sample may be flipped. The
-//! canvas is never painted: each row of the sample is computed from the images, coloured and stored
-//! while it is still in the processor's cache.
+//! ```text
+//! canvas    one image, or four or nine of them as a mosaic; copies of objects, mirrored
+//! picture   the canvas through one geometric transform
+//! sample    mixup and cutmix with a second picture, crop, effects, hue/saturation/value, flips, cutout
+//! ```
 //!
-//! Random numbers come from two streams per (seed, epoch, image number): `Purpose::Mosaic` for the
-//! mosaic, `Purpose::Augment` for all else, each with a fixed number and order of draws, so that
-//! turning one augmentation off does not change the others.
+//! Mostly the canvas and the picture are never painted: each row of the sample is computed from the
+//! images, coloured and stored while it is still in the processor's cache. What needs more than a row
+//! (a second picture, a crop, a blur) is done on a [`Picture`], only for the samples that have it.
+//!
+//! Random numbers come from streams per (seed, epoch, image number), one for each purpose. A stream
+//! shared by several augmentations has a fixed number and order of draws. So turning one augmentation
+//! off does not change the others.
 
 pub mod affine;
+pub mod blur;
+pub mod brightness_contrast;
 pub mod canvas;
+pub mod clahe;
+pub mod copy_paste;
+pub mod crop;
+pub mod cutmix;
+pub mod cutout;
+pub mod effects;
 pub mod flip;
+pub mod gamma;
+pub mod gray;
 pub mod hsv;
+pub mod jpeg;
+pub mod kernel;
 pub mod labels;
+pub mod median_blur;
+pub mod mixup;
 pub mod mosaic;
+pub mod mosaic9;
+pub mod picture;
 pub mod planes;
+mod settings;
+mod streams;
+mod view;
 
-use crate::source::{Sample, SampleSource};
+use crate::dataset::SkippedImage;
+use crate::source::{Sample, SampleSource, SampleTarget};
 use crate::store::ImageStore;
 use canvas::Canvas;
 use contract::spec::Augmentation;
-use flip::Flip;
-use hsv::HsvRanges;
-use rand_chacha::ChaCha8Rng;
-use trainer_core::affine::{AffineDraw, AffineRanges, compose};
-use trainer_core::rng::{Purpose, chance, stream};
+use effects::Effects;
+use picture::Picture;
+use settings::{Mosaics, Settings};
+use streams::{Layer, Streams};
+use trainer_core::mosaic::PixelRect;
+use trainer_core::rng::{Purpose, chance};
+use view::View;
 
 /// Makes training samples.
 #[derive(Debug)]
@@ -35,24 +62,23 @@ pub struct TrainSource {
     settings: Settings,
 }
 
-/// The augmentation as the parts of the pipeline understand it.
-#[derive(Clone, Copy, Debug)]
-struct Settings {
-    mosaic: f64,
-    affine: AffineRanges,
-    hsv: HsvRanges,
-    flip_vertical: f64,
-    flip_horizontal: f64,
+/// What is done to a sample's first picture before it is coloured and flipped.
+#[derive(Default)]
+struct Changes {
+    mix: Option<mixup::Mix>,
+    cut: Option<cutmix::Cut>,
+    crop: Option<PixelRect>,
+    effects: Effects,
 }
 
 impl TrainSource {
-    /// Samples of the images of `store`, which must have [`crate::Sizing::Train`]. A rollback's
-    /// recovery is already part of the seed (`trainer_core::rng::recovery_seed`).
-    pub fn new(store: ImageStore, seed: u64, augmentation: &Augmentation) -> Self {
+    /// Samples of the images of `store`, which must have [`crate::Sizing::Train`], for a run of `epochs`
+    /// epochs. A rollback's recovery is already part of the seed (`trainer_core::rng::recovery_seed`).
+    pub fn new(store: ImageStore, seed: u64, augmentation: &Augmentation, epochs: u32) -> Self {
         Self {
             store,
             seed,
-            settings: Settings::new(augmentation),
+            settings: Settings::new(augmentation, epochs),
         }
     }
 
@@ -61,61 +87,115 @@ impl TrainSource {
         &self.store
     }
 
-    /// The canvas of image `index`: alone in the sample's square, or with three others.
-    fn canvas(&self, epoch: u64, index: u32) -> Canvas {
-        let mut rng = stream(self.seed, Purpose::Mosaic, epoch, u64::from(index));
-        if chance(&mut rng, self.settings.mosaic) {
-            mosaic::lay_four(&mut rng, &self.store, index)
-        } else {
-            canvas::lay_one(&self.store, index)
+    /// The canvas of one picture of a sample, with image `image` on it.
+    fn canvas(&self, streams: Streams, layer: Layer, mosaics: &Mosaics, image: u32) -> Canvas {
+        let canvas = self.lay(streams, layer, mosaics, image);
+        match streams.picture_if(mosaics.copy_paste, Purpose::CopyPaste, layer) {
+            Some(mut rng) => copy_paste::paste(&mut rng, canvas, mosaics.copy_paste),
+            None => canvas,
         }
+    }
+
+    fn lay(&self, streams: Streams, layer: Layer, mosaics: &Mosaics, image: u32) -> Canvas {
+        let mut rng = streams.picture(Purpose::Mosaic, layer);
+        if !chance(&mut rng, mosaics.mosaic) {
+            return canvas::lay_one(&self.store, image);
+        }
+        if let Some(mut rng) = streams.picture_if(mosaics.nine, Purpose::Mosaic9, layer)
+            && chance(&mut rng, mosaics.nine)
+        {
+            return mosaic9::lay_nine(&mut rng, &self.store, image);
+        }
+        mosaic::lay_four(&mut rng, &self.store, image)
+    }
+
+    /// A picture of a sample besides its own, painted.
+    fn second(
+        &self,
+        streams: Streams,
+        layer: Layer,
+        mosaics: &Mosaics,
+        image: u32,
+        skipped: &mut Vec<SkippedImage>,
+    ) -> Picture {
+        let mut canvas = self.canvas(streams, layer, mosaics, image);
+        skipped.append(&mut canvas.skipped);
+        let mut rng = streams.picture(Purpose::Augment, layer);
+        let draw = self.settings.affine.draw(&mut rng);
+        View::new(canvas, &draw, self.image_size()).render()
+    }
+
+    fn draw_changes(&self, streams: Streams, mosaics: &Mosaics, is_mosaic: bool) -> Changes {
+        let (side, images) = (self.image_size(), self.store.dataset().len());
+        let Settings { crop, effects, .. } = self.settings;
+        let Mosaics { mixup, cutmix, .. } = *mosaics;
+        Changes {
+            mix: streams
+                .sample_if(mixup, Purpose::Mixup)
+                .and_then(|mut rng| mixup::draw(&mut rng, mixup, images))
+                .filter(|_| is_mosaic),
+            cut: streams
+                .sample_if(cutmix, Purpose::Cutmix)
+                .and_then(|mut rng| cutmix::draw(&mut rng, cutmix, images, side)),
+            crop: streams
+                .sample_if(crop, Purpose::Crop)
+                .and_then(|mut rng| crop::draw(&mut rng, crop, side)),
+            effects: streams
+                .sample_if(effects.largest(), Purpose::Effects)
+                .map_or_else(Effects::default, |mut rng| effects.draw(&mut rng)),
+        }
+    }
+
+    /// The sample's picture, changed.
+    fn change(
+        &self,
+        streams: Streams,
+        mosaics: &Mosaics,
+        mut picture: Picture,
+        changes: &Changes,
+        skipped: &mut Vec<SkippedImage>,
+    ) -> Picture {
+        if let Some(mix) = changes.mix {
+            // A mosaic is mixed with a mosaic.
+            let always = Mosaics {
+                mosaic: 1.0,
+                ..*mosaics
+            };
+            let second = self.second(streams, Layer::Mixed, &always, mix.partner, skipped);
+            mixup::apply(&mut picture, second, mix.part);
+        }
+        if let Some(cut) = changes.cut
+            && let Some(part) = cut.free_part(&picture.boxes)
+        {
+            let second = self.second(streams, Layer::Inserted, mosaics, cut.partner, skipped);
+            cutmix::apply(&mut picture, &second, part);
+        }
+        if let Some(part) = changes.crop {
+            crop::apply(&mut picture, part);
+        }
+        changes.effects.apply(&mut picture.pixels);
+        picture
+    }
+
+    /// Covers parts of a finished sample, and drops the labels of what is hidden.
+    fn cover(&self, streams: Streams, pixels: &mut [u8], targets: &mut Vec<SampleTarget>) {
+        let (side, probability) = (self.image_size(), self.settings.cutout);
+        let Some(mut rng) = streams.sample_if(probability, Purpose::Cutout) else {
+            return;
+        };
+        let masks = cutout::draw(&mut rng, probability, side);
+        cutout::paint(&masks, side, pixels);
+        let scale = side as f32;
+        targets.retain(|target| !cutout::hides(&masks, target.xywh.scale(scale, scale).to_xyxy()));
     }
 }
 
-impl Settings {
-    fn new(augmentation: &Augmentation) -> Self {
-        // Destructured whole, so that a new setting cannot be forgotten here.
-        let Augmentation {
-            hsv_h,
-            hsv_s,
-            hsv_v,
-            degrees,
-            translate,
-            scale,
-            shear,
-            perspective,
-            flipud,
-            fliplr,
-            mosaic,
-        } = *augmentation;
-        Self {
-            mosaic,
-            affine: AffineRanges {
-                degrees,
-                translate,
-                scale,
-                shear,
-                perspective,
-            },
-            hsv: HsvRanges {
-                hue: hsv_h,
-                saturation: hsv_s,
-                value: hsv_v,
-            },
-            flip_vertical: flipud,
-            flip_horizontal: fliplr,
-        }
-    }
-
-    /// What happens to one sample after its canvas is laid.
-    fn draw(&self, rng: &mut ChaCha8Rng) -> (AffineDraw, hsv::HsvTables, Flip) {
-        let affine = self.affine.draw(rng);
-        let colours = self.hsv.draw(rng);
-        let flip = Flip {
-            vertical: chance(rng, self.flip_vertical),
-            horizontal: chance(rng, self.flip_horizontal),
-        };
-        (affine, colours, flip)
+impl Changes {
+    fn need_picture(&self) -> bool {
+        self.mix.is_some()
+            || self.cut.is_some()
+            || self.crop.is_some()
+            || self.effects.need_picture()
     }
 }
 
@@ -130,21 +210,39 @@ impl SampleSource for TrainSource {
 
     fn sample(&self, epoch: u64, index: u32, pixels: &mut [u8]) -> Sample {
         let side = self.image_size();
-        let canvas = self.canvas(epoch, index);
-        let mut rng = stream(self.seed, Purpose::Augment, epoch, u64::from(index));
+        let streams = Streams::new(self.seed, epoch, index);
+        let mosaics = self.settings.mosaics(epoch);
+        let mut canvas = self.canvas(streams, Layer::Own, &mosaics, index);
+        let mut skipped = std::mem::take(&mut canvas.skipped);
+        let mut rng = streams.picture(Purpose::Augment, Layer::Own);
         let (draw, colours, flip) = self.settings.draw(&mut rng);
-        let matrix = compose(&draw, (canvas.side, canvas.side), (side, side));
-        affine::warp(&canvas, &matrix, side, |y, row| {
-            colours.apply(row);
-            flip.store(row, y, pixels);
-        });
-        let mut targets = labels::warp(&canvas.labels, &matrix, &draw, side);
+        let view = View::new(canvas, &draw, side);
+        let changes = self.draw_changes(streams, &mosaics, view.is_mosaic());
+        let boxes = if changes.need_picture() {
+            let picture = view.render();
+            let picture = self.change(streams, &mosaics, picture, &changes, &mut skipped);
+            picture.rows(|y, row| {
+                colours.apply(row);
+                flip.store(row, y, pixels);
+            });
+            picture.boxes
+        } else {
+            let effects = changes.effects.for_rows();
+            view.rows(|y, row| {
+                effects.apply(row);
+                colours.apply(row);
+                flip.store(row, y, pixels);
+            });
+            view.boxes
+        };
+        let mut targets = labels::to_targets(&boxes, side);
         for target in &mut targets {
             target.xywh = flip.apply(target.xywh);
         }
+        self.cover(streams, pixels, &mut targets);
         Sample {
             targets,
-            skipped: canvas.skipped,
+            skipped,
             evaluated: None,
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::augment::canvas::{Canvas, CanvasTile};
 use crate::dataset::{Dataset, Split};
+use contract::spec::Augmentation;
 use image::{Rgb, RgbImage};
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,6 +12,35 @@ use std::time::SystemTime;
 use tempfile::TempDir;
 use trainer_core::mosaic::PixelRect;
 use trainer_core::rng::{Purpose, below, stream};
+
+/// No augmentation at all.
+pub(crate) const NONE: Augmentation = Augmentation {
+    hsv_h: 0.0,
+    hsv_s: 0.0,
+    hsv_v: 0.0,
+    degrees: 0.0,
+    translate: 0.0,
+    scale: 0.0,
+    shear: 0.0,
+    perspective: 0.0,
+    flipud: 0.0,
+    fliplr: 0.0,
+    mosaic: 0.0,
+    mosaic9: 0.0,
+    mixup: 0.0,
+    cutmix: 0.0,
+    copy_paste: 0.0,
+    close_mosaic: 0,
+    random_crop: 0.0,
+    cutout: 0.0,
+    blur: 0.0,
+    median_blur: 0.0,
+    gray: 0.0,
+    clahe: 0.0,
+    brightness_contrast: 0.0,
+    gamma: 0.0,
+    jpeg: 0.0,
+};
 
 /// A data set in a folder that goes away.
 pub(crate) struct TestSet {

@@ -80,7 +80,8 @@ impl Data {
         let size = spec.training.image_size;
         let store = ImageStore::new(Arc::clone(&self.train), size, Sizing::Train, budget);
         let seed = recovery_seed(spec.training.seed.into(), state.recovery);
-        Arc::new(TrainSource::new(store, seed, &spec.augmentation))
+        let epochs = spec.training.epochs;
+        Arc::new(TrainSource::new(store, seed, &spec.augmentation, epochs))
     }
 
     pub fn val_source(&self, spec: &TrainerSpec, budget: u64) -> EvaluateSource {

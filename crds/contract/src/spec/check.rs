@@ -49,7 +49,36 @@ pub fn check(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
             "dataset has two sources, persistentVolumeClaim and image: remove one".to_owned(),
         )),
     }
+    problems.extend(mosaics(spec));
     problems.extend(paths(spec));
+    problems
+}
+
+/// Settings of mosaics that would do nothing.
+fn mosaics(spec: &TrainerSpec) -> Vec<SpecProblem> {
+    let augmentation = &spec.augmentation;
+    let mut problems = Vec::new();
+    let without = [
+        ("mixup", augmentation.mixup, "only mosaics are mixed"),
+        (
+            "mosaic9",
+            augmentation.mosaic9,
+            "it is a share of the mosaics",
+        ),
+    ];
+    for (field, value, why) in without {
+        if value > 0.0 && augmentation.mosaic == 0.0 {
+            problems.push(SpecProblem(format!(
+                "augmentation.{field} is {value}, but augmentation.mosaic is 0 and {why}: set augmentation.mosaic above 0 or augmentation.{field} to 0"
+            )));
+        }
+    }
+    let (close, epochs) = (augmentation.close_mosaic, spec.training.epochs);
+    if close > epochs {
+        problems.push(SpecProblem(format!(
+            "augmentation.closeMosaic is {close}, but training.epochs is {epochs}: choose at most {epochs}"
+        )));
+    }
     problems
 }
 
@@ -139,6 +168,24 @@ mod tests {
             "training.fitness has no weight above 0: give at least one metric a weight",
         );
         one_problem(
+            |s| {
+                s.augmentation.mosaic = 0.0;
+                s.augmentation.mixup = 0.5;
+            },
+            "augmentation.mixup is 0.5, but augmentation.mosaic is 0 and only mosaics are mixed: set augmentation.mosaic above 0 or augmentation.mixup to 0",
+        );
+        one_problem(
+            |s| {
+                s.augmentation.mosaic = 0.0;
+                s.augmentation.mosaic9 = 1.0;
+            },
+            "augmentation.mosaic9 is 1, but augmentation.mosaic is 0 and it is a share of the mosaics: set augmentation.mosaic above 0 or augmentation.mosaic9 to 0",
+        );
+        one_problem(
+            |s| s.augmentation.close_mosaic = 101,
+            "augmentation.closeMosaic is 101, but training.epochs is 100: choose at most 100",
+        );
+        one_problem(
             |s| s.dataset.persistent_volume_claim = None,
             "dataset has no source: add persistentVolumeClaim or image",
         );
@@ -171,6 +218,18 @@ mod tests {
                 hyp.cls_positive_weight,
                 hyp.warmup_bias_lr,
                 hyp.anchor_threshold
+            )
+        );
+        let augmentation: super::super::Augmentation = serde_json::from_value(
+            serde_json::json!({"hsv_h": 0.1, "copy_paste": 0.2, "mixup": 0.3}),
+        )
+        .expect("v5 names");
+        assert_eq!(
+            (0.1, 0.2, 0.3),
+            (
+                augmentation.hsv_h,
+                augmentation.copy_paste,
+                augmentation.mixup
             )
         );
         let unknown = serde_json::from_value::<super::super::Hyperparameters>(

@@ -2,7 +2,7 @@
 
 use crate::dataset::{ImageRecord, SkippedImage};
 use crate::store::{FILL, ImageStore, LoadedImage};
-use image::RgbImage;
+use image::{Rgb, RgbImage};
 use std::sync::Arc;
 use trainer_core::boxes::{Xywh, Xyxy};
 use trainer_core::letterbox::{Border, Enlarge, Letterbox, LetterboxOptions};
@@ -74,15 +74,50 @@ impl Canvas {
         let side = self.side as f32;
         let clip = |point: [f32; 2]| point.map(|v| v.clamp(0.0, side));
         for (k, label) in record.labels.iter().enumerate() {
+            let xyxy = box_to_canvas(label.xywh).clip(side, side);
+            // Turned, what is cut down to a line would enclose an area again.
+            if xyxy.area() <= 0.0 {
+                continue;
+            }
             let outline = record.segments.get(k).map_or(Vec::new(), |points| {
                 points.iter().map(|p| clip(point_to_canvas(*p))).collect()
             });
             self.labels.push(CanvasLabel {
                 class: label.class,
-                xyxy: box_to_canvas(label.xywh).clip(side, side),
+                xyxy,
                 outline,
             });
         }
+    }
+
+    /// The canvas as a picture.
+    pub fn paint(&self) -> RgbImage {
+        let mut picture = RgbImage::from_pixel(self.side, self.side, Rgb([FILL; 3]));
+        let stride = 3 * self.side as usize;
+        for tile in &self.tiles {
+            let PixelRect { x1, y1, x2, y2 } = tile.covers;
+            let columns = 3 * x1 as usize..3 * x2 as usize;
+            for (y, row) in (y1..y2).zip(picture.chunks_exact_mut(stride).skip(y1 as usize)) {
+                row[columns.clone()].copy_from_slice(tile.row(y, x1, x2));
+            }
+        }
+        picture
+    }
+
+    /// The canvas with a picture of its size over all images.
+    #[must_use]
+    pub fn covered_by(mut self, picture: RgbImage) -> Self {
+        self.tiles = vec![CanvasTile {
+            covers: PixelRect {
+                x1: 0,
+                y1: 0,
+                x2: picture.width(),
+                y2: picture.height(),
+            },
+            pixels: Arc::new(picture),
+            offset: (0, 0),
+        }];
+        self
     }
 
     /// The colour at (`x`, `y`), which may lie outside.
@@ -91,6 +126,20 @@ impl Canvas {
             .iter()
             .find(|tile| tile.has(x, y))
             .map_or([FILL; 3], |tile| tile.pixel(x, y))
+    }
+}
+
+impl CanvasLabel {
+    /// The object as a mirror shows it that swaps left and right of a canvas of side `side`.
+    #[must_use]
+    pub fn mirrored(&self, side: u32) -> Self {
+        let side = side as f32;
+        let Xyxy { x1, y1, x2, y2 } = self.xyxy;
+        Self {
+            class: self.class,
+            xyxy: Xyxy::new(side - x2, y1, side - x1, y2),
+            outline: self.outline.iter().map(|[x, y]| [side - x, *y]).collect(),
+        }
     }
 }
 
@@ -152,3 +201,6 @@ pub fn lay_one(store: &ImageStore, index: u32) -> Canvas {
     );
     canvas
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use trainer_core::affine::{
     AffineDraw, MIN_AREA_RATIO_OF_SEGMENTS, Matrix3, is_candidate, transform_box, warp_segment,
 };
 use trainer_core::boxes::Xyxy;
+use trainer_core::detection::LabelledBox;
 use trainer_core::segments::{RESAMPLED_POINTS, resample};
 
 /// Boxes end this many pixels before the sample's edge, so that a centre never lies on it (YOLOv5
@@ -19,17 +20,27 @@ pub fn warp(
     matrix: &Matrix3,
     draw: &AffineDraw,
     side: u32,
-) -> Vec<SampleTarget> {
-    let limit = side as f32 - EDGE;
-    let scale = 1.0 / side as f32;
+) -> Vec<LabelledBox> {
     labels
         .iter()
         .filter_map(|label| {
-            let warped = warp_one(label, matrix, draw, side)?;
-            Some(SampleTarget {
+            Some(LabelledBox {
+                xyxy: warp_one(label, matrix, draw, side)?,
                 class: label.class,
-                xywh: warped.clip(limit, limit).scale(scale, scale).to_xywh(),
             })
+        })
+        .collect()
+}
+
+/// The boxes of a sample of side `side` as fractions of it.
+pub fn to_targets(boxes: &[LabelledBox], side: u32) -> Vec<SampleTarget> {
+    let limit = side as f32 - EDGE;
+    let scale = 1.0 / side as f32;
+    boxes
+        .iter()
+        .map(|object| SampleTarget {
+            class: object.class,
+            xywh: object.xyxy.clip(limit, limit).scale(scale, scale).to_xywh(),
         })
         .collect()
 }

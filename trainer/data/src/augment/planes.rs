@@ -26,4 +26,18 @@ impl PlanarRow {
     pub fn planes(&self) -> [&[u8]; 3] {
         [&self.r, &self.g, &self.b]
     }
+
+    /// Reads the row from the bytes of as many pixels, red, green, blue.
+    pub fn read(&mut self, bytes: &[u8]) {
+        let planes = self.r.iter_mut().zip(&mut self.g).zip(&mut self.b);
+        for (((r, g), b), pixel) in planes.zip(bytes.as_chunks::<3>().0) {
+            [*r, *g, *b] = *pixel;
+        }
+    }
+
+    /// Appends the row to such bytes.
+    pub fn append_to(&self, bytes: &mut Vec<u8>) {
+        let planes = self.r.iter().zip(&self.g).zip(&self.b);
+        bytes.extend(planes.flat_map(|((r, g), b)| [*r, *g, *b]));
+    }
 }

@@ -2,29 +2,26 @@ use super::canvas::CanvasTile;
 use super::*;
 use crate::dataset::Split;
 use crate::store::{FILL, Sizing};
-use crate::testing::{TestSet, noise};
+use crate::testing::{NONE, TestSet, noise};
 use image::{Rgb, RgbImage};
 use proptest::prelude::*;
 use std::sync::Arc;
 use trainer_core::boxes::Xyxy;
+use trainer_core::rng::stream;
 
-const NONE: Augmentation = Augmentation {
-    hsv_h: 0.0,
-    hsv_s: 0.0,
-    hsv_v: 0.0,
-    degrees: 0.0,
-    translate: 0.0,
-    scale: 0.0,
-    shear: 0.0,
-    perspective: 0.0,
-    flipud: 0.0,
-    fliplr: 0.0,
-    mosaic: 0.0,
-};
+/// Of the runs of these tests.
+const EPOCHS: u32 = 10;
 
 fn source(set: &TestSet, side: u32, augmentation: &Augmentation) -> TrainSource {
     let store = ImageStore::new(set.open(Split::Train), side, Sizing::Train, 1 << 24);
-    TrainSource::new(store, 7, augmentation)
+    TrainSource::new(store, 7, augmentation, EPOCHS)
+}
+
+/// The canvas of a sample.
+fn canvas(source: &TrainSource, epoch: u64, index: u32) -> Canvas {
+    let mosaics = source.settings.mosaics(epoch);
+    let streams = Streams::new(source.seed, epoch, index);
+    source.canvas(streams, Layer::Own, &mosaics, index)
 }
 
 fn sample(source: &TrainSource, epoch: u64, index: u32) -> (Vec<u8>, Sample) {
@@ -104,6 +101,7 @@ fn samples_follow_from_seed_epoch_and_image_alone() {
         ImageStore::new(set.open(Split::Train), 64, Sizing::Train, 0),
         8,
         &settings,
+        EPOCHS,
     );
     assert_ne!(first.0, sample(&other, 2, 3).0, "the seed counts");
 }
@@ -138,7 +136,7 @@ fn mosaics_show_four_images_and_probability_is_kept() {
     let share = |p| {
         let source = source(&set, 64, &Augmentation { mosaic: p, ..NONE });
         (0..200)
-            .filter(|epoch| source.canvas(*epoch, 0).tiles.len() == 4)
+            .filter(|epoch| canvas(&source, *epoch, 0).tiles.len() == 4)
             .count()
     };
     assert_eq!((share(0.0), share(1.0)), (0, 200));
@@ -154,7 +152,7 @@ fn mosaics_show_four_images_and_probability_is_kept() {
     let own = always.store.load(4).pixels;
     let mut corners = [0; 4];
     for epoch in 0..60 {
-        let canvas = always.canvas(epoch, 4);
+        let canvas = canvas(&always, epoch, 4);
         assert_eq!((canvas.side, canvas.labels.len()), (128, 4));
         let is_own = |tile: &CanvasTile| Arc::ptr_eq(&tile.pixels, &own);
         assert!(canvas.tiles.iter().any(is_own));
@@ -165,15 +163,11 @@ fn mosaics_show_four_images_and_probability_is_kept() {
     assert!(corners.iter().all(|count| *count > 10), "{corners:?}");
 }
 
-/// A run that is continued by a newer version goes on with the same samples.
-#[test]
-fn samples_never_change() {
-    let set = TestSet::with_images(6);
-    let source = source(&set, 64, &Augmentation::default());
-    // FNV-1a over pixels and targets.
+/// FNV-1a over the pixels and targets of some samples.
+fn fingerprint(source: &TrainSource, epochs: std::ops::Range<u64>) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for index in 0..6 {
-        let (pixels, sample) = sample(&source, 1, index);
+    for (epoch, index) in epochs.flat_map(|epoch| (0..source.len()).map(move |k| (epoch, k))) {
+        let (pixels, sample) = sample(source, epoch, index as u32);
         let targets = sample
             .targets
             .iter()
@@ -183,10 +177,50 @@ fn samples_never_change() {
             hash = (hash ^ u64::from(value)).wrapping_mul(0x0100_0000_01b3);
         }
     }
+    hash
+}
+
+/// A run that is continued by a newer version goes on with the same samples.
+#[test]
+fn samples_never_change() {
+    let set = TestSet::with_images(6);
+    let source = source(&set, 64, &Augmentation::default());
     assert_eq!(
-        hash, 8_012_443_387_570_567_402,
+        fingerprint(&source, 1..2),
+        8_012_443_387_570_567_402,
         "old runs could no longer be continued"
     );
+}
+
+/// The same for outlines, lone images, and transforms that turn.
+#[test]
+fn samples_of_other_settings_never_change() {
+    let set = TestSet::with_images(7);
+    set.write(
+        "labels/train/003.txt",
+        "0 0.1 0.1 0.7 0.2 0.9 0.6 0.4 0.9 0.2 0.5",
+    );
+    let default = Augmentation::default();
+    let lone = Augmentation {
+        mosaic: 0.0,
+        flipud: 0.5,
+        ..default
+    };
+    let turned = Augmentation {
+        mosaic: 0.5,
+        degrees: 30.0,
+        shear: 5.0,
+        perspective: 0.0005,
+        ..default
+    };
+    let got = [(96, default), (64, lone), (96, turned)]
+        .map(|(side, settings)| fingerprint(&source(&set, side, &settings), 0..3));
+    let expected = [
+        4_576_782_920_120_585_354,
+        12_137_878_047_484_126_085,
+        5_296_319_710_526_363_566,
+    ];
+    assert_eq!(got, expected, "old runs could no longer be continued");
 }
 
 #[test]
@@ -246,6 +280,8 @@ fn close(a: Xyxy, b: Xyxy, tolerance: f32) -> bool {
         .all(|(a, b)| (a - b).abs() <= tolerance)
 }
 
+mod pipeline;
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
@@ -273,7 +309,7 @@ proptest! {
         set.image("images/train/c.png", &painted((50, 70), &[]));
         let settings = Augmentation { degrees, mosaic, hsv_h: 0.0, hsv_s: 0.0, hsv_v: 0.0, flipud: 0.5, ..Augmentation::default() };
         let source = source(&set, 96, &settings);
-        let canvas = source.canvas(epoch, 0);
+        let canvas = canvas(&source, epoch, 0);
         prop_assume!(canvas.labels.len() == 1);
         let (pixels, sample) = sample(&source, epoch, 0);
         let found = red_extent(&pixels, 96);

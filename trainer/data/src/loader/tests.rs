@@ -53,7 +53,7 @@ fn requests(steps: u64, batch: u32) -> impl Iterator<Item = StepRequest> {
 
 fn training(set: &TestSet) -> Arc<dyn SampleSource> {
     let store = ImageStore::new(set.open(Split::Train), 64, Sizing::Train, 1 << 20);
-    Arc::new(TrainSource::new(store, 3, &Augmentation::default()))
+    Arc::new(TrainSource::new(store, 3, &Augmentation::default(), 100))
 }
 
 #[test]
@@ -229,4 +229,42 @@ fn corrupt_images_are_counted_and_nothing_is_written() {
         "grey has no objects"
     );
     assert_eq!(set.snapshot(), before, "the data set was changed");
+}
+
+/// Also where samples show several images and are painted as a whole.
+#[test]
+fn threads_do_not_change_samples_with_everything_on() {
+    let set = TestSet::with_images(9);
+    let settings = Augmentation {
+        mosaic: 0.8,
+        mosaic9: 0.5,
+        mixup: 0.5,
+        cutmix: 0.5,
+        copy_paste: 0.5,
+        random_crop: 0.5,
+        cutout: 0.5,
+        blur: 0.5,
+        median_blur: 0.5,
+        gray: 0.5,
+        clahe: 0.5,
+        brightness_contrast: 0.5,
+        gamma: 0.5,
+        jpeg: 0.5,
+        ..Augmentation::default()
+    };
+    let batches = |threads, cache| -> Vec<(Vec<u8>, Vec<Target>)> {
+        let store = ImageStore::new(set.open(Split::Train), 64, Sizing::Train, cache);
+        let source = Arc::new(TrainSource::new(store, 3, &settings, 100));
+        let steps = (0..6).map(|step| StepRequest {
+            epoch: step,
+            step,
+            indices: (0..9).collect(),
+        });
+        Loader::start(config(threads, 3), source, steps)
+            .unwrap()
+            .map(|batch| batch.unwrap())
+            .map(|batch| (batch.images.to_vec(), batch.targets))
+            .collect()
+    };
+    assert!(batches(1, 1 << 20) == batches(4, 0), "the samples differ");
 }
