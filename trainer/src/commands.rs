@@ -181,7 +181,9 @@ fn measure(args: &EvalArgs) -> Result<(Arc<Dataset>, Measured), EvalError> {
         });
     }
     let size = args.image_size.unwrap_or(info.image_size);
-    let settings = LossSettings::scaled(&Hyperparameters::default(), info.nc, size);
+    let architecture = &network.options().architecture;
+    weights::check_image_size(size, architecture)?;
+    let settings = LossSettings::scaled(&Hyperparameters::default(), architecture, size);
     let store = ImageStore::new(Arc::clone(&dataset), size, Sizing::Evaluate, 0);
     let evaluator = Evaluator::new(
         EvaluateSource::new(store),
