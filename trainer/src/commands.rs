@@ -17,7 +17,7 @@ use trainer_data::{
 use trainer_model::loss::{Loss, LossSettings};
 
 use crate::agent_link::AgentLink;
-use crate::cli::{DigitsArgs, EvalArgs, PredictArgs, TrainArgs};
+use crate::cli::{DigitsArgs, EvalArgs, InfoArgs, PredictArgs, TrainArgs};
 use crate::console::{self, Bar, Speaks, chain};
 use crate::distributed::Ranks;
 use crate::error::Error;
@@ -279,6 +279,17 @@ pub fn predict(args: &PredictArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => failed(error.reason(), &chain(&error)),
+    }
+}
+
+/// `info`.
+pub fn info(args: &InfoArgs) -> ExitCode {
+    match crate::info::info(args) {
+        Ok(text) => {
+            console::say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(FailureReason::InvalidConfig, &chain(&error)),
     }
 }
 

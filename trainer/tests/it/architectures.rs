@@ -80,6 +80,25 @@ fn a_network_of_ones_own_trains_resumes_evaluates_and_predicts() {
     assert_eq!(Some(0), measured.code, "{}", measured.text);
     assert!(measured.text.contains("\"mAP50\""), "{}", measured.text);
 
+    let described = run(&["info", "--json", &path("")]);
+    assert_eq!(Some(0), described.code, "{}", described.text);
+    let json: serde_json::Value = serde_json::from_str(&described.text).expect("JSON");
+    assert_eq!(json!([8, 16]), json["strides"]);
+    assert_eq!(json!([10, 64]), json!([json["classes"], json["imageSize"]]));
+    assert!(
+        json["epochs"].as_u64().is_some_and(|epochs| epochs >= 1),
+        "{json}"
+    );
+    let other = run(&["info", "--classes", "3", &best]);
+    assert_eq!(Some(64), other.code, "{}", other.text);
+    assert!(
+        other
+            .text
+            .contains("--classes is 3, but the weights have 10"),
+        "{}",
+        other.text
+    );
+
     let pictures = fixture.path("data/images/val").display().to_string();
     let found = fixture.path("found").display().to_string();
     let predict = [
