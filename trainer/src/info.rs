@@ -253,7 +253,7 @@ fn table(summary: &Summary) -> String {
         layers.len()
     ));
     lines.push(format!(
-        "{gflops:.1} GFLOPs for an image of {image_size} pixels (convolutions and matrix products of the folded network, two operations for a multiplication with its addition); sides must be multiples of {image_multiple}"
+        "{gflops:.3} GFLOPs for an image of {image_size} pixels (convolutions and matrix products of the folded network, two operations for a multiplication with its addition); sides must be multiples of {image_multiple}"
     ));
     if let Some(epochs) = epochs {
         lines.push(format!("trained for {epochs} epochs"));
@@ -299,7 +299,7 @@ mod tests {
             lines[26]
         );
         assert!(
-            lines[27].starts_with("16.4 GFLOPs for an image of 640 pixels"),
+            lines[27].starts_with("16.434 GFLOPs for an image of 640 pixels"),
             "{}",
             lines[27]
         );

@@ -154,3 +154,18 @@ fn the_zoo_has_every_module() {
         );
     }
 }
+
+#[test]
+fn the_documentation_lists_every_module() {
+    let page = include_str!("../../../../docs/models.md");
+    for name in modules::names() {
+        assert!(page.contains(&format!("`{name}`")), "{name} is missing");
+    }
+    for name in super::super::activation::NAMES.split(", ") {
+        let name = name.split('(').next().expect("a name");
+        assert!(page.contains(name), "{name} is missing");
+    }
+    let (_, example) = page.split_once("architecture: |\n").expect("an example");
+    let (example, _) = example.split_once("```").expect("its end");
+    assert_eq!(5, custom(example).layers().len());
+}
