@@ -92,6 +92,36 @@ fn impossible_combinations_are_refused_with_field_value_and_remedy() {
     );
     refused(
         &namespace,
+        &job().set("/model/size", "yolov5n6"),
+        &[
+            "training.imageSize is 64: choose a multiple of 64 from 128 to 8192 (model.size is yolov5n6)",
+        ],
+    );
+    refused(
+        &namespace,
+        &job().set("/model/architecture", "backbone: []"),
+        &[
+            "model.size is yolov5n, but model.architecture describes a network too: remove one of them",
+        ],
+    );
+    refused(
+        &namespace,
+        &job().set("/model/anchors", serde_json::json!([[10, 13], [30, 61]])),
+        &["model.anchors has 2 levels, but the model has 3: write one list for each"],
+    );
+    refused(
+        &namespace,
+        &job().set(
+            "/model/anchors",
+            serde_json::json!([[10, 13], [30, 61], [90]]),
+        ),
+        &[
+            "model.anchors is ",
+            "give each level equally many pairs of width and height",
+        ],
+    );
+    refused(
+        &namespace,
         &job().set("/training/device", "cuda"),
         &["training.device is cuda", "workers.gpusPerWorker"],
     );
@@ -122,6 +152,30 @@ fn impossible_combinations_are_refused_with_field_value_and_remedy() {
         &namespace,
         &job().set("/dataset/persistentVolumeClaim/subPath", "../other"),
         &["subPath is '../other'", "without .."],
+    );
+}
+
+#[test]
+fn models_of_every_kind_are_accepted() {
+    let namespace = Namespace::new("models");
+    let accepted = |name: &str, image_size: u32, model: serde_json::Value| {
+        let job = Job::new(name)
+            .set("/training/imageSize", image_size)
+            .set("/model", model);
+        namespace.apply(&job.manifest()).expect(name);
+    };
+    let anchors = serde_json::json!([[10, 13.5], [30, 61], [116, 90], [436, 615]]);
+    accepted(
+        "large",
+        128,
+        serde_json::json!({"size": "yolov5n6", "anchors": anchors, "activation": "Hardswish"}),
+    );
+    let text = "anchors: [[10, 13]]\nbackbone: [[-1, 1, Conv, [8, 3, 8]]]\n\
+                head: [[-1, 1, Detect, [nc, anchors]]]\n";
+    accepted(
+        "own",
+        64,
+        serde_json::json!({"architecture": text, "anchors": [[12, 12, 24, 24]]}),
     );
 }
 

@@ -26,6 +26,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Find objects on pictures and draw them.
     Predict(PredictArgs),
+    /// Show the layers, parameters and work of a model.
+    Info(InfoArgs),
     /// Make an example data set.
     #[command(subcommand)]
     MakeDataset(DatasetKind),
@@ -112,6 +114,28 @@ pub struct PredictArgs {
     pub save_txt: bool,
 }
 
+/// Arguments of `info`.
+#[derive(Clone, Debug, Args)]
+pub struct InfoArgs {
+    /// A size (yolov5n to yolov5x6), a model file (.yaml), or trained weights: a `.safetensors` file of this
+    /// program, a checkpoint folder, or a run's folder.
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// Number of classes. Default: that of the weights or of the model file, else 80.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub classes: Option<u16>,
+    /// Side of the image in pixels for which work is counted, a multiple of 32. Default: that of the training,
+    /// else 640.
+    #[arg(long, value_parser = image_size)]
+    pub image_size: Option<u32>,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    /// Print the model file itself, to begin one of your own with.
+    #[arg(long, conflicts_with = "json")]
+    pub yaml: bool,
+}
+
 /// Kinds of example data sets.
 #[derive(Debug, Subcommand)]
 pub enum DatasetKind {
@@ -180,6 +204,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Train(args) => commands::train(&args),
         Command::Eval(args) => commands::eval(&args),
         Command::Predict(args) => commands::predict(&args),
+        Command::Info(args) => commands::info(&args),
         Command::MakeDataset(DatasetKind::Digits(args)) => commands::make_digits(&args),
     }
 }

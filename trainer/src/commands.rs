@@ -17,7 +17,7 @@ use trainer_data::{
 use trainer_model::loss::{Loss, LossSettings};
 
 use crate::agent_link::AgentLink;
-use crate::cli::{DigitsArgs, EvalArgs, PredictArgs, TrainArgs};
+use crate::cli::{DigitsArgs, EvalArgs, InfoArgs, PredictArgs, TrainArgs};
 use crate::console::{self, Bar, Speaks, chain};
 use crate::distributed::Ranks;
 use crate::error::Error;
@@ -183,7 +183,9 @@ fn measure(args: &EvalArgs) -> Result<(Arc<Dataset>, Measured), EvalError> {
         });
     }
     let size = args.image_size.unwrap_or(info.image_size);
-    let settings = LossSettings::scaled(&Hyperparameters::default(), info.nc, size);
+    let architecture = &network.options().architecture;
+    weights::check_image_size(size, architecture)?;
+    let settings = LossSettings::scaled(&Hyperparameters::default(), architecture, size);
     let store = ImageStore::new(Arc::clone(&dataset), size, Sizing::Evaluate, 0);
     let evaluator = Evaluator::new(
         EvaluateSource::new(store),
@@ -279,6 +281,17 @@ pub fn predict(args: &PredictArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => failed(error.reason(), &chain(&error)),
+    }
+}
+
+/// `info`.
+pub fn info(args: &InfoArgs) -> ExitCode {
+    match crate::info::info(args) {
+        Ok(text) => {
+            console::say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(FailureReason::InvalidConfig, &chain(&error)),
     }
 }
 

@@ -119,6 +119,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The model cannot be built for this data set.
+    #[error("model.architecture cannot be used")]
+    Architecture(#[from] trainer_model::architecture::ArchitectureError),
     /// The network cannot be made.
     #[error("the network cannot be set up")]
     Model(#[from] trainer_model::Error),
@@ -176,9 +179,11 @@ impl Error {
     /// The word that decides the exit code, and whether another try is worth it.
     pub fn reason(&self) -> FailureReason {
         match self {
-            Self::Job(_) | Self::Device(_) | Self::Agent(_) | Self::Sampler(_) => {
-                FailureReason::InvalidConfig
-            }
+            Self::Job(_)
+            | Self::Device(_)
+            | Self::Agent(_)
+            | Self::Sampler(_)
+            | Self::Architecture(_) => FailureReason::InvalidConfig,
             Self::Dataset(_) | Self::OtherDataset { .. } | Self::ChangedDataset { .. } => {
                 FailureReason::InvalidDataset
             }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use contract::config::{ConfigError, FORMAT_VERSION, Images, JobConfig, JobIdentity, WorkerLayout};
 use contract::env::RankEnv;
 use contract::paths;
-use contract::spec::{SpecProblem, TrainerSpec, check};
+use contract::spec::{SpecProblem, TrainerSpec, check, image_size_problem};
+use trainer_model::architecture::{Architecture, ArchitectureError};
 
 use crate::manifest::{self, ManifestError};
 
@@ -83,6 +84,9 @@ pub enum JobError {
     /// Settings contradict each other or are out of range.
     #[error("{}", list(.0))]
     Invalid(Vec<SpecProblem>),
+    /// The model cannot be built.
+    #[error("model.architecture cannot be used")]
+    Architecture(#[source] ArchitectureError),
     /// The environment and the configuration disagree.
     #[error(
         "{}={found}, but the configuration is for {expected} processes",
@@ -133,12 +137,32 @@ pub fn resolve(
         let path = get(contract::env::CONFIG).ok_or(JobError::Nothing)?;
         in_pod(Path::new(&path), request, place)?
     };
-    let problems = check(&resolved.job.config.spec, resolved.job.place.world_size);
+    let spec = &resolved.job.config.spec;
+    let mut problems = check(spec, resolved.job.place.world_size);
+    if problems.is_empty() {
+        problems.extend(check_architecture(spec)?);
+    }
     if problems.is_empty() {
         Ok(resolved)
     } else {
         Err(JobError::Invalid(problems))
     }
+}
+
+/// Makes sure, before any data is looked at, that the model can be built, and that images fit it; returns what is
+/// wrong with their size.
+fn check_architecture(spec: &TrainerSpec) -> Result<Option<SpecProblem>, JobError> {
+    let architecture = Architecture::of(&spec.model, None).map_err(JobError::Architecture)?;
+    let multiple = architecture.multiple().max(32);
+    let because = format!("the largest stride of model.architecture is {multiple}");
+    let size = spec.training.image_size;
+    let problem = image_size_problem(size, multiple, &because);
+    if problem.is_none() {
+        let side = i64::from(size);
+        let traced = architecture.trace(side, side);
+        traced.map_err(JobError::Architecture)?;
+    }
+    Ok(problem)
 }
 
 fn in_pod(path: &Path, request: &Request, place: RankEnv) -> Result<Resolved, JobError> {
@@ -253,6 +277,44 @@ spec:
         assert_eq!(
             "digits-local",
             paths::run_folder(&job.config.job.name, &job.config.job.uid)
+        );
+    }
+
+    #[test]
+    fn an_architecture_is_looked_at_before_any_data() {
+        let told = |model: serde_json::Value, image_size: u32| {
+            let spec = serde_json::from_value(serde_json::json!({
+                "model": model,
+                "dataset": {"persistentVolumeClaim": {"claimName": "d"}},
+                "training": {"imageSize": image_size},
+                "output": {"persistentVolumeClaim": {"claimName": "o"}},
+            }));
+            let checked = check_architecture(&spec.expect("well formed"));
+            match checked {
+                Ok(problem) => problem.map(|problem| problem.0),
+                Err(error) => Some(crate::console::chain(&error)),
+            }
+        };
+        let deep = "\
+anchors: [[10, 13], [90, 80]]
+backbone:
+  - [-1, 1, Conv, [8, 3, 2]]
+  - [-1, 1, Conv, [8, 3, 8]]
+  - [-1, 1, Conv, [8, 3, 8]]
+head:
+  - [[1, 2], 1, Detect, [nc, anchors]]
+";
+        assert_eq!(None, told(serde_json::json!({"size": "n"}), 64));
+        assert_eq!(None, told(serde_json::json!({"architecture": deep}), 384));
+        assert_eq!(
+            Some("training.imageSize is 320: choose a multiple of 128 from 256 to 8192 (the largest stride of model.architecture is 128)".to_owned()),
+            told(serde_json::json!({"architecture": deep}), 320)
+        );
+        let wrong = deep.replace("Detect", "Detekt");
+        let text = told(serde_json::json!({"architecture": wrong}), 384).expect("refused");
+        assert!(
+            text.starts_with("model.architecture cannot be used: layer 3 (row 1 of head, Detekt): 'Detekt' is not a module"),
+            "{text}"
         );
     }
 

@@ -8,6 +8,7 @@
 //! train        session                 -> a run folder with checkpoints, weights and results
 //! evaluate     weights, data set    -> precision, recall, mAP
 //! predict      weights, pictures    -> annotated pictures
+//! info         model or weights     -> a table of layers
 //! distributed  ranks                -> what all of them compute together
 //! checkpoint   state                -> folders that survive a crash, and back
 //! agent_link   progress             -> the agent of this worker
@@ -28,6 +29,7 @@ pub mod distributed;
 pub mod durable;
 pub mod error;
 pub mod evaluate;
+pub mod info;
 pub mod job;
 pub mod manifest;
 mod memory;

@@ -233,4 +233,26 @@ spec:
         );
         assert!(text(&JOB.replace("workers", "worker")).contains("worker"));
     }
+
+    #[test]
+    fn the_examples_are_understood_and_their_models_can_be_built() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+        let mut jobs = 0;
+        for entry in std::fs::read_dir(folder).expect("examples") {
+            let path = entry.expect("readable").path();
+            let text = std::fs::read_to_string(&path).expect("readable");
+            match parse(&text) {
+                Err(ManifestError::NoJob) => {}
+                Err(error) => panic!("{}: {}", path.display(), chain(&error)),
+                Ok(Manifest { spec, .. }) => {
+                    jobs += 1;
+                    let problems = contract::spec::check(&spec, 1);
+                    assert!(problems.is_empty(), "{}: {problems:?}", path.display());
+                    trainer_model::architecture::Architecture::of(&spec.model, Some(10))
+                        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                }
+            }
+        }
+        assert!(jobs >= 2);
+    }
 }

@@ -107,6 +107,8 @@ impl PredictError {
 pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
     let device = device::for_inference(args.device.into())?;
     let (network, info) = weights::load(&args.weights, device)?;
+    let image_size = args.image_size.unwrap_or(info.image_size);
+    weights::check_image_size(image_size, &network.options().architecture)?;
     let network = network.fuse()?;
     let mut pictures = list(&args.source)?;
     pictures.truncate(args.limit.unwrap_or(usize::MAX));
@@ -117,7 +119,7 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
 
     let predictor = Predictor {
         network,
-        image_size: args.image_size.unwrap_or(info.image_size),
+        image_size,
         options: NmsOptions {
             confidence: args.conf,
             iou: args.iou,

@@ -218,14 +218,18 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 fn differences(old: &JobConfig, new: &JobConfig) -> Vec<String> {
     let mut found = Vec::new();
     let value = |config: &JobConfig| {
-        serde_json::to_value(&config.spec).expect("a spec always becomes JSON")
+        let mut spec = config.spec.clone();
+        // A size that is left out is the same as the one it stands for.
+        spec.model.size = spec.model.family_size();
+        serde_json::to_value(&spec).expect("a spec always becomes JSON")
     };
     compare("", &value(old), &value(new), &mut found);
     found
 }
 
 fn compare(path: &str, old: &serde_json::Value, new: &serde_json::Value, found: &mut Vec<String>) {
-    use serde_json::Value::{Null, Object};
+    use serde_json::Value::{Null, Object, String as Text};
+    let is_long = |value: &serde_json::Value| matches!(value, Text(text) if text.contains('\n'));
     if FREE.contains(&path) {
         return;
     }
@@ -246,6 +250,8 @@ fn compare(path: &str, old: &serde_json::Value, new: &serde_json::Value, found: 
                 found,
             );
         }
+    } else if old != new && (is_long(old) || is_long(new)) {
+        found.push(format!("{path} has another text"));
     } else if old != new {
         found.push(format!("{path} was {old} and is {new}"));
     }
@@ -309,6 +315,25 @@ mod tests {
         let text = folder.claim(&other).expect_err("refused").to_string();
         assert!(
             text.contains("hyperparameters.lr0 was 0.01 and is 0.5"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_same_model_may_be_written_in_two_ways_and_other_texts_are_not_printed() {
+        let output = tempfile::tempdir().expect("temporary folder");
+        let folder = RunFolder::new(output.path(), &config(), attempt(0));
+        folder.claim(&config()).expect("claimed");
+        let mut same = config();
+        same.spec.model.size = Some(contract::spec::ModelSize::S);
+        folder.claim(&same).expect("yolov5s is the default");
+        let mut own = config();
+        own.spec.model.architecture = Some("backbone: []\nhead: []\n".to_owned());
+        let text = folder.claim(&own).expect_err("refused").to_string();
+        assert!(
+            text.contains(
+                "(model.architecture has another text, model.size was \"yolov5s\" and is null)"
+            ),
             "{text}"
         );
     }

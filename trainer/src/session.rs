@@ -10,9 +10,10 @@ use std::time::Duration;
 use contract::progress::Phase;
 use contract::spec::{Schedule as ScheduleSetting, TrainerSpec};
 use torch_bridge::runtime;
-use trainer_core::anchors::{self, DEFAULT_ANCHORS};
+use trainer_core::anchors;
 use trainer_core::schedule::{Schedule, ScheduleKind, StepPlan, scaled_weight_decay};
 use trainer_data::{Dataset, Loader, LoaderConfig};
+use trainer_model::architecture::Architecture;
 use trainer_model::loss::{Loss, LossSettings};
 use trainer_model::network::{Network, NetworkOptions};
 
@@ -243,12 +244,13 @@ fn learner(
     chosen: &Chosen,
     ranks: &mut Ranks,
 ) -> Result<(Learner, Loss), Error> {
-    let mut options = NetworkOptions::new(spec.model.size, data.train.classes());
+    let architecture = Architecture::of(&spec.model, Some(data.train.classes()))?;
+    let mut options = NetworkOptions::of(architecture);
     options.device = chosen.device;
     let network = Network::initialised(&options, spec.training.seed.into())?;
     let settings = LossSettings::scaled(
         &spec.hyperparameters,
-        data.train.classes(),
+        &options.architecture,
         spec.training.image_size,
     );
     let loss = Loss::new(&options, settings);
@@ -272,18 +274,22 @@ fn introduce(
         libtorch,
     } = &state.machine;
     reporter.say(&format!(
-        "yolov5{} with {} classes, {} parameters; {world_size} processes x {compute_threads} threads on {device}, libtorch {libtorch}",
-        spec.model.size.as_str(),
+        "{} with {} classes, {} parameters; {world_size} processes x {compute_threads} threads on {device}, libtorch {libtorch}",
+        spec.model.name(),
         data.train.classes(),
         learner.network.state().parameter_count(),
     ));
+    if let Some(note) = Architecture::note(&spec.model, data.train.classes()) {
+        reporter.say(&note);
+    }
     let boxes = data.train.box_sizes(spec.training.image_size);
     let threshold = spec.hyperparameters.anchor_threshold as f32;
-    let fit = anchors::fit(&boxes, DEFAULT_ANCHORS.as_flattened(), threshold);
+    let architecture = &learner.network.options().architecture;
+    let fit = anchors::fit(&boxes, &architecture.anchors(), threshold);
     if fit.best_possible_recall < ENOUGH_RECALL {
         let percent = 100.0 * (1.0 - fit.best_possible_recall);
         let text = format!(
-            "{percent:.1} % of the labels match no anchor and are not learnt: raise training.imageSize or hyperparameters.anchorThreshold"
+            "{percent:.1} % of the labels match no anchor and are not learnt: set model.anchors, or raise training.imageSize or hyperparameters.anchorThreshold"
         );
         if reporter.is_first() {
             reporter.warn(&text);

@@ -329,9 +329,6 @@ fn weightless(raw: &[Tensor]) -> Result<Tensor, tch::TchError> {
     Ok(loss)
 }
 
-/// Numbers of a message that are counts of the loss.
-const COUNTS: usize = 6;
-
 /// All are whole numbers far below 2^53 or sums of losses, so `f64` holds them.
 fn message(own: Denominators, images: usize, stop: bool, before: EpochSums) -> Vec<f64> {
     let counts = own.to_array().map(|count| count as f64);
@@ -347,11 +344,11 @@ fn message(own: Denominators, images: usize, stop: bool, before: EpochSums) -> V
 }
 
 fn read_message(values: &[f64]) -> (Denominators, StepOutput) {
-    let mut counts = [0; COUNTS];
+    let mut counts = [0; Denominators::COUNT];
     for (count, value) in counts.iter_mut().zip(values) {
         *count = *value as i64;
     }
-    let rest = &values[COUNTS..];
+    let rest = &values[Denominators::COUNT..];
     let output = StepOutput {
         images: rest[0] as u64,
         stop: rest[1] > 0.0,
@@ -376,8 +373,8 @@ mod tests {
     #[test]
     fn a_message_reads_back() {
         let own = Denominators {
-            matches: [1, 2, 3],
-            cells: [400, 100, 25],
+            matches: [1, 2, 3, 4, 5],
+            cells: [400, 100, 25, 9, 0],
         };
         let before = EpochSums {
             images: 8.0,

@@ -3,8 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use contract::spec::ModelSize;
+use contract::spec::Model;
 use serde::{Deserialize, Serialize};
+use trainer_model::architecture::{Architecture, ArchitectureError};
 use trainer_model::network::{Network, NetworkOptions};
 
 use crate::checkpoint::{self, NamedTensors, RunState, TensorFileError};
@@ -12,7 +13,9 @@ use crate::checkpoint::{self, NamedTensors, RunState, TensorFileError};
 /// The note in a weights file.
 const NOTE: &str = "yolo-operator";
 /// The version of [`WeightsInfo`] this code writes.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
+/// The version whose note knew only sizes, under the key `size`.
+const SIZES_ONLY: u64 = 1;
 
 /// What a network is, besides its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,8 +23,8 @@ const FORMAT_VERSION: u32 = 1;
 pub struct WeightsInfo {
     /// Version of this note.
     pub format_version: u32,
-    /// Which member of the family.
-    pub size: ModelSize,
+    /// Which network: all that is needed to build it again.
+    pub model: Model,
     /// Number of classes.
     pub nc: usize,
     /// Their names.
@@ -37,7 +40,7 @@ impl WeightsInfo {
     pub fn of(state: &RunState) -> Self {
         Self {
             format_version: FORMAT_VERSION,
-            size: state.spec.model.size,
+            model: state.spec.model.clone(),
             nc: state.names.len(),
             names: state.names.clone(),
             image_size: state.spec.training.image_size,
@@ -83,6 +86,16 @@ pub enum WeightsError {
         /// The file.
         path: PathBuf,
     },
+    /// It was written by a later version of this program.
+    #[error(
+        "the note of {} has the format {found}, this program reads up to {FORMAT_VERSION}: use a newer program", path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The format of its note.
+        found: u32,
+    },
     /// What it says cannot be understood.
     #[error("cannot understand what {} says of its network", path.display())]
     Note {
@@ -92,13 +105,32 @@ pub enum WeightsError {
         #[source]
         source: serde_json::Error,
     },
+    /// It describes a network that cannot be built.
+    #[error("cannot build the network that {} describes", path.display())]
+    Architecture {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: ArchitectureError,
+    },
+    /// Images of another size were asked for than the network takes.
+    #[error(
+        "--image-size is {size}: choose a multiple of {multiple}, the network's largest stride"
+    )]
+    ImageSize {
+        /// The size.
+        size: u32,
+        /// What it must be a multiple of.
+        multiple: u32,
+    },
     /// Its tensors are not those of the network it names.
-    #[error("the tensors of {} are not those of a yolov5{} with {nc} classes", path.display(), size.as_str())]
+    #[error("the tensors of {} are not those of a {name} with {nc} classes", path.display())]
     Network {
         /// The file.
         path: PathBuf,
-        /// The network's size.
-        size: ModelSize,
+        /// What the network is called.
+        name: &'static str,
         /// Its number of classes.
         nc: usize,
         /// What does not fit.
@@ -107,28 +139,26 @@ pub enum WeightsError {
     },
 }
 
-/// Builds the network that `path` describes: a weights file, a checkpoint (its averaged weights are
-/// taken), or a run's folder (its best weights are).
+/// What `path` says of its network: a weights file, a checkpoint (its averaged weights are meant), or a run's folder
+/// (its best weights are).
+pub fn describe(path: &Path) -> Result<WeightsInfo, WeightsError> {
+    open(path).map(|(_, _, info)| info)
+}
+
+/// Builds the network that `path` describes, see [`describe`].
 pub fn load(path: &Path, device: tch::Device) -> Result<(Network, WeightsInfo), WeightsError> {
-    let best = path.join("weights/best.safetensors");
-    let (file, (tensors, info)) = if path.join(checkpoint::STATE).is_file() {
-        let file = path.join(checkpoint::EMA);
-        let read = from_checkpoint(path, &file)?;
-        (file, read)
-    } else {
-        let file = if best.is_file() {
-            best
-        } else {
-            path.to_owned()
-        };
-        let read = from_file(&file)?;
-        (file, read)
-    };
-    let mut options = NetworkOptions::new(info.size, info.nc);
+    let (file, tensors, info) = open(path)?;
+    let architecture = Architecture::of(&info.model, Some(info.nc)).map_err(|source| {
+        WeightsError::Architecture {
+            path: file.clone(),
+            source,
+        }
+    })?;
+    let mut options = NetworkOptions::of(architecture);
     options.device = device;
     let failed = |source| WeightsError::Network {
         path: file.clone(),
-        size: info.size,
+        name: info.model.name(),
         nc: info.nc,
         source,
     };
@@ -137,16 +167,57 @@ pub fn load(path: &Path, device: tch::Device) -> Result<(Network, WeightsInfo), 
     Ok((network, info))
 }
 
+/// Makes sure that images of `size` pixels a side fit the network.
+pub fn check_image_size(size: u32, architecture: &Architecture) -> Result<(), WeightsError> {
+    let multiple = architecture.multiple();
+    if size.is_multiple_of(multiple) {
+        Ok(())
+    } else {
+        Err(WeightsError::ImageSize { size, multiple })
+    }
+}
+
+/// The file behind `path`, and what is in it.
+fn open(path: &Path) -> Result<(PathBuf, NamedTensors, WeightsInfo), WeightsError> {
+    if path.join(checkpoint::STATE).is_file() {
+        let file = path.join(checkpoint::EMA);
+        let (tensors, info) = from_checkpoint(path, &file)?;
+        return Ok((file, tensors, info));
+    }
+    let best = path.join("weights/best.safetensors");
+    let file = if best.is_file() {
+        best
+    } else {
+        path.to_owned()
+    };
+    let (tensors, info) = from_file(&file)?;
+    Ok((file, tensors, info))
+}
+
 fn from_file(file: &Path) -> Result<(NamedTensors, WeightsInfo), WeightsError> {
     let (tensors, note) = tensors(file)?;
     let note = note.ok_or_else(|| WeightsError::NoNote {
         path: file.to_owned(),
     })?;
-    let info = serde_json::from_str(&note).map_err(|source| WeightsError::Note {
+    let info = read_note(&note).map_err(|source| WeightsError::Note {
         path: file.to_owned(),
         source,
     })?;
+    if info.format_version > FORMAT_VERSION {
+        return Err(WeightsError::Newer {
+            path: file.to_owned(),
+            found: info.format_version,
+        });
+    }
     Ok((tensors, info))
+}
+
+fn read_note(note: &str) -> Result<WeightsInfo, serde_json::Error> {
+    let mut note: serde_json::Value = serde_json::from_str(note)?;
+    if note["formatVersion"] == SIZES_ONLY {
+        note["model"] = serde_json::json!({"size": note["size"]});
+    }
+    serde_json::from_value(note)
 }
 
 fn from_checkpoint(
@@ -171,4 +242,19 @@ fn read(path: &Path) -> Result<Vec<u8>, WeightsError> {
         path: path.to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::spec::ModelSize;
+
+    use super::*;
+
+    #[test]
+    fn notes_of_earlier_versions_are_understood() {
+        let note = r#"{"formatVersion":1,"size":"yolov5m","nc":1,"names":["a"],"imageSize":320,"epoch":3}"#;
+        let info = read_note(note).expect("version 1");
+        assert_eq!(Some(ModelSize::M), info.model.family_size());
+        assert_eq!((1, 320, 3), (info.nc, info.image_size, info.epoch));
+    }
 }

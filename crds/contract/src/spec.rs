@@ -21,7 +21,7 @@ pub use check::{SpecProblem, check};
 pub use dataset::{Dataset, ImageSource, Output, PullPolicy, VolumeClaim};
 pub use hyperparameters::{Hyperparameters, LossNormalisation, Schedule};
 pub use limits::{LIMITS, Limit, out_of_range};
-pub use model::{Model, ModelSize};
+pub use model::{Activation, MAX_ARCHITECTURE, Model, ModelSize, image_size_problem};
 pub use training::{Backend, Device, Distributed, Fitness, Training};
 
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,7 @@
 use contract::config::WorkerLayout;
 use contract::spec::{
-    Augmentation, Dataset, Distributed, Hyperparameters, Model, Output, TrainerSpec, Training,
+    Augmentation, Dataset, Distributed, Hyperparameters, Model, ModelSize, Output, TrainerSpec,
+    Training,
 };
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -110,6 +111,12 @@ fn spec_rules() -> Value {
     let processes = "(has(self.workers.processesPerWorker) ? self.workers.processesPerWorker : \
          (self.workers.gpusPerWorker > 0 ? self.workers.gpusPerWorker : 1))";
     let ranks = format!("(self.workers.replicas * {processes})");
+    let large = ModelSize::ALL
+        .iter()
+        .filter(|size| size.largest_stride() == 64)
+        .map(|size| format!("'{}'", size.name()))
+        .collect::<Vec<_>>()
+        .join(", ");
     json!([
         {
             "rule": "self == oldSelf",
@@ -121,6 +128,10 @@ fn spec_rules() -> Value {
                 "'training.batchSize is %s, which %s processes cannot share equally: choose a multiple of %s'\
                  .format([self.training.batchSize, {ranks}, {ranks}])"
             ),
+        },
+        {
+            "rule": format!("!has(self.model.size) || !(self.model.size in [{large}]) || (self.training.imageSize >= 128 && self.training.imageSize % 64 == 0)"),
+            "messageExpression": "'training.imageSize is %s: choose a multiple of 64 from 128 to 8192 (model.size is %s)'.format([self.training.imageSize, self.model.size])",
         },
         {
             "rule": "self.workers.gpusPerWorker == 0 || !has(self.workers.processesPerWorker) || self.workers.processesPerWorker == self.workers.gpusPerWorker",

@@ -52,7 +52,7 @@ fn main() -> Result<()> {
         serde_json::from_value(settings["hyperparameters"].clone())?;
     let loss = Loss::new(
         &options,
-        LossSettings::scaled(&hyperparameters, classes, side),
+        LossSettings::scaled(&hyperparameters, &options.architecture, side),
     );
     let mut sgd = Sgd::new(&network)?;
     let batch = number("batchSize")? as u32;

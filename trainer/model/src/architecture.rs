@@ -1,426 +1,241 @@
-//! The YOLOv5 v7.0 networks n, s, m, l, x as data: layers, and the tensors that belong to them.
+//! Networks as data: layers, and the tensors that belong to them. No tensor exists here.
 //!
 //! ```text
-//!  images ─ 0 ─ 1 ─ 2 ─ 3 ─ 4 ─ 5 ─ 6 ─ 7 ─ 8 ─ 9 (SPPF) ─ 10 ┐        backbone, stride 2..32
-//!                           │       │                      │  └ 11 up
-//!                           │       └────────── 12 concat ─┼─── 13 ─ 14 ┐
-//!                           └────── 16 concat ─ 15 up ─────┼──────── │ ─┘
-//!                                      └ 17 (P3) ─ 18 ─ 19 concat ───┘ ... 20 (P4) ─ 21 ─ 22 concat
-//!                                                         22 also takes 10 ┘           └ 23 (P5)
-//!                                   24 Detect takes 17, 20, 23: strides 8, 16, 32
+//!  text ── document ──> rows ── modules, arguments ──> modules ── plan ──> Architecture
+//!            keys              names, numbers                    inputs, sizes, strides
 //! ```
+//!
+//! The members of the YOLOv5 family are texts too: see [`builtin`] and `src/models`.
 
-use contract::spec::ModelSize;
-use trainer_core::anchors::STRIDES;
+pub mod activation;
+mod arguments;
+pub mod builtin;
+mod document;
+mod error;
+mod module;
+mod modules;
+mod plan;
+mod shape;
+mod slot;
 
-/// Anchors of each level.
-pub const ANCHORS_PER_LEVEL: usize = 3;
-/// Levels of predictions.
-pub const LEVELS: usize = 3;
-/// Pixels per cell of the coarsest level; image sides are multiples of it.
-pub const LARGEST_STRIDE: i64 = 32;
+use std::sync::Arc;
 
-/// A layer's kind and settings. Channels are those of its input and output.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Module {
-    /// Convolution without bias, batch normalisation, `SiLU`.
-    Conv(Convolution),
-    /// Three 1x1 convolutions around `repeats` bottlenecks.
-    C3 {
-        /// Channels in.
-        input: i64,
-        /// Channels out; half of it inside.
-        output: i64,
-        /// Number of bottlenecks.
-        repeats: usize,
-        /// Whether bottlenecks add their input to their output.
-        shortcut: bool,
-    },
-    /// Three chained 5x5 poolings between two 1x1 convolutions.
-    Sppf {
-        /// Channels in; half of it inside.
-        input: i64,
-        /// Channels out.
-        output: i64,
-    },
-    /// Each pixel becomes four.
-    Upsample,
-    /// Inputs side by side in their channels.
-    Concat,
-    /// A 1x1 convolution with bias on each of three inputs.
-    Detect {
-        /// Channels of the inputs.
-        inputs: [i64; LEVELS],
-        /// Numbers predicted for each anchor: box, objectness, classes.
-        outputs: i64,
-    },
-}
+use contract::spec::Model;
 
-/// The settings of one convolution block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Convolution {
-    /// Channels in.
-    pub input: i64,
-    /// Channels out.
-    pub output: i64,
-    /// Side of the square kernel.
-    pub kernel: i64,
-    /// Pixels from one output to the next.
-    pub stride: i64,
-    /// Zeros added at each edge.
-    pub padding: i64,
-}
+use crate::blocks::Block;
+use crate::blocks::scope::Recorder;
+use document::Document;
+use plan::Request;
 
-impl Convolution {
-    /// A block whose output has the size of its input divided by `stride`.
-    pub fn new(input: i64, output: i64, kernel: i64, stride: i64) -> Self {
-        Self {
-            input,
-            output,
-            kernel,
-            stride,
-            padding: kernel / 2,
-        }
-    }
-}
+pub use activation::Activation;
+pub(crate) use document::MAX_LEVELS;
+pub use error::{ArchitectureError, Place};
+pub use module::{
+    Bottleneck, Convolution, Cross, Csp, Ghost, GhostBottleneck, Inner, Interpolation, Module,
+    Pyramid, Window,
+};
+pub use shape::{Shape, Work};
+pub use slot::{Form, Initial, Role, Slot};
 
-impl Module {
-    /// YOLOv5's name.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Conv(_) => "Conv",
-            Self::C3 { .. } => "C3",
-            Self::Sppf { .. } => "SPPF",
-            Self::Upsample => "Upsample",
-            Self::Concat => "Concat",
-            Self::Detect { .. } => "Detect",
-        }
-    }
-}
-
-/// One layer and where its inputs come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layer {
-    /// Indices of the layers whose outputs it takes; `None` is the images.
-    pub from: Vec<Option<usize>>,
-    /// What it does.
-    pub module: Module,
-}
-
-/// What a tensor is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// A trained offset: of a normalisation or of Detect. Never decayed.
-    Bias,
-    /// A trained convolution kernel; the only role with weight decay.
-    Weight,
-    /// A trained scale of a normalisation. Never decayed.
-    Norm,
-    /// A running mean or variance.
-    Statistic,
-    /// How many batches a normalisation has seen (64-bit integer).
-    Counter,
-    /// The anchors in grid cells.
-    Anchors,
-}
-
-impl Role {
-    /// Whether gradients change it.
-    pub fn is_parameter(self) -> bool {
-        matches!(self, Self::Bias | Self::Weight | Self::Norm)
-    }
-}
-
-/// How a tensor begins.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Initial {
-    /// As a blank network has it: 0, or the network's anchors.
-    Blank,
-    /// The same value everywhere.
-    Constant(f64),
-    /// Evenly between ± `bound`.
-    Uniform {
-        /// The largest magnitude.
-        bound: f64,
-    },
-    /// Evenly between ± `bound`, plus what makes objects and classes rare at first.
-    DetectBias {
-        /// The largest magnitude of the random part.
-        bound: f64,
-        /// Pixels per cell of the level.
-        stride: u32,
-    },
-}
-
-/// A tensor of the network before it exists.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Slot {
-    /// State-dict name.
-    pub name: String,
-    /// What it is for.
-    pub role: Role,
-    /// Its shape.
-    pub shape: Vec<i64>,
-    /// How it begins.
-    pub initial: Initial,
-}
-
-impl Slot {
-    /// Number of elements.
-    pub fn len(&self) -> u64 {
-        self.shape.iter().product::<i64>() as u64
-    }
-
-    /// Whether it has no elements; no network has such a tensor.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// Whether normalisations are layers of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// As trained: every convolution is followed by batch normalisation.
-    Trainable,
-    /// As used: normalisations are folded into kernels and biases.
-    Fused,
-}
+/// Classes where neither a data set nor a file says how many: those of COCO.
+const USUAL_CLASSES: usize = 80;
 
 /// Numbers predicted for each anchor.
 pub fn outputs_per_anchor(classes: usize) -> i64 {
     5 + classes as i64
 }
 
-/// The 25 layers of a network.
-pub fn layers(size: ModelSize, classes: usize) -> Vec<Layer> {
-    let (depth, width) = size.multiples();
-    // Channels are rounded up to a multiple of 8, repeats to the nearest number but at least 1.
-    let channels = |nominal: f64| ((nominal * width / 8.0).ceil() * 8.0) as i64;
-    let repeats = |nominal: f64| (nominal * depth).round_ties_even().max(1.0) as usize;
-    let [c64, c128, c256, c512, c1024] = [64.0, 128.0, 256.0, 512.0, 1024.0].map(channels);
-    let [r3, r6, r9] = [3.0, 6.0, 9.0].map(repeats);
-
-    let conv = |input, output, kernel, stride| {
-        Module::Conv(Convolution::new(input, output, kernel, stride))
-    };
-    let backbone_c3 = |channels, repeats| Module::C3 {
-        input: channels,
-        output: channels,
-        repeats,
-        shortcut: true,
-    };
-    let head_c3 = |input, output| Module::C3 {
-        input,
-        output,
-        repeats: r3,
-        shortcut: false,
-    };
-    let stem = Module::Conv(Convolution {
-        input: 3,
-        output: c64,
-        kernel: 6,
-        stride: 2,
-        padding: 2,
-    });
-
-    let rows: [(&[usize], Module); 24] = [
-        (&[0], conv(c64, c128, 3, 2)),
-        (&[1], backbone_c3(c128, r3)),
-        (&[2], conv(c128, c256, 3, 2)),
-        (&[3], backbone_c3(c256, r6)),
-        (&[4], conv(c256, c512, 3, 2)),
-        (&[5], backbone_c3(c512, r9)),
-        (&[6], conv(c512, c1024, 3, 2)),
-        (&[7], backbone_c3(c1024, r3)),
-        (
-            &[8],
-            Module::Sppf {
-                input: c1024,
-                output: c1024,
-            },
-        ),
-        (&[9], conv(c1024, c512, 1, 1)),
-        (&[10], Module::Upsample),
-        (&[11, 6], Module::Concat),
-        (&[12], head_c3(2 * c512, c512)),
-        (&[13], conv(c512, c256, 1, 1)),
-        (&[14], Module::Upsample),
-        (&[15, 4], Module::Concat),
-        (&[16], head_c3(2 * c256, c256)),
-        (&[17], conv(c256, c256, 3, 2)),
-        (&[18, 14], Module::Concat),
-        (&[19], head_c3(2 * c256, c512)),
-        (&[20], conv(c512, c512, 3, 2)),
-        (&[21, 10], Module::Concat),
-        (&[22], head_c3(2 * c512, c1024)),
-        (
-            &[17, 20, 23],
-            Module::Detect {
-                inputs: [c256, c512, c1024],
-                outputs: outputs_per_anchor(classes),
-            },
-        ),
-    ];
-    let rest = rows.into_iter().map(|(from, module)| Layer {
-        from: from.iter().copied().map(Some).collect(),
-        module,
-    });
-    std::iter::once(Layer {
-        from: vec![None],
-        module: stem,
-    })
-    .chain(rest)
-    .collect()
+/// A network in which everything fits together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Architecture {
+    name: &'static str,
+    classes: usize,
+    layers: Vec<Layer>,
+    levels: Vec<Level>,
+    multiple: u32,
 }
 
-/// The tensors of `layers`, in YOLOv5's order.
-pub fn slots(layers: &[Layer], form: Form) -> Vec<Slot> {
-    let mut slots = Vec::new();
-    for (index, layer) in layers.iter().enumerate() {
-        let prefix = format!("model.{index}");
-        match &layer.module {
-            Module::Conv(conv) => push_conv(&mut slots, &prefix, conv, form),
-            Module::C3 { .. } | Module::Sppf { .. } => {
-                for (name, conv) in inner_convolutions(&layer.module) {
-                    push_conv(&mut slots, &format!("{prefix}.{name}"), &conv, form);
+/// One layer and where its inputs come from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layer {
+    /// Indices of the layers whose outputs it takes; `None` is the images.
+    pub from: Vec<Option<usize>>,
+    /// The same as written in the file.
+    pub written_from: String,
+    /// Its module as written in the file.
+    pub name: String,
+    /// How often, by the file and the depth multiple.
+    pub number: usize,
+    /// The arguments as YOLOv5 shows them: channels in and out first.
+    pub arguments: String,
+    /// What it does.
+    pub module: Module,
+    /// How often in a row it does that; where repeats are inside the module, once.
+    pub repeats: usize,
+    /// For Detect, the anchors of each input as written.
+    anchors: Vec<Vec<[f32; 2]>>,
+}
+
+/// One level of predictions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Level {
+    /// Pixels per cell.
+    pub stride: u32,
+    /// Width and height of its anchors in pixels.
+    pub anchors: Vec<[f32; 2]>,
+}
+
+/// What a layer gives for one image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Traced {
+    /// Its output; of Detect, one for each level.
+    pub outputs: Vec<Shape>,
+    /// What it takes.
+    pub work: Work,
+}
+
+impl Architecture {
+    /// The network that a job describes, for `classes` classes; without a data set for as many as its file says.
+    pub fn of(model: &Model, classes: Option<usize>) -> Result<Arc<Self>, ArchitectureError> {
+        let document = match (&model.architecture, model.family_size()) {
+            (Some(text), _) => Document::parse(text)?,
+            (None, size) => Document::parse(&builtin::document(size.unwrap_or_default()))?,
+        };
+        let anchors = model.anchors.as_ref().map(|anchors| {
+            let written = serde_json::to_value(anchors).unwrap_or_default();
+            document::anchors("model.anchors", &written)
+        });
+        let request = Request {
+            name: model.name(),
+            classes: classes
+                .or(document.classes.map(|classes| classes as usize))
+                .unwrap_or(USUAL_CLASSES),
+            activation: model.activation.map(Activation::from),
+            anchors: anchors.transpose()?,
+        };
+        plan::plan(&document, request).map(Arc::new)
+    }
+
+    /// What a user should know of a file of theirs although it is used.
+    pub fn note(model: &Model, classes: usize) -> Option<String> {
+        let document = Document::parse(model.architecture.as_ref()?).ok()?;
+        let written = document
+            .classes
+            .filter(|written| *written != classes as u64)?;
+        Some(format!(
+            "model.architecture says nc: {written}, but the data set has {classes} classes; the network gets {classes}"
+        ))
+    }
+
+    /// What people call it.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// The layers; the last is Detect.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// The levels of predictions, in Detect's order.
+    pub fn levels(&self) -> &[Level] {
+        &self.levels
+    }
+
+    /// Anchors of each level.
+    pub fn anchors_per_level(&self) -> usize {
+        self.levels[0].anchors.len()
+    }
+
+    /// Numbers predicted for each anchor.
+    pub fn outputs_per_anchor(&self) -> i64 {
+        outputs_per_anchor(self.classes)
+    }
+
+    /// What sides of images must be multiples of: the largest stride of any layer.
+    pub fn multiple(&self) -> u32 {
+        self.multiple
+    }
+
+    /// The anchors of all levels in pixels.
+    pub fn anchors(&self) -> Vec<[f32; 2]> {
+        let levels = self.levels.iter();
+        levels
+            .flat_map(|level| level.anchors.iter().copied())
+            .collect()
+    }
+
+    /// The anchors as the state holds them: divided by the stride of their level, row by row.
+    pub fn anchors_in_cells(&self) -> Vec<f32> {
+        let levels = self.levels.iter();
+        levels
+            .flat_map(|level| {
+                let sides = level.anchors.as_flattened().iter();
+                sides.map(|pixels| pixels / level.stride as f32)
+            })
+            .collect()
+    }
+
+    /// The tensors, in YOLOv5's order.
+    pub fn slots(&self, form: Form) -> Vec<Slot> {
+        let all = 0..self.layers.len();
+        all.flat_map(|index| self.slots_of(index, form)).collect()
+    }
+
+    /// The tensors of one layer.
+    pub fn slots_of(&self, index: usize, form: Form) -> Vec<Slot> {
+        self.planned(index, form).1
+    }
+
+    /// What becomes of an image of `height` by `width` pixels, layer by layer.
+    pub fn trace(&self, height: i64, width: i64) -> Result<Vec<Traced>, ArchitectureError> {
+        let image = [Shape::image(height, width)];
+        let mut traced: Vec<Traced> = Vec::with_capacity(self.layers.len());
+        for (index, layer) in self.layers.iter().enumerate() {
+            let sources = layer.from.iter();
+            let inputs: Vec<Shape> = sources
+                .flat_map(|from| from.map_or(&image[..], |from| &traced[from].outputs))
+                .copied()
+                .collect();
+            let mut work = Work::default();
+            let blocks = self.planned(index, Form::Fused).0;
+            let outputs = plan::chain(&blocks, &inputs, &mut work).map_err(|problem| {
+                ArchitectureError::Key {
+                    key: "the architecture",
+                    problem: format!(
+                        "does not fit images of {height}x{width} pixels: layer {index} ({}): {problem}",
+                        layer.name
+                    ),
                 }
-            }
-            Module::Upsample | Module::Concat => {}
-            Module::Detect { inputs, outputs } => {
-                push_detect(&mut slots, &prefix, *inputs, *outputs);
-            }
+            })?;
+            traced.push(Traced { outputs, work });
         }
+        Ok(traced)
     }
-    slots
-}
 
-/// The convolution blocks inside a C3 or SPPF, by name, in YOLOv5's order; none for other modules.
-pub(crate) fn inner_convolutions(module: &Module) -> Vec<(String, Convolution)> {
-    match *module {
-        Module::C3 {
-            input,
-            output,
-            repeats,
-            ..
-        } => {
-            let hidden = output / 2;
-            let outer = [
-                ("cv1", Convolution::new(input, hidden, 1, 1)),
-                ("cv2", Convolution::new(input, hidden, 1, 1)),
-                ("cv3", Convolution::new(2 * hidden, output, 1, 1)),
-            ];
-            let inner = (0..repeats).flat_map(|repeat| {
-                [
-                    (
-                        format!("m.{repeat}.cv1"),
-                        Convolution::new(hidden, hidden, 1, 1),
-                    ),
-                    (
-                        format!("m.{repeat}.cv2"),
-                        Convolution::new(hidden, hidden, 3, 1),
-                    ),
-                ]
-            });
-            outer
-                .map(|(name, conv)| (name.to_owned(), conv))
-                .into_iter()
-                .chain(inner)
-                .collect()
-        }
-        Module::Sppf { input, output } => vec![
-            ("cv1".to_owned(), Convolution::new(input, input / 2, 1, 1)),
-            ("cv2".to_owned(), Convolution::new(2 * input, output, 1, 1)),
-        ],
-        _ => Vec::new(),
+    /// The blocks of one layer without tensors, and their slots.
+    fn planned(&self, index: usize, form: Form) -> (Vec<Block<()>>, Vec<Slot>) {
+        let layer = &self.layers[index];
+        let slots = Vec::new();
+        let mut recorder = Recorder { form, slots };
+        let blocks = Block::of_layer(&mut recorder, index, &layer.module, layer.repeats);
+        (blocks.expect("a recorder refuses no slot"), recorder.slots)
     }
-}
-
-fn push_conv(slots: &mut Vec<Slot>, prefix: &str, conv: &Convolution, form: Form) {
-    let Convolution {
-        input,
-        output,
-        kernel,
-        ..
-    } = *conv;
-    let mut push = |name: &str, role, shape, initial| {
-        slots.push(Slot {
-            name: format!("{prefix}.{name}"),
-            role,
-            shape,
-            initial,
-        });
-    };
-    let bound = uniform_bound(input * kernel * kernel);
-    let shape = vec![output, input, kernel, kernel];
-    push(
-        "conv.weight",
-        Role::Weight,
-        shape,
-        Initial::Uniform { bound },
-    );
-    match form {
-        Form::Fused => push("conv.bias", Role::Bias, vec![output], Initial::Blank),
-        Form::Trainable => {
-            push(
-                "bn.weight",
-                Role::Norm,
-                vec![output],
-                Initial::Constant(1.0),
-            );
-            push("bn.bias", Role::Bias, vec![output], Initial::Blank);
-            push(
-                "bn.running_mean",
-                Role::Statistic,
-                vec![output],
-                Initial::Blank,
-            );
-            push(
-                "bn.running_var",
-                Role::Statistic,
-                vec![output],
-                Initial::Constant(1.0),
-            );
-            push(
-                "bn.num_batches_tracked",
-                Role::Counter,
-                vec![],
-                Initial::Blank,
-            );
-        }
-    }
-}
-
-fn push_detect(slots: &mut Vec<Slot>, prefix: &str, inputs: [i64; LEVELS], outputs: i64) {
-    let anchors = ANCHORS_PER_LEVEL as i64;
-    slots.push(Slot {
-        name: format!("{prefix}.anchors"),
-        role: Role::Anchors,
-        shape: vec![LEVELS as i64, anchors, 2],
-        initial: Initial::Blank,
-    });
-    for ((level, input), stride) in inputs.into_iter().enumerate().zip(STRIDES) {
-        let bound = uniform_bound(input);
-        slots.push(Slot {
-            name: format!("{prefix}.m.{level}.weight"),
-            role: Role::Weight,
-            shape: vec![anchors * outputs, input, 1, 1],
-            initial: Initial::Uniform { bound },
-        });
-        slots.push(Slot {
-            name: format!("{prefix}.m.{level}.bias"),
-            role: Role::Bias,
-            shape: vec![anchors * outputs],
-            initial: Initial::DetectBias { bound, stride },
-        });
-    }
-}
-
-/// PyTorch's default for convolutions: Kaiming-uniform with a = √5, which is ± 1/√fan-in, for the
-/// kernel and for the bias.
-fn uniform_bound(fan_in: i64) -> f64 {
-    1.0 / (fan_in as f64).sqrt()
 }
 
 #[cfg(test)]
 #[path = "architecture_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "architecture/mistakes_tests.rs"]
+mod mistakes_tests;
+
+#[cfg(test)]
+#[path = "architecture/property_tests.rs"]
+mod property_tests;

@@ -1,4 +1,13 @@
 use super::*;
+use contract::spec::ModelSize;
+
+fn of_size(size: ModelSize, classes: usize) -> Arc<Architecture> {
+    let model = Model {
+        size: Some(size),
+        ..Model::default()
+    };
+    Architecture::of(&model, Some(classes)).expect("valid")
+}
 
 fn parameters(slots: &[Slot]) -> u64 {
     slots
@@ -18,14 +27,33 @@ fn sizes_have_the_parameters_of_yolov5() {
         (ModelSize::X, 86_749_405, 86_705_005, 745),
     ];
     for (size, unfused, fused, entries) in golden {
-        let layers = layers(size, 80);
-        let trainable = slots(&layers, Form::Trainable);
+        let architecture = of_size(size, 80);
+        let trainable = architecture.slots(Form::Trainable);
         let got = (
             parameters(&trainable),
-            parameters(&slots(&layers, Form::Fused)),
+            parameters(&architecture.slots(Form::Fused)),
             trainable.len(),
         );
         assert_eq!((unfused, fused, entries), got, "{size:?}");
+    }
+}
+
+/// The published counts of the sizes with four levels are those after folding.
+#[test]
+fn sizes_with_four_levels_have_the_parameters_of_yolov5() {
+    let golden = [
+        (ModelSize::N6, 3_246_940, 3_239_884),
+        (ModelSize::S6, 12_626_620, 12_612_508),
+        (ModelSize::M6, 35_731_932, 35_704_908),
+        (ModelSize::L6, 76_770_172, 76_726_332),
+        (ModelSize::X6, 140_794_780, 140_730_220),
+    ];
+    for (size, unfused, fused) in golden {
+        let architecture = of_size(size, 80);
+        assert_eq!(34, architecture.layers().len());
+        let count = |form| parameters(&architecture.slots(form));
+        let got = (count(Form::Trainable), count(Form::Fused));
+        assert_eq!((unfused, fused), got, "{size:?}");
     }
 }
 
@@ -54,15 +82,13 @@ const PER_LAYER: [(usize, [u64; 5]); 19] = [
 
 #[test]
 fn layers_have_the_parameters_of_yolov5() {
-    for (column, size) in ModelSize::ALL.into_iter().enumerate() {
-        let all = slots(&layers(size, 80), Form::Trainable);
+    for (column, size) in ModelSize::ALL[..5].iter().enumerate() {
+        let architecture = of_size(*size, 80);
+        assert_eq!(25, architecture.layers().len());
         for index in 0..25 {
+            let of_layer = architecture.slots_of(index, Form::Trainable);
             let prefix = format!("model.{index}.");
-            let of_layer: Vec<Slot> = all
-                .iter()
-                .filter(|slot| slot.name.starts_with(&prefix))
-                .cloned()
-                .collect();
+            assert!(of_layer.iter().all(|slot| slot.name.starts_with(&prefix)));
             let golden = PER_LAYER
                 .iter()
                 .find(|row| row.0 == index)
@@ -74,7 +100,7 @@ fn layers_have_the_parameters_of_yolov5() {
 
 #[test]
 fn roles_split_as_in_yolov5s() {
-    let all = slots(&layers(ModelSize::S, 80), Form::Trainable);
+    let all = of_size(ModelSize::S, 80).slots(Form::Trainable);
     let count = |role| all.iter().filter(|slot| slot.role == role).count();
     assert_eq!(60, count(Role::Bias));
     assert_eq!(60, count(Role::Weight));
@@ -92,7 +118,7 @@ fn roles_split_as_in_yolov5s() {
 
 #[test]
 fn names_are_yolov5s_and_unique() {
-    let all = slots(&layers(ModelSize::N, 80), Form::Trainable);
+    let all = of_size(ModelSize::N, 80).slots(Form::Trainable);
     let mut names: Vec<&str> = all.iter().map(|slot| slot.name.as_str()).collect();
     for name in [
         "model.0.conv.weight",
@@ -110,27 +136,73 @@ fn names_are_yolov5s_and_unique() {
     assert_eq!(349, names.len());
 }
 
+/// Billions of operations of the convolutions, after folding, for an image of 640 pixels (YOLOv5 v7.0).
 #[test]
-fn every_layer_takes_earlier_outputs_of_the_right_width() {
-    for size in ModelSize::ALL {
-        let layers = layers(size, 3);
-        let mut widths: Vec<i64> = Vec::new();
-        for (index, layer) in layers.iter().enumerate() {
-            let inputs: Vec<i64> = layer
-                .from
-                .iter()
-                .map(|from| from.map_or(3, |from| widths[from]))
-                .collect();
-            let (wanted, output) = match &layer.module {
-                Module::Conv(conv) => (vec![conv.input], conv.output),
-                Module::C3 { input, output, .. } | Module::Sppf { input, output } => {
-                    (vec![*input], *output)
-                }
-                Module::Upsample | Module::Concat => (inputs.clone(), inputs.iter().sum()),
-                Module::Detect { inputs, .. } => (inputs.to_vec(), 0),
-            };
-            assert_eq!(wanted, inputs, "{size:?} layer {index}");
-            widths.push(output);
+fn golden_work_of_the_sizes() {
+    let golden = [
+        (ModelSize::N, 4.468),
+        (ModelSize::S, 16.434),
+        (ModelSize::M, 48.872),
+        (ModelSize::L, 108.994),
+        (ModelSize::X, 205.448),
+    ];
+    for (size, want) in golden {
+        let traced = of_size(size, 80).trace(640, 640).expect("a multiple of 32");
+        let all = traced.iter().map(|traced| traced.work.0).sum();
+        assert!(
+            (Work(all).gflops() - want).abs() < 5e-4,
+            "{size:?}: {}",
+            Work(all).gflops()
+        );
+    }
+}
+
+#[test]
+fn golden_work_of_the_layers() {
+    let golden = [
+        (
+            ModelSize::S,
+            [
+                0.708, 0.944, 0.944, 0.944, 1.468, 0.944, 1.992, 0.944, 0.944, 0.524, 0.105, 0.0,
+                0.0, 1.153, 0.105, 0.0, 0.0, 1.153, 0.472, 0.0, 0.944, 0.472, 0.0, 0.944, 0.731,
+            ],
+        ),
+        (
+            ModelSize::N,
+            [
+                0.354, 0.236, 0.236, 0.236, 0.367, 0.236, 0.498, 0.236, 0.236, 0.131, 0.026, 0.0,
+                0.0, 0.288, 0.026, 0.0, 0.0, 0.288, 0.118, 0.0, 0.236, 0.118, 0.0, 0.236, 0.366,
+            ],
+        ),
+    ];
+    for (size, want) in golden {
+        let traced = of_size(size, 80).trace(640, 640).expect("a multiple of 32");
+        for (index, (want, traced)) in want.into_iter().zip(traced).enumerate() {
+            let got = traced.work.gflops();
+            assert!((got - want).abs() < 6e-4, "{size:?} layer {index}: {got}");
         }
+    }
+}
+
+#[test]
+fn the_family_has_yolov5s_strides_and_anchors() {
+    use trainer_core::anchors::DEFAULT_ANCHORS;
+    let small = of_size(ModelSize::S, 3);
+    let strides = |architecture: &Architecture| {
+        let levels = architecture.levels().iter();
+        levels.map(|level| level.stride).collect::<Vec<_>>()
+    };
+    assert_eq!([8, 16, 32], strides(&small)[..]);
+    assert_eq!(DEFAULT_ANCHORS.as_flattened(), small.anchors());
+    let cells = small.anchors_in_cells();
+    assert_eq!([1.25, 1.625, 2.0, 3.75], cells[..4]);
+    assert_eq!([373.0 / 32.0, 326.0 / 32.0], cells[16..]);
+    let large = of_size(ModelSize::S6, 3);
+    assert_eq!([8, 16, 32, 64], strides(&large)[..]);
+    assert_eq!([925.0 / 64.0, 792.0 / 64.0], large.anchors_in_cells()[22..]);
+    for size in ModelSize::ALL {
+        let architecture = of_size(size, 1);
+        assert_eq!(size.largest_stride(), architecture.multiple(), "{size:?}");
+        assert_eq!(size.levels(), architecture.levels().len(), "{size:?}");
     }
 }

@@ -5,13 +5,11 @@
 
 use std::collections::HashMap;
 
-use trainer_core::anchors::STRIDES;
 use trainer_core::boxes::Xywh;
 
-use crate::architecture::{ANCHORS_PER_LEVEL, LEVELS};
+use crate::architecture::Level;
 use crate::error::Error;
 use crate::loss::Denominators;
-use crate::options::Anchors;
 
 /// One object of a batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,7 +33,7 @@ pub(crate) struct BatchShape {
 /// For each level, the predictions that answer for objects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Assignment {
-    pub(crate) levels: [LevelMatches; LEVELS],
+    pub(crate) levels: Vec<LevelMatches>,
 }
 
 /// The matches of one level. A match is an object together with a cell and an anchor; several may
@@ -44,6 +42,8 @@ pub struct Assignment {
 pub(crate) struct LevelMatches {
     /// Images, height and width of the grid.
     pub grid: [i64; 3],
+    /// Anchors of each cell.
+    pub anchors_per_cell: usize,
     /// Image, anchor, row and column of each site, every site once.
     pub sites: Vec<[i64; 4]>,
     /// For each site its last match: whose overlap the objectness learns.
@@ -61,13 +61,13 @@ pub(crate) struct LevelMatches {
 impl Assignment {
     /// How much there is to average over.
     pub fn denominators(&self) -> Denominators {
-        Denominators {
-            matches: self.levels.each_ref().map(|level| level.site.len() as u64),
-            cells: self
-                .levels
-                .each_ref()
-                .map(|level| level.grid.iter().product::<i64>() as u64 * ANCHORS_PER_LEVEL as u64),
+        let mut denominators = Denominators::default();
+        for (at, level) in self.levels.iter().enumerate() {
+            let cells = level.grid.iter().product::<i64>() as u64;
+            denominators.matches[at] = level.site.len() as u64;
+            denominators.cells[at] = cells * level.anchors_per_cell as u64;
         }
+        denominators
     }
 }
 
@@ -81,7 +81,7 @@ const REACH: f32 = 0.5;
 pub(crate) fn assign(
     targets: &[Target],
     shape: BatchShape,
-    anchors: &Anchors,
+    levels: &[Level],
     anchor_threshold: f32,
 ) -> Result<Assignment, Error> {
     if let Some(target) = targets
@@ -93,24 +93,28 @@ pub(crate) fn assign(
             batch: shape.images,
         });
     }
-    let levels = std::array::from_fn(|level| {
-        let stride = STRIDES[level];
-        let grid = [
-            shape.images,
-            shape.height / stride as usize,
-            shape.width / stride as usize,
-        ]
-        .map(|side| side as i64);
-        let anchors = anchors[level].map(|anchor| anchor.map(|side| side / stride as f32));
-        assign_level(targets, grid, &anchors, anchor_threshold)
-    });
+    let levels = levels
+        .iter()
+        .map(|level| {
+            let stride = level.stride;
+            let grid = [
+                shape.images,
+                shape.height / stride as usize,
+                shape.width / stride as usize,
+            ]
+            .map(|side| side as i64);
+            let in_cells = |anchor: &[f32; 2]| anchor.map(|side| side / stride as f32);
+            let anchors: Vec<[f32; 2]> = level.anchors.iter().map(in_cells).collect();
+            assign_level(targets, grid, &anchors, anchor_threshold)
+        })
+        .collect();
     Ok(Assignment { levels })
 }
 
 fn assign_level(
     targets: &[Target],
     grid: [i64; 3],
-    anchors: &[[f32; 2]; ANCHORS_PER_LEVEL],
+    anchors: &[[f32; 2]],
     anchor_threshold: f32,
 ) -> LevelMatches {
     let (height, width) = (grid[1] as f32, grid[2] as f32);
@@ -134,6 +138,7 @@ fn assign_level(
 
     let mut matches = LevelMatches {
         grid,
+        anchors_per_cell: anchors.len(),
         ..LevelMatches::default()
     };
     let mut site_of = HashMap::new();
@@ -242,17 +247,21 @@ impl Neighbour {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{GOLDEN_BATCH, golden_targets};
-    use trainer_core::anchors::DEFAULT_ANCHORS;
+    use crate::architecture::MAX_LEVELS;
+    use crate::testing::{GOLDEN_BATCH, golden_targets, small};
+
+    /// Assigns to the levels of a usual network.
+    fn usual(
+        targets: &[Target],
+        shape: BatchShape,
+        anchor_threshold: f32,
+    ) -> Result<Assignment, Error> {
+        let architecture = small().architecture;
+        assign(targets, shape, architecture.levels(), anchor_threshold)
+    }
 
     fn golden(anchor_threshold: f32) -> Assignment {
-        assign(
-            &golden_targets(),
-            GOLDEN_BATCH,
-            &DEFAULT_ANCHORS,
-            anchor_threshold,
-        )
-        .expect("images are in the batch")
+        usual(&golden_targets(), GOLDEN_BATCH, anchor_threshold).expect("images are in the batch")
     }
 
     /// Image, anchor, row, column and class of all matches, sorted.
@@ -270,11 +279,11 @@ mod tests {
 
     #[test]
     fn golden_numbers_of_matches() {
-        assert_eq!([33, 19, 3], golden(4.0).denominators().matches);
-        assert_eq!([21, 6, 0], golden(2.0).denominators().matches);
+        assert_eq!([33, 19, 3], golden(4.0).denominators().matches[..3]);
+        assert_eq!([21, 6, 0], golden(2.0).denominators().matches[..3]);
         assert_eq!(
             [2 * 3 * 64, 2 * 3 * 16, 2 * 3 * 4],
-            golden(4.0).denominators().cells
+            golden(4.0).denominators().cells[..3]
         );
     }
 
@@ -332,7 +341,7 @@ mod tests {
             width: 96,
         };
         let targets = [corner(0.0, 0.0), corner(1.0, 1.0), corner(0.0, 1.0)];
-        let assignment = assign(&targets, shape, &DEFAULT_ANCHORS, 4.0).expect("one image");
+        let assignment = usual(&targets, shape, 4.0).expect("one image");
         for level in &assignment.levels {
             let [_, height, width] = level.grid;
             for [_, _, row, column] in &level.sites {
@@ -349,9 +358,8 @@ mod tests {
             class: 0,
             xywh: Xywh::new(0.5, 0.5, 0.0, 0.1),
         };
-        let assignment =
-            assign(&[target], GOLDEN_BATCH, &DEFAULT_ANCHORS, 4.0).expect("in the batch");
-        assert_eq!([0; 3], assignment.denominators().matches);
+        let assignment = usual(&[target], GOLDEN_BATCH, 4.0).expect("in the batch");
+        assert_eq!([0; MAX_LEVELS], assignment.denominators().matches);
     }
 
     #[test]
@@ -362,7 +370,7 @@ mod tests {
             xywh: Xywh::new(0.5, 0.5, 0.1, 0.1),
         };
         assert!(matches!(
-            assign(&[target], GOLDEN_BATCH, &DEFAULT_ANCHORS, 4.0),
+            usual(&[target], GOLDEN_BATCH, 4.0),
             Err(Error::TargetImage { image: 2, batch: 2 })
         ));
     }

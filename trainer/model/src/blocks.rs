@@ -1,9 +1,32 @@
 //! The modules of the network as functions of tensors.
+//!
+//! Each block describes itself once: which tensors it has ([`scope`]), what becomes of a shape (`trace`) and what
+//! becomes of values (`forward`). `Block<()>` has no tensors; the planner works with it.
+
+mod activation;
+mod bottleneck;
+mod conv;
+mod csp;
+mod ghost;
+mod head;
+mod pyramid;
+mod resize;
+pub(crate) mod scope;
+mod transformer;
 
 use tch::{TchError, Tensor};
 
-use crate::architecture::{ANCHORS_PER_LEVEL, Convolution, Form, Module, inner_convolutions};
-use crate::state::State;
+use crate::architecture::{Activation, Interpolation, Module, Shape, Window, Work};
+use crate::error::Error;
+use bottleneck::Bottleneck;
+use conv::{BatchNorm, Conv, Conv2d, Focus};
+use csp::{BottleneckCsp, C3};
+use ghost::{Ghost, GhostBottleneck};
+use head::Detect;
+use pyramid::{Spp, Sppf};
+use scope::{Maker, Scope};
+
+pub(crate) use transformer::HEADS;
 
 /// Added to a variance before its root is taken (YOLOv5 v7.0; PyTorch's default is 1e-5).
 pub(crate) const NORM_EPS: f64 = 1e-3;
@@ -19,214 +42,162 @@ pub(crate) enum Phase {
     Evaluation,
 }
 
-/// A convolution, its normalisation, `SiLU`.
-pub(crate) struct ConvBlock {
-    settings: Convolution,
-    weight: Tensor,
-    normalisation: Normalisation,
-}
-
-enum Normalisation {
-    Batch {
-        scale: Tensor,
-        shift: Tensor,
-        mean: Tensor,
-        variance: Tensor,
-    },
-    /// Only a bias is left.
-    Folded(Tensor),
-}
-
-impl ConvBlock {
-    fn new(state: &State, prefix: &str, settings: Convolution, form: Form) -> Option<Self> {
-        let tensor = |name: &str| tensor(state, &format!("{prefix}.{name}"));
-        let normalisation = match form {
-            Form::Fused => Normalisation::Folded(tensor("conv.bias")?),
-            Form::Trainable => Normalisation::Batch {
-                scale: tensor("bn.weight")?,
-                shift: tensor("bn.bias")?,
-                mean: tensor("bn.running_mean")?,
-                variance: tensor("bn.running_var")?,
-            },
-        };
-        Some(Self {
-            settings,
-            weight: tensor("conv.weight")?,
-            normalisation,
-        })
-    }
-
-    fn forward(&self, x: &Tensor, phase: Phase) -> Result<Tensor, TchError> {
-        let Convolution {
-            stride, padding, ..
-        } = self.settings;
-        let convolve = |bias: Option<&Tensor>| {
-            x.f_conv2d(&self.weight, bias, [stride; 2], [padding; 2], [1; 2], 1)
-        };
-        let mut normalised = match &self.normalisation {
-            Normalisation::Folded(bias) => convolve(Some(bias))?,
-            Normalisation::Batch {
-                scale,
-                shift,
-                mean,
-                variance,
-            } => convolve(None)?.f_batch_norm(
-                Some(scale),
-                Some(shift),
-                Some(mean),
-                Some(variance),
-                phase == Phase::Training,
-                NORM_MOMENTUM,
-                NORM_EPS,
-                true,
-            )?,
-        };
-        match phase {
-            Phase::Training => normalised.f_silu(),
-            // Nothing else needs the values before the activation.
-            Phase::Evaluation => normalised.f_silu_(),
-        }
-    }
-}
-
 /// A module with its tensors.
-pub(crate) enum Block {
-    Conv(ConvBlock),
-    C3(Box<C3>),
-    Sppf { cv1: ConvBlock, cv2: ConvBlock },
-    Upsample,
+pub(crate) enum Block<T> {
+    Conv(Conv<T>),
+    Focus(Focus<T>),
+    Bottleneck(Bottleneck<T>),
+    C3(Box<C3<T>>),
+    BottleneckCsp(Box<BottleneckCsp<T>>),
+    Spp(Spp<T>),
+    Sppf(Sppf<T>),
+    Ghost(Ghost<T>),
+    GhostBottleneck(Box<GhostBottleneck<T>>),
+    Upsample(i64, Interpolation),
     Concat,
-    Detect { heads: Vec<Head> },
+    Contract(i64),
+    Expand(i64),
+    MaxPool(Window),
+    AvgPool(Window),
+    Conv2d(Conv2d<T>),
+    BatchNorm(BatchNorm<T>),
+    Activation(Activation),
+    Detect(Detect<T>),
 }
 
-/// `cv3(cat(bottlenecks(cv1(x)), cv2(x)))`.
-pub(crate) struct C3 {
-    cv1: ConvBlock,
-    cv2: ConvBlock,
-    cv3: ConvBlock,
-    /// 1x1, then 3x3.
-    bottlenecks: Vec<[ConvBlock; 2]>,
-    /// Whether a bottleneck adds its input to its output.
-    shortcut: bool,
-}
-
-/// Weight and bias of one level of Detect.
-pub(crate) struct Head {
-    weight: Tensor,
-    bias: Tensor,
-}
-
-impl Block {
-    /// The block of `module` at position `index`; `None` if `state` lacks one of its tensors.
-    pub(crate) fn new(state: &State, index: usize, module: &Module, form: Form) -> Option<Self> {
-        let prefix = format!("model.{index}");
-        let inner = inner_convolutions(module);
-        let part = |name: &str| {
-            let (_, settings) = inner.iter().find(|(inner, _)| inner == name)?;
-            ConvBlock::new(state, &format!("{prefix}.{name}"), *settings, form)
-        };
-        Some(match module {
-            Module::Conv(conv) => Self::Conv(ConvBlock::new(state, &prefix, *conv, form)?),
-            Module::C3 {
-                repeats, shortcut, ..
-            } => {
-                let bottleneck = |repeat| {
-                    Some([
-                        part(&format!("m.{repeat}.cv1"))?,
-                        part(&format!("m.{repeat}.cv2"))?,
-                    ])
-                };
-                Self::C3(Box::new(C3 {
-                    cv1: part("cv1")?,
-                    cv2: part("cv2")?,
-                    cv3: part("cv3")?,
-                    bottlenecks: (0..*repeats).map(bottleneck).collect::<Option<_>>()?,
-                    shortcut: *shortcut,
-                }))
+impl<T> Block<T> {
+    /// The block of `module`, whose tensors are at `scope`.
+    pub(crate) fn new<M: Maker<Tensor = T>>(
+        scope: &mut Scope<'_, M>,
+        module: &Module,
+    ) -> Result<Self, Error> {
+        Ok(match module {
+            Module::Conv {
+                convolution,
+                activation,
+            } => Self::Conv(Conv::new(scope, *convolution, *activation)?),
+            Module::Focus {
+                convolution,
+                activation,
+            } => Self::Focus(Focus::new(scope, *convolution, *activation)?),
+            Module::Bottleneck(settings) => Self::Bottleneck(Bottleneck::new(scope, settings)?),
+            Module::Cross(settings) => Self::Bottleneck(Bottleneck::cross(scope, settings)?),
+            Module::C3(csp) => Self::C3(Box::new(C3::new(scope, csp)?)),
+            Module::BottleneckCsp(csp) => {
+                Self::BottleneckCsp(Box::new(BottleneckCsp::new(scope, csp)?))
             }
-            Module::Sppf { .. } => Self::Sppf {
-                cv1: part("cv1")?,
-                cv2: part("cv2")?,
-            },
-            Module::Upsample => Self::Upsample,
+            Module::Spp(settings) => Self::Spp(Spp::new(scope, settings)?),
+            Module::Sppf(settings) => Self::Sppf(Sppf::new(scope, settings)?),
+            Module::Ghost(settings) => Self::Ghost(Ghost::new(scope, settings)?),
+            Module::GhostBottleneck(settings) => {
+                Self::GhostBottleneck(Box::new(GhostBottleneck::new(scope, settings)?))
+            }
+            Module::Upsample {
+                factor,
+                interpolation,
+            } => Self::Upsample(*factor, *interpolation),
             Module::Concat => Self::Concat,
-            Module::Detect { inputs, .. } => {
-                let head = |level| {
-                    Some(Head {
-                        weight: tensor(state, &format!("{prefix}.m.{level}.weight"))?,
-                        bias: tensor(state, &format!("{prefix}.m.{level}.bias"))?,
-                    })
-                };
-                Self::Detect {
-                    heads: (0..inputs.len()).map(head).collect::<Option<_>>()?,
-                }
-            }
+            Module::Contract { gain } => Self::Contract(*gain),
+            Module::Expand { gain } => Self::Expand(*gain),
+            Module::MaxPool(window) => Self::MaxPool(*window),
+            Module::AvgPool(window) => Self::AvgPool(*window),
+            Module::Conv2d {
+                convolution,
+                bias: true,
+            } => Self::Conv2d(Conv2d::with_bias(scope, *convolution, |same| same)?),
+            Module::Conv2d {
+                convolution,
+                bias: false,
+            } => Self::Conv2d(Conv2d::new(scope, *convolution)?),
+            Module::BatchNorm { channels } => Self::BatchNorm(BatchNorm::new(scope, *channels)?),
+            Module::Activation(activation) => Self::Activation(*activation),
+            Module::Detect {
+                inputs,
+                anchors,
+                outputs,
+                strides,
+            } => Self::Detect(Detect::new(scope, inputs, *anchors, *outputs, strides)?),
         })
     }
 
-    /// The outputs: one, or the raw predictions of each level from Detect.
-    pub(crate) fn forward(&self, x: &[&Tensor], phase: Phase) -> Result<Vec<Tensor>, TchError> {
+    /// The blocks of a layer that does `module` `repeats` times in a row: below its own place if it is one, else
+    /// below their numbers.
+    pub(crate) fn of_layer<M: Maker<Tensor = T>>(
+        maker: &mut M,
+        index: usize,
+        module: &Module,
+        repeats: usize,
+    ) -> Result<Vec<Self>, Error> {
+        let mut scope = Scope::new(maker, format!("model.{index}"));
+        if repeats == 1 {
+            return Ok(vec![Self::new(&mut scope, module)?]);
+        }
+        (0..repeats)
+            .map(|repeat| Self::new(&mut scope.at(&repeat.to_string()), module))
+            .collect()
+    }
+
+    /// What becomes of shapes: one, or that of each level from Detect. An error says what does not fit.
+    pub(crate) fn trace(&self, inputs: &[Shape], work: &mut Work) -> Result<Vec<Shape>, String> {
+        let x = *inputs.first().ok_or("it has no input")?;
         let single = match self {
-            Self::Conv(conv) => conv.forward(x[0], phase),
-            Self::C3(c3) => c3.forward(x[0], phase),
-            Self::Sppf { cv1, cv2 } => sppf(cv1, cv2, x[0], phase),
-            Self::Upsample => {
-                let size = x[0].size();
-                x[0].f_upsample_nearest2d([2 * size[2], 2 * size[3]], None, None)
-            }
-            Self::Concat => Tensor::f_cat(x, 1),
-            Self::Detect { heads } => {
-                return heads
-                    .iter()
-                    .zip(x)
-                    .map(|(head, x)| head.forward(x))
-                    .collect();
-            }
+            Self::Conv(conv) => conv.trace(x, work),
+            Self::Focus(focus) => focus.trace(x, work),
+            Self::Bottleneck(bottleneck) => bottleneck.trace(x, work),
+            Self::C3(c3) => c3.trace(x, work),
+            Self::BottleneckCsp(csp) => csp.trace(x, work),
+            Self::Spp(spp) => spp.trace(x, work),
+            Self::Sppf(sppf) => sppf.trace(x, work),
+            Self::Ghost(ghost) => ghost.trace(x, work),
+            Self::GhostBottleneck(ghost) => ghost.trace(x, work),
+            Self::Upsample(factor, _) => Ok(resize::trace_upsample(x, *factor)),
+            Self::Concat => resize::trace_concat(inputs),
+            Self::Contract(gain) => resize::trace_contract(x, *gain),
+            Self::Expand(gain) => resize::trace_expand(x, *gain),
+            Self::MaxPool(window) | Self::AvgPool(window) => resize::trace_pool(x, *window),
+            Self::Conv2d(conv) => conv.trace(x, work),
+            Self::BatchNorm(norm) => norm.trace(x),
+            Self::Activation(_) => Ok(x),
+            Self::Detect(detect) => return detect.trace(inputs, work),
         };
         Ok(vec![single?])
     }
 }
 
-fn tensor(state: &State, name: &str) -> Option<Tensor> {
-    state.get(name).map(|entry| entry.tensor.shallow_clone())
-}
-
-impl C3 {
-    fn forward(&self, x: &Tensor, phase: Phase) -> Result<Tensor, TchError> {
-        let mut main = self.cv1.forward(x, phase)?;
-        for [first, second] in &self.bottlenecks {
-            let out = second.forward(&first.forward(&main, phase)?, phase)?;
-            main = if self.shortcut {
-                main.f_add(&out)?
-            } else {
-                out
-            };
-        }
-        let side = self.cv2.forward(x, phase)?;
-        self.cv3.forward(&Tensor::f_cat(&[main, side], 1)?, phase)
+impl Block<Tensor> {
+    /// The outputs for one input or, from Concat and Detect, for several: one output, or the raw predictions of each
+    /// level from Detect.
+    pub(crate) fn forward(
+        &self,
+        inputs: &[&Tensor],
+        phase: Phase,
+    ) -> Result<Vec<Tensor>, TchError> {
+        let x = inputs[0];
+        let single = match self {
+            Self::Conv(conv) => conv.forward(x, phase),
+            Self::Focus(focus) => focus.forward(x, phase),
+            Self::Bottleneck(bottleneck) => bottleneck.forward(x, phase),
+            Self::C3(c3) => c3.forward(x, phase),
+            Self::BottleneckCsp(csp) => csp.forward(x, phase),
+            Self::Spp(spp) => spp.forward(x, phase),
+            Self::Sppf(sppf) => sppf.forward(x, phase),
+            Self::Ghost(ghost) => ghost.forward(x, phase),
+            Self::GhostBottleneck(ghost) => ghost.forward(x, phase),
+            Self::Upsample(factor, interpolation) => resize::upsample(x, *factor, *interpolation),
+            Self::Concat => Tensor::f_cat(inputs, 1),
+            Self::Contract(gain) => resize::contract(x, *gain),
+            Self::Expand(gain) => resize::expand(x, *gain),
+            Self::MaxPool(window) => resize::max_pool(x, *window),
+            Self::AvgPool(window) => resize::avg_pool(x, *window),
+            Self::Conv2d(conv) => conv.forward(x),
+            Self::BatchNorm(norm) => norm.forward(x, phase),
+            Self::Activation(activation) => activation::activate(*activation, x),
+            Self::Detect(detect) => return detect.forward(inputs),
+        };
+        Ok(vec![single?])
     }
 }
 
-/// Spatial pyramid pooling: the input and its poolings over 5, 9 and 13 pixels side by side.
-fn sppf(cv1: &ConvBlock, cv2: &ConvBlock, x: &Tensor, phase: Phase) -> Result<Tensor, TchError> {
-    let pool = |x: &Tensor| x.f_max_pool2d([5; 2], [1; 2], [2; 2], [1; 2], false);
-    let over_1 = cv1.forward(x, phase)?;
-    let over_5 = pool(&over_1)?;
-    let over_9 = pool(&over_5)?;
-    let over_13 = pool(&over_9)?;
-    cv2.forward(
-        &Tensor::f_cat(&[over_1, over_5, over_9, over_13], 1)?,
-        phase,
-    )
-}
-
-impl Head {
-    /// Raw predictions `[images, anchors, height, width, outputs]`.
-    fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let out = x.f_conv2d(&self.weight, Some(&self.bias), [1; 2], [0; 2], [1; 2], 1)?;
-        let (images, channels, height, width) = out.size4()?;
-        let anchors = ANCHORS_PER_LEVEL as i64;
-        out.f_view([images, anchors, channels / anchors, height, width])?
-            .f_permute([0, 1, 3, 4, 2])
-    }
-}
+#[cfg(test)]
+#[path = "blocks_tests.rs"]
+mod tests;

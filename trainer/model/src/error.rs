@@ -29,11 +29,13 @@ pub enum Error {
     /// Images are not what the network takes.
     #[error(
         "images have the shape {shape:?}: the network takes [images, 3, height, width] with height \
-         and width multiples of 32"
+         and width multiples of {multiple}"
     )]
     ImageShape {
         /// The shape given.
         shape: Vec<i64>,
+        /// What sides must be multiples of.
+        multiple: i64,
     },
     /// Pixels could not be made the network's input.
     #[error("cannot convert pixels of shape {shape:?} to the network's input")]
@@ -50,7 +52,7 @@ pub enum Error {
         /// Position in the network.
         index: usize,
         /// Name of its module.
-        module: &'static str,
+        module: String,
         /// Shape of the network's input.
         images: Vec<i64>,
         /// What libtorch said.

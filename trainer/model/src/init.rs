@@ -5,11 +5,9 @@
 //! begin equal.
 
 use rand_chacha::rand_core::Rng;
-use trainer_core::anchors::STRIDES;
 use trainer_core::rng::{Purpose, stream};
 
-use crate::architecture::{ANCHORS_PER_LEVEL, Initial, Slot};
-use crate::options::Anchors;
+use crate::architecture::{Initial, Slot};
 
 /// Objects expected in an image of [`PRIOR_IMAGE`] pixels.
 const PRIOR_OBJECTS: f64 = 8.0;
@@ -24,25 +22,16 @@ pub(crate) fn values(slot: &Slot, seed: u64) -> Option<Vec<f32>> {
         Initial::Blank => None,
         Initial::Constant(value) => Some(vec![value as f32; slot.len() as usize]),
         Initial::Uniform { bound } => Some(uniform(slot, seed, bound)),
-        Initial::DetectBias { bound, stride } => {
+        Initial::DetectBias {
+            bound,
+            stride,
+            anchors,
+        } => {
             let mut values = uniform(slot, seed, bound);
-            add_prior(&mut values, stride);
+            add_prior(&mut values, stride, anchors);
             Some(values)
         }
     }
-}
-
-/// The anchors of `model.24.anchors`: divided by the stride of their level, row by row.
-pub(crate) fn anchors_in_cells(anchors: &Anchors) -> Vec<f32> {
-    let levels = anchors.iter().zip(STRIDES);
-    levels
-        .flat_map(|(level, stride)| {
-            level
-                .as_flattened()
-                .iter()
-                .map(move |px| px / stride as f32)
-        })
-        .collect()
 }
 
 /// Values between ± `bound` with 24 random bits each, as many as an `f32` holds.
@@ -65,8 +54,8 @@ fn name_key(name: &str) -> u64 {
 
 /// YOLOv5 v7.0 behaviour: objectness begins at 8 objects in an image of 640 pixels, classes at 0.6
 /// of one class.
-fn add_prior(bias: &mut [f32], stride: u32) {
-    let outputs = bias.len() / ANCHORS_PER_LEVEL;
+fn add_prior(bias: &mut [f32], stride: u32, anchors: usize) {
+    let outputs = bias.len() / anchors;
     let classes = (outputs - 5) as f64;
     let object = (PRIOR_OBJECTS / (PRIOR_IMAGE / f64::from(stride)).powi(2)).ln() as f32;
     let class = (PRIOR_CLASSES / (classes - 0.99999)).ln() as f32;
@@ -80,7 +69,6 @@ fn add_prior(bias: &mut [f32], stride: u32) {
 mod tests {
     use super::*;
     use crate::architecture::Role;
-    use trainer_core::anchors::DEFAULT_ANCHORS;
 
     fn slot(name: &str, initial: Initial, shape: &[i64]) -> Slot {
         Slot {
@@ -129,7 +117,11 @@ mod tests {
         for (stride, object) in [(8, -6.684_612), (16, -5.298_317), (32, -3.912_023)] {
             let slot = slot(
                 "bias",
-                Initial::DetectBias { bound: 0.0, stride },
+                Initial::DetectBias {
+                    bound: 0.0,
+                    stride,
+                    anchors: 3,
+                },
                 &[3 * 85],
             );
             let bias = values(&slot, 0).expect("not all 0");
@@ -139,13 +131,5 @@ mod tests {
                 assert!(anchor[5..].iter().all(|v| (v + 4.880_274).abs() < 1e-5));
             }
         }
-    }
-
-    #[test]
-    fn anchors_are_in_cells() {
-        let cells = anchors_in_cells(&DEFAULT_ANCHORS);
-        assert_eq!(18, cells.len());
-        assert_eq!([1.25, 1.625, 2.0, 3.75], cells[..4]);
-        assert_eq!([373.0 / 32.0, 326.0 / 32.0], cells[16..]);
     }
 }

@@ -9,21 +9,24 @@
 //! ```
 
 use std::ops::AddAssign;
+use std::sync::Arc;
 
 use contract::spec::Hyperparameters;
-use tch::{TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
-use crate::architecture::{ANCHORS_PER_LEVEL, LEVELS, outputs_per_anchor};
+use crate::architecture::{Architecture, MAX_LEVELS};
 use crate::assign::{BatchShape, assign};
 use crate::error::Error;
-use crate::options::{Anchors, NetworkOptions};
+use crate::options::NetworkOptions;
 use crate::sums;
 
 pub use crate::assign::{Assignment, Target};
 pub use crate::sums::LevelSums;
 
 /// Weight of each level's objectness: small objects are many cells and few objects.
-const BALANCE: [f64; LEVELS] = [4.0, 1.0, 0.4];
+const BALANCE_OF_THREE: [f64; MAX_LEVELS] = [4.0, 1.0, 0.4, 0.0, 0.0];
+/// The same for any other number of levels.
+const BALANCE: [f64; MAX_LEVELS] = [4.0, 1.0, 0.25, 0.06, 0.02];
 /// What YOLOv5's gains are written for.
 const NOMINAL_CLASSES: f64 = 80.0;
 const NOMINAL_IMAGE: f64 = 640.0;
@@ -61,14 +64,19 @@ impl LossSettings {
         }
     }
 
-    /// The gains for training with `classes` classes and images of `image_size` pixels a side
-    /// (YOLOv5 v7.0: the factor 3 / levels is 1 in these networks).
-    pub fn scaled(hyperparameters: &Hyperparameters, classes: usize, image_size: u32) -> Self {
+    /// The gains for training `architecture` with images of `image_size` pixels a side: as written for 3
+    /// levels, 80 classes and 640 pixels (YOLOv5 v7.0).
+    pub fn scaled(
+        hyperparameters: &Hyperparameters,
+        architecture: &Architecture,
+        image_size: u32,
+    ) -> Self {
         let settings = Self::unscaled(hyperparameters);
-        let by_levels = 3.0 / LEVELS as f64;
+        let by_levels = 3.0 / architecture.levels().len() as f64;
+        let classes = architecture.classes() as f64;
         Self {
             box_gain: settings.box_gain * by_levels,
-            class_gain: settings.class_gain * classes as f64 / NOMINAL_CLASSES * by_levels,
+            class_gain: settings.class_gain * classes / NOMINAL_CLASSES * by_levels,
             object_gain: settings.object_gain
                 * (f64::from(image_size) / NOMINAL_IMAGE).powi(2)
                 * by_levels,
@@ -77,19 +85,22 @@ impl LossSettings {
     }
 }
 
-/// What the sums of each level are divided by.
+/// What the sums of each level are divided by; 0 for levels that the network does not have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Denominators {
     /// Matches of objects with cells and anchors.
-    pub matches: [u64; LEVELS],
+    pub matches: [u64; MAX_LEVELS],
     /// Predictions: images times anchors times cells.
-    pub cells: [u64; LEVELS],
+    pub cells: [u64; MAX_LEVELS],
 }
 
 impl Denominators {
-    /// The six numbers in a row, to be added up over processes.
-    pub fn to_array(self) -> [i64; 2 * LEVELS] {
-        let mut array = [0; 2 * LEVELS];
+    /// How many numbers they are.
+    pub const COUNT: usize = 2 * MAX_LEVELS;
+
+    /// All numbers in a row, to be added up over processes.
+    pub fn to_array(self) -> [i64; Self::COUNT] {
+        let mut array = [0; Self::COUNT];
         for (to, from) in array
             .iter_mut()
             .zip(self.matches.into_iter().chain(self.cells))
@@ -100,17 +111,17 @@ impl Denominators {
     }
 
     /// The inverse of [`Denominators::to_array`].
-    pub fn from_array(array: [i64; 2 * LEVELS]) -> Self {
+    pub fn from_array(array: [i64; Self::COUNT]) -> Self {
         Self {
             matches: std::array::from_fn(|level| array[level] as u64),
-            cells: std::array::from_fn(|level| array[LEVELS + level] as u64),
+            cells: std::array::from_fn(|level| array[MAX_LEVELS + level] as u64),
         }
     }
 }
 
 impl AddAssign for Denominators {
     fn add_assign(&mut self, other: Self) {
-        for level in 0..LEVELS {
+        for level in 0..MAX_LEVELS {
             self.matches[level] += other.matches[level];
             self.cells[level] += other.cells[level];
         }
@@ -120,8 +131,7 @@ impl AddAssign for Denominators {
 /// The loss of one network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loss {
-    classes: usize,
-    anchors: Anchors,
+    architecture: Arc<Architecture>,
     settings: LossSettings,
 }
 
@@ -129,7 +139,7 @@ pub struct Loss {
 #[derive(Debug)]
 pub struct LossTerms {
     /// Those of each level.
-    pub levels: [LevelSums; LEVELS],
+    pub levels: Vec<LevelSums>,
     /// This batch's own counts.
     pub own: Denominators,
     classes: usize,
@@ -149,8 +159,7 @@ impl Loss {
     /// The loss for the network of `options`.
     pub fn new(options: &NetworkOptions, settings: LossSettings) -> Self {
         Self {
-            classes: options.classes,
-            anchors: options.anchors,
+            architecture: Arc::clone(&options.architecture),
             settings,
         }
     }
@@ -164,13 +173,11 @@ impl Loss {
         height: usize,
         width: usize,
     ) -> Result<Assignment, Error> {
-        if let Some(target) = targets
-            .iter()
-            .find(|t| usize::from(t.class) >= self.classes)
-        {
+        let classes = self.architecture.classes();
+        if let Some(target) = targets.iter().find(|t| usize::from(t.class) >= classes) {
             return Err(Error::TargetClass {
                 class: target.class,
-                classes: self.classes,
+                classes,
             });
         }
         let shape = BatchShape {
@@ -181,42 +188,41 @@ impl Loss {
         assign(
             targets,
             shape,
-            &self.anchors,
+            self.architecture.levels(),
             self.settings.anchor_threshold as f32,
         )
     }
 
-    /// The sums for raw predictions `[images, 3, height / stride, width / stride, 5 + classes]`.
+    /// The sums for raw predictions `[images, anchors, height / stride, width / stride, 5 + classes]` of each
+    /// level.
     pub fn terms(&self, raw: &[Tensor], assignment: &Assignment) -> Result<LossTerms, Error> {
-        let level = |level: usize| {
-            let matches = &assignment.levels[level];
-            let [images, height, width] = matches.grid;
-            let anchors = ANCHORS_PER_LEVEL as i64;
-            let expected = vec![
-                images,
-                anchors,
-                height,
-                width,
-                outputs_per_anchor(self.classes),
-            ];
-            match raw.get(level) {
-                Some(raw) if raw.size() == expected => {
-                    sums::of_level(raw, matches, self.classes, &self.settings)
+        let classes = self.architecture.classes();
+        let outputs = self.architecture.outputs_per_anchor();
+        let levels = assignment.levels.iter().enumerate();
+        let levels = levels
+            .map(|(level, matches)| {
+                let [images, height, width] = matches.grid;
+                let anchors = matches.anchors_per_cell as i64;
+                let expected = vec![images, anchors, height, width, outputs];
+                match raw.get(level) {
+                    Some(raw) if raw.size() == expected => {
+                        sums::of_level(raw, matches, classes, &self.settings)
+                    }
+                    other => {
+                        let found = other.map(Tensor::size).unwrap_or_default();
+                        Err(Error::LevelShape {
+                            level,
+                            expected,
+                            found,
+                        })
+                    }
                 }
-                other => {
-                    let found = other.map(Tensor::size).unwrap_or_default();
-                    Err(Error::LevelShape {
-                        level,
-                        expected,
-                        found,
-                    })
-                }
-            }
-        };
+            })
+            .collect::<Result<_, _>>()?;
         Ok(LossTerms {
-            levels: [level(0)?, level(1)?, level(2)?],
+            levels,
             own: assignment.denominators(),
-            classes: self.classes,
+            classes,
             settings: self.settings,
         })
     }
@@ -248,11 +254,22 @@ impl LossTerms {
         let cells = denominators.cells.map(|cells| cells.max(1) as f64);
         let classes = self.classes as f64;
 
-        let boxes = weighted_sum(|i| (&self.levels[i].boxes, box_gain / matches[i]))?;
-        let objects =
-            weighted_sum(|i| (&self.levels[i].objects, object_gain * BALANCE[i] / cells[i]))?;
-        let class =
-            weighted_sum(|i| (&self.levels[i].classes, class_gain / (matches[i] * classes)))?;
+        let balance = if self.levels.len() == 3 {
+            BALANCE_OF_THREE
+        } else {
+            BALANCE
+        };
+        let levels = || self.levels.iter().enumerate();
+        let boxes = levels().map(|(i, level)| level.boxes.f_mul_scalar(box_gain / matches[i]));
+        let objects = levels().map(|(i, level)| {
+            let weight = object_gain * balance[i] / cells[i];
+            level.objects.f_mul_scalar(weight)
+        });
+        let class = levels().map(|(i, level)| {
+            let weight = class_gain / (matches[i] * classes);
+            level.classes.f_mul_scalar(weight)
+        });
+        let (boxes, objects, class) = (sum(boxes)?, sum(objects)?, sum(class)?);
         let parts = Tensor::f_stack(&[boxes, objects, class], 0)?;
         let loss = parts.f_sum(parts.kind())?.f_mul_scalar(scale)?;
         Ok(TotalLoss {
@@ -262,13 +279,12 @@ impl LossTerms {
     }
 }
 
-/// The sum over levels of a tensor times a weight.
-fn weighted_sum<'a>(term: impl Fn(usize) -> (&'a Tensor, f64)) -> Result<Tensor, TchError> {
-    let weighted = |level| {
-        let (sum, weight) = term(level);
-        sum.f_mul_scalar(weight)
-    };
-    weighted(0)?.f_add(&weighted(1)?)?.f_add(&weighted(2)?)
+/// The sum of the terms of all levels, in their order.
+fn sum(terms: impl Iterator<Item = Result<Tensor, TchError>>) -> Result<Tensor, TchError> {
+    let none = || Tensor::f_zeros([], (Kind::Float, Device::Cpu));
+    terms
+        .reduce(|sum, term| sum?.f_add(&term?))
+        .unwrap_or_else(none)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 use super::*;
 use crate::network::Network;
 use crate::optim::{MAX_GRADIENT_NORM, Sgd, SgdStep};
-use crate::testing::{GOLDEN_BATCH, difference, golden_targets, images, small};
+use crate::testing::{GOLDEN_BATCH, ZOO, custom, difference, golden_targets, images, small};
+use contract::spec::ModelSize;
 use tch::{Device, Kind};
 
 const PLAIN: LossSettings = LossSettings {
@@ -134,10 +135,7 @@ fn golden_gradients() {
 
 #[test]
 fn one_class_has_no_class_loss() {
-    let options = NetworkOptions {
-        classes: 1,
-        ..small()
-    };
+    let options = NetworkOptions::new(ModelSize::N, 1);
     let loss = Loss::new(&options, PLAIN);
     let raw: Vec<Tensor> = golden_raw(0, 2)
         .iter()
@@ -193,7 +191,7 @@ fn shares_of_several_processes_add_up() {
         }
     }
     let (_, idle) = share(2);
-    assert_eq!([0; 3], idle.own.matches);
+    assert_eq!([0; MAX_LEVELS], idle.own.matches);
     let nothing = idle.total(&denominators, 0.0).expect("scalars");
     nothing.loss.backward();
     assert_eq!(0.0, nothing.loss.double_value(&[]));
@@ -256,10 +254,57 @@ fn sixteen_bit_predictions_are_summed_in_32() {
 fn gains_scale_as_in_yolov5() {
     let hyperparameters = Hyperparameters::default();
     assert_eq!(PLAIN, LossSettings::unscaled(&hyperparameters));
-    assert_eq!(PLAIN, LossSettings::scaled(&hyperparameters, 80, 640));
-    let small = LossSettings::scaled(&hyperparameters, 8, 320);
+    let scaled = |size, classes, image_size| {
+        let architecture = NetworkOptions::new(size, classes).architecture;
+        LossSettings::scaled(&hyperparameters, &architecture, image_size)
+    };
+    assert_eq!(PLAIN, scaled(ModelSize::N, 80, 640));
+    let small = scaled(ModelSize::N, 8, 320);
     assert_eq!(PLAIN.box_gain, small.box_gain);
     assert!((small.class_gain - 0.05).abs() < 1e-15 && (small.object_gain - 0.25).abs() < 1e-15);
+    let four_levels = scaled(ModelSize::N6, 80, 640);
+    for (three, four) in [
+        (PLAIN.box_gain, four_levels.box_gain),
+        (PLAIN.class_gain, four_levels.class_gain),
+        (PLAIN.object_gain, four_levels.object_gain),
+    ] {
+        assert!((four - 0.75 * three).abs() < 1e-15);
+    }
+}
+
+/// With equal sums in all levels the weights of the levels show.
+#[test]
+fn levels_weigh_by_their_number() {
+    let sums = |levels: usize| {
+        let one = || Tensor::from(1.0_f64);
+        let levels = (0..levels).map(|_| LevelSums {
+            boxes: one(),
+            objects: one(),
+            classes: one(),
+        });
+        let terms = LossTerms {
+            levels: levels.collect(),
+            own: Denominators::default(),
+            classes: 2,
+            settings: LossSettings {
+                object_gain: 1.0,
+                box_gain: 1.0,
+                class_gain: 2.0,
+                ..PLAIN
+            },
+        };
+        let total = terms.total(&terms.own, 1.0).expect("scalars");
+        Vec::<f64>::try_from(total.parts).expect("three numbers")
+    };
+    for (levels, objects) in [(2, 5.0), (3, 5.4), (4, 5.31), (5, 5.33)] {
+        let parts = sums(levels);
+        let close = |got: f64, want: f64| (got - want).abs() < 1e-12;
+        assert!(
+            close(parts[0], levels as f64) && close(parts[2], levels as f64),
+            "{parts:?}"
+        );
+        assert!(close(parts[1], objects), "{levels}: {parts:?}");
+    }
 }
 
 #[test]
@@ -330,4 +375,56 @@ fn training_twice_gives_the_same_bits() {
     let ((losses, first), (again, second)) = (learn(3), learn(3));
     assert_eq!(losses, again);
     assert!(first.state().same_as(second.state()));
+}
+
+/// One step of a network that has every module, two levels and two anchors: all parameters get finite gradients, and
+/// most of them move.
+#[test]
+fn every_module_learns() {
+    let options = NetworkOptions::of(custom(ZOO));
+    let network = Network::initialised(&options, 1).expect("memory");
+    let loss = Loss::new(&options, PLAIN);
+    let mut sgd = Sgd::new(&network).expect("memory");
+    let images = network.input(&(images(2, 64) * 255.0)).expect("64 pixels");
+    let assignment = assignment(&loss, &golden_targets(), 2);
+    assert!(
+        assignment.denominators().matches[..2]
+            .iter()
+            .all(|matches| *matches > 0)
+    );
+    assert_eq!(
+        [2 * 2 * 64, 2 * 2 * 16],
+        assignment.denominators().cells[..2]
+    );
+    let before = network.state().export().expect("readable");
+
+    let raw = network.train(&images).expect("64 pixels");
+    assert_eq!(2, raw.len());
+    let terms = loss.terms(&raw, &assignment).expect("this batch");
+    let total = terms.total(&terms.own, 2.0).expect("scalars").loss;
+    assert!(total.double_value(&[]).is_finite());
+    total.backward();
+    let norm = sgd
+        .clip_grad_norm(MAX_GRADIENT_NORM)
+        .expect("all have gradients");
+    assert!(norm.double_value(&[]).is_finite() && norm.double_value(&[]) > 0.0);
+    let step = SgdStep {
+        lr_bias: 0.02,
+        lr_other: 0.02,
+        momentum: 0.9,
+        weight_decay: 0.0005,
+    };
+    sgd.step(&step, None).expect("all have gradients");
+    for ((name, before), entry) in before.iter().zip(network.state().entries()) {
+        let is_finite = entry.tensor.isfinite().all().int64_value(&[]) == 1;
+        assert!(is_finite, "{name} is not finite");
+        let is_fixed = entry.role == crate::state::Role::Anchors;
+        // Batch normalisation takes away what a constant before it adds.
+        let cancels = name == "model.14.bias";
+        assert!(
+            is_fixed || cancels || !before.equal(&entry.tensor),
+            "{name} did not change"
+        );
+    }
+    network.evaluate(&images).expect("64 pixels");
 }

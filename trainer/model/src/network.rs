@@ -1,14 +1,14 @@
 //! The network: images in, predictions out.
 
 use tch::{TchError, Tensor};
-use trainer_core::anchors::STRIDES;
 
-use crate::architecture::{Form, LARGEST_STRIDE, Layer, Role, layers, slots};
+use crate::architecture::{Form, Layer, Level, Role};
+use crate::blocks::scope::Finder;
 use crate::blocks::{Block, NORM_EPS, Phase};
 use crate::error::Error;
 use crate::state::{Gradients, State};
 
-pub use crate::options::{Anchors, Layout, NetworkOptions};
+pub use crate::options::{Layout, NetworkOptions};
 
 /// What an evaluation gives.
 #[derive(Debug)]
@@ -32,10 +32,10 @@ pub struct FusedNetwork {
 
 struct Body {
     options: NetworkOptions,
-    layers: Vec<Layer>,
     /// For each layer, the last layer that takes its output.
     last_use: Vec<usize>,
-    blocks: Vec<Block>,
+    /// For each layer, what it does in a row.
+    blocks: Vec<Vec<Block<Tensor>>>,
     state: State,
 }
 
@@ -43,7 +43,7 @@ impl Network {
     /// A network with YOLOv5's initial values, drawn from `seed` and each tensor's name.
     pub fn initialised(options: &NetworkOptions, seed: u64) -> Result<Self, Error> {
         let mut network = Self::blank(options)?;
-        let slots = slots(&network.body.layers, Form::Trainable);
+        let slots = options.architecture.slots(Form::Trainable);
         network.body.state.initialise(&slots, seed)?;
         Ok(network)
     }
@@ -83,9 +83,9 @@ impl Network {
         self.body.input(pixels)
     }
 
-    /// Raw predictions `[images, 3, height / stride, width / stride, 5 + classes]` for the strides
-    /// 8, 16 and 32. Normalises by the batch, moves the running statistics towards it and records
-    /// what the backward pass needs.
+    /// Raw predictions `[images, anchors, height / stride, width / stride, 5 + classes]` of each level.
+    /// Normalises by the batch, moves the running statistics towards it and records what the backward
+    /// pass needs.
     pub fn train(&self, images: &Tensor) -> Result<Vec<Tensor>, Error> {
         let raw = self.body.forward(images, Phase::Training)?;
         let mut counters = self.body.state.counters().shallow_clone();
@@ -134,21 +134,21 @@ impl FusedNetwork {
 
 impl Body {
     fn new(options: &NetworkOptions, form: Form, gradients: Gradients) -> Result<Self, Error> {
-        let layers = layers(options.size, options.classes);
-        let state = State::blank(&slots(&layers, form), options, gradients)?;
+        let architecture = &options.architecture;
+        let state = State::blank(&architecture.slots(form), options, gradients)?;
+        let layers = architecture.layers();
+        let mut finder = Finder {
+            form,
+            state: &state,
+        };
         let blocks = layers
             .iter()
             .enumerate()
-            .map(|(index, layer)| {
-                Block::new(&state, index, &layer.module, form).ok_or_else(|| Error::StateMissing {
-                    name: format!("model.{index}"),
-                })
-            })
+            .map(|(index, layer)| Block::of_layer(&mut finder, index, &layer.module, layer.repeats))
             .collect::<Result<_, _>>()?;
         Ok(Self {
+            last_use: last_use(layers),
             options: options.clone(),
-            last_use: last_use(&layers),
-            layers,
             blocks,
             state,
         })
@@ -156,7 +156,7 @@ impl Body {
 
     fn input(&self, pixels: &Tensor) -> Result<Tensor, Error> {
         let shape = pixels.size();
-        check_shape(&shape)?;
+        self.check_shape(&shape)?;
         let NetworkOptions {
             device,
             kind,
@@ -186,22 +186,21 @@ impl Body {
 
     fn forward(&self, images: &Tensor, phase: Phase) -> Result<Vec<Tensor>, Error> {
         let shape = images.size();
-        check_shape(&shape)?;
+        self.check_shape(&shape)?;
         let mut kept: Vec<Vec<Tensor>> = Vec::with_capacity(self.blocks.len());
-        for (index, (layer, block)) in self.layers.iter().zip(&self.blocks).enumerate() {
+        let layers = self.options.architecture.layers();
+        for (index, (layer, blocks)) in layers.iter().zip(&self.blocks).enumerate() {
             let inputs: Vec<&Tensor> = layer
                 .from
                 .iter()
                 .flat_map(|from| from.map_or(std::slice::from_ref(images), |from| &kept[from]))
                 .collect();
-            let outputs = block
-                .forward(&inputs, phase)
-                .map_err(|source| Error::Layer {
-                    index,
-                    module: layer.module.name(),
-                    images: shape.clone(),
-                    source,
-                })?;
+            let outputs = in_a_row(blocks, &inputs, phase).map_err(|source| Error::Layer {
+                index,
+                module: layer.name.clone(),
+                images: shape.clone(),
+                source,
+            })?;
             for from in layer.from.iter().flatten() {
                 if self.last_use[*from] == index {
                     kept[*from].clear();
@@ -215,28 +214,43 @@ impl Body {
     fn evaluate(&self, images: &Tensor) -> Result<Evaluated, Error> {
         tch::no_grad(|| {
             let raw = self.forward(images, Phase::Evaluation)?;
-            let decoded = decode(&raw, &self.options).map_err(|source| Error::Decode {
+            let levels = self.options.architecture.levels();
+            let decoded = decode(&raw, levels, &self.options).map_err(|source| Error::Decode {
                 images: images.size(),
                 source,
             })?;
             Ok(Evaluated { decoded, raw })
         })
     }
+
+    fn check_shape(&self, shape: &[i64]) -> Result<(), Error> {
+        let multiple = i64::from(self.options.architecture.multiple());
+        let fits = |side: i64| side > 0 && side % multiple == 0;
+        match *shape {
+            [_, 3, height, width] if fits(height) && fits(width) => Ok(()),
+            _ => Err(Error::ImageShape {
+                shape: shape.to_vec(),
+                multiple,
+            }),
+        }
+    }
 }
 
-fn check_shape(shape: &[i64]) -> Result<(), Error> {
-    match *shape {
-        [_, 3, height, width]
-            if [height, width]
-                .iter()
-                .all(|side| *side > 0 && side % LARGEST_STRIDE == 0) =>
-        {
-            Ok(())
-        }
-        _ => Err(Error::ImageShape {
-            shape: shape.to_vec(),
-        }),
+/// The outputs of blocks of which each takes what the one before gives.
+fn in_a_row(
+    blocks: &[Block<Tensor>],
+    inputs: &[&Tensor],
+    phase: Phase,
+) -> Result<Vec<Tensor>, TchError> {
+    let Some((first, rest)) = blocks.split_first() else {
+        return Ok(Vec::new());
+    };
+    let mut outputs = first.forward(inputs, phase)?;
+    for block in rest {
+        let inputs: Vec<&Tensor> = outputs.iter().collect();
+        outputs = block.forward(&inputs, phase)?;
     }
+    Ok(outputs)
 }
 
 /// For each layer, the last one that takes its output; itself if none does.
@@ -252,10 +266,11 @@ fn last_use(layers: &[Layer]) -> Vec<usize> {
 
 /// Boxes in pixels and probabilities (YOLOv5 v7.0): with s = sigmoid(raw), the centre is
 /// `(2s - 0.5 + cell) * stride`, the size `(2s)² * anchor`, the rest s.
-fn decode(raw: &[Tensor], options: &NetworkOptions) -> Result<Tensor, TchError> {
-    let levels = raw.iter().zip(&options.anchors).zip(STRIDES);
-    let decoded = levels
-        .map(|((raw, anchors), stride)| {
+fn decode(raw: &[Tensor], levels: &[Level], options: &NetworkOptions) -> Result<Tensor, TchError> {
+    let decoded = raw
+        .iter()
+        .zip(levels)
+        .map(|(raw, Level { stride, anchors })| {
             let (kind, device) = (options.kind, raw.device());
             let (images, _, height, width, outputs) = raw.size5()?;
             let axis = |length| Tensor::f_arange(length, (kind, device));
@@ -276,7 +291,7 @@ fn decode(raw: &[Tensor], options: &NetworkOptions) -> Result<Tensor, TchError> 
             let centre = double
                 .f_narrow(-1, 0, 2)?
                 .f_add(&cell)?
-                .f_mul_scalar(f64::from(stride))?;
+                .f_mul_scalar(f64::from(*stride))?;
             let size = double.f_narrow(-1, 2, 2)?.f_square()?.f_mul(&anchors)?;
             let rest = s.f_narrow(-1, 4, outputs - 4)?;
             Tensor::f_cat(&[centre, size, rest], -1)?.f_reshape([images, -1, outputs])
@@ -285,38 +300,34 @@ fn decode(raw: &[Tensor], options: &NetworkOptions) -> Result<Tensor, TchError> 
     Tensor::f_cat(&decoded, 1)
 }
 
-/// Fills a fused network: `w' = w γ/√(σ²+ε)`, `b' = β - μ γ/√(σ²+ε)`; the rest is copied.
+/// Fills a fused network: `w' = w γ/√(σ²+ε)`, `b' = β - μ γ/√(σ²+ε)` where a convolution has a normalisation of its
+/// own; everything else is copied.
 fn fold(trained: &State, fused: &State) -> Result<(), Error> {
+    let find = |name: String| {
+        let entry = trained.get(&name).map(|entry| &entry.tensor);
+        entry.ok_or(Error::StateMissing { name })
+    };
     for entry in fused.entries() {
         let name = &entry.name;
-        let source = |name: String| {
-            trained
-                .get(&name)
-                .map(|entry| &entry.tensor)
-                .ok_or(Error::StateMissing { name })
-        };
-        let conv = name
-            .strip_suffix("conv.weight")
-            .map(|prefix| (prefix, Role::Weight));
-        let conv = conv.or(name
-            .strip_suffix("conv.bias")
-            .map(|prefix| (prefix, Role::Bias)));
         let mut target = entry.tensor.shallow_clone();
-        let Some((prefix, role)) = conv else {
-            let values = source(name.clone())?;
+        let folded = ["conv.weight", "conv.bias"]
+            .into_iter()
+            .find_map(|end| name.strip_suffix(end));
+        let Some(prefix) = folded else {
+            let values = find(name.clone())?;
             target.f_copy_(values).map_err(|source| Error::Copy {
                 name: name.clone(),
                 source,
             })?;
             continue;
         };
-        let norm = |part: &str| source(format!("{prefix}bn.{part}"));
+        let norm = |part: &str| find(format!("{prefix}bn.{part}"));
         let (scale, shift) = (norm("weight")?, norm("bias")?);
         let (mean, variance) = (norm("running_mean")?, norm("running_var")?);
-        let weight = source(format!("{prefix}conv.weight"))?;
+        let weight = find(format!("{prefix}conv.weight"))?;
         let mut fill = || {
             let factor = scale.f_div(&variance.f_add_scalar(NORM_EPS)?.f_sqrt()?)?;
-            let values = match role {
+            let values = match entry.role {
                 Role::Weight => weight.f_mul(&factor.f_view([-1, 1, 1, 1])?)?,
                 _ => shift.f_sub(&mean.f_mul(&factor)?)?,
             };

@@ -109,24 +109,36 @@ fn a_fused_network_gives_the_golden_forward_too() {
     check_golden(&fused.evaluate(&golden_images()).expect("64 pixels"));
 }
 
+/// Evaluates one image of 64 pixels; `sides` are those of the grids.
+#[track_caller]
+fn check_shapes(size: ModelSize, sides: &[i64]) {
+    let options = NetworkOptions::new(size, 2);
+    let network = Network::initialised(&options, 1).expect("memory");
+    let evaluated = network.evaluate(&images(1, 64)).expect("64 pixels");
+    let rows = sides.iter().map(|side| 3 * side * side).sum::<i64>();
+    assert_eq!([1, rows, 7], evaluated.decoded.size()[..], "{size:?}");
+    let shapes: Vec<_> = evaluated.raw.iter().map(Tensor::size).collect();
+    let want: Vec<_> = sides
+        .iter()
+        .map(|side| vec![1, 3, *side, *side, 7])
+        .collect();
+    assert_eq!(want, shapes, "{size:?}");
+    assert!(
+        evaluated.decoded.isfinite().all().int64_value(&[]) == 1,
+        "{size:?}"
+    );
+}
+
 #[test]
-fn every_size_predicts_in_the_right_shapes() {
-    for size in ModelSize::ALL {
-        let options = NetworkOptions::new(size, 2);
-        let network = Network::initialised(&options, 1).expect("memory");
-        let evaluated = network.evaluate(&images(1, 64)).expect("64 pixels");
-        assert_eq!([1, 252, 7], evaluated.decoded.size()[..], "{size:?}");
-        let shapes: Vec<_> = evaluated.raw.iter().map(Tensor::size).collect();
-        assert_eq!(
-            [8, 4, 2].map(|side| vec![1, 3, side, side, 7])[..],
-            shapes,
-            "{size:?}"
-        );
-        assert!(
-            evaluated.decoded.isfinite().all().int64_value(&[]) == 1,
-            "{size:?}"
-        );
+fn every_size_of_three_levels_predicts_in_the_right_shapes() {
+    for size in ModelSize::ALL.into_iter().filter(|size| size.levels() == 3) {
+        check_shapes(size, &[8, 4, 2]);
     }
+}
+
+#[test]
+fn a_fourth_level_predicts_in_the_right_shapes() {
+    check_shapes(ModelSize::N6, &[8, 4, 2, 1]);
 }
 
 #[test]
@@ -151,7 +163,7 @@ fn other_images_are_refused() {
     ] {
         let images = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
         assert!(
-            matches!(network.evaluate(&images), Err(Error::ImageShape { shape: s }) if s == shape)
+            matches!(network.evaluate(&images), Err(Error::ImageShape { shape: s, multiple: 32 }) if s == shape)
         );
     }
 }

@@ -76,7 +76,7 @@ impl State {
             statistics,
             counters,
         };
-        let anchors = Tensor::from_slice(&init::anchors_in_cells(&options.anchors));
+        let anchors = Tensor::from_slice(&options.architecture.anchors_in_cells());
         for entry in state
             .entries
             .iter_mut()
@@ -236,7 +236,8 @@ impl<'a> Allocator<'a> {
             _ => Tensor::f_zeros(&*slot.shape, (self.options.kind, self.options.device)),
         };
         let mut tensor = tensor.map_err(fail)?;
-        if self.options.layout == Layout::ChannelsLast && slot.role == Role::Weight {
+        let is_kernel = slot.role == Role::Weight && slot.shape.len() == 4;
+        if self.options.layout == Layout::ChannelsLast && is_kernel {
             tensor = torch_bridge::contiguous_channels_last(&tensor).map_err(|source| {
                 Error::Layout {
                     name: slot.name.clone(),

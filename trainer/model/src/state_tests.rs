@@ -1,6 +1,6 @@
 use super::*;
 use crate::network::{Network, NetworkOptions};
-use crate::testing::small;
+use crate::testing::{ZOO, custom, images, small};
 use contract::spec::ModelSize;
 
 fn network(layout: Layout, seed: u64) -> Network {
@@ -149,4 +149,28 @@ fn other_states_are_refused_and_change_nothing() {
          the state belongs to another model size or number of classes",
         error.to_string()
     );
+}
+
+#[test]
+fn a_state_of_every_module_survives_export_and_import() {
+    let options = NetworkOptions::of(custom(ZOO));
+    let original = Network::initialised(&options, 1).expect("memory");
+    let mut other = Network::initialised(&options, 2).expect("memory");
+    assert!(!other.state().same_as(original.state()));
+    other
+        .state_mut()
+        .import(&exported(&original))
+        .expect("same architecture");
+    assert!(other.state().same_as(original.state()));
+    let matrix = &other
+        .state()
+        .get("model.10.m.linear.weight")
+        .expect("of C3TR");
+    assert_eq!((Role::Weight, 2), (matrix.role, matrix.tensor.dim()));
+    let images = images(1, 64);
+    let [ours, theirs] = [&original, &other].map(|network| {
+        let fused = network.fuse().expect("same architecture");
+        fused.evaluate(&images).expect("64 pixels").decoded
+    });
+    assert!(ours.equal(&theirs));
 }

@@ -1,9 +1,12 @@
 //! What several test modules share.
 
-use contract::spec::ModelSize;
+use std::sync::Arc;
+
+use contract::spec::{Model, ModelSize};
 use tch::{Device, Kind, Tensor};
 use trainer_core::boxes::Xywh;
 
+use crate::architecture::Architecture;
 use crate::assign::{BatchShape, Target};
 use crate::network::NetworkOptions;
 
@@ -32,6 +35,49 @@ pub(crate) fn golden_targets() -> Vec<Target> {
 /// A small network with few classes.
 pub(crate) fn small() -> NetworkOptions {
     NetworkOptions::new(ModelSize::N, 3)
+}
+
+/// A model file with every module.
+pub(crate) const ZOO: &str = "\
+anchors: [[10, 13, 33, 23], [62, 45, 116, 90]]
+backbone:
+  - [-1, 1, Focus, [8, 3]]
+  - [-1, 1, DWConv, [16, 3, 2]]
+  - [-1, 1, Bottleneck, [16]]
+  - [-1, 2, CrossConv, [16, 3, 1, 1, 1.0, True]]
+  - [-1, 2, BottleneckCSP, [16]]
+  - [-1, 1, GhostConv, [16, 3, 2]]
+  - [-1, 1, GhostBottleneck, [16]]
+  - [-1, 2, C3Ghost, [16]]
+  - [-1, 1, C3x, [16]]
+  - [-1, 1, GhostBottleneck, [24, 3, 2]]
+  - [-1, 2, C3TR, [24]]
+  - [-1, 1, C3SPP, [24]]
+  - [-1, 1, SPP, [24, [3, 5]]]
+  - [-1, 1, SPPF, [24, 5]]
+head:
+  - [-1, 1, nn.Conv2d, [16, 1]]
+  - [-1, 1, nn.BatchNorm2d, []]
+  - [-1, 1, nn.LeakyReLU, [0.1]]
+  - [-1, 1, nn.Upsample, [None, 2, nearest]]
+  - [[-1, 8], 1, Concat, [1]]
+  - [-1, 2, C3, [16, False, 2]]
+  - [-1, 1, Contract, [2]]
+  - [-1, 1, Expand, [2]]
+  - [-1, 1, nn.MaxPool2d, [2]]
+  - [19, 1, nn.AvgPool2d, [3, 2, 1]]
+  - [[22, 23, 13], 1, Concat, [1]]
+  - [-1, 1, Conv, [24, 3, 1]]
+  - [[19, 25], 1, Detect, [nc, anchors]]
+";
+
+/// The network of a model file, for three classes.
+pub(crate) fn custom(text: &str) -> Arc<Architecture> {
+    let model = Model {
+        architecture: Some(text.to_owned()),
+        ..Model::default()
+    };
+    Architecture::of(&model, Some(3)).expect("a valid model file")
 }
 
 /// Images `[images, 3, side, side]` of smooth waves between 0 and 1, all different.

@@ -59,7 +59,11 @@ fn targets(copies: usize) -> Vec<Target> {
 }
 
 fn loss() -> Loss {
-    let settings = LossSettings::scaled(&Hyperparameters::default(), 3, SIDE as u32);
+    let settings = LossSettings::scaled(
+        &Hyperparameters::default(),
+        &options().architecture,
+        SIDE as u32,
+    );
     Loss::new(&options(), settings)
 }
 

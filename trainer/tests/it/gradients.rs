@@ -54,7 +54,11 @@ fn gradient(mut ranks: Ranks, normalisation: LossNormalisation) -> Vec<f64> {
     let network = Network::initialised(&options(), 1).expect("a network");
     let loss = Loss::new(
         &options(),
-        LossSettings::scaled(&Hyperparameters::default(), 3, SIDE as u32),
+        LossSettings::scaled(
+            &Hyperparameters::default(),
+            &options().architecture,
+            SIDE as u32,
+        ),
     );
     let state = network.state();
     let mut ddp = Ddp::new(
@@ -91,7 +95,7 @@ fn gradient(mut ranks: Ranks, normalisation: LossNormalisation) -> Vec<f64> {
         .collect();
     let (denominators, images_in_loss) = match normalisation {
         LossNormalisation::Global => (
-            Denominators::from_array(all.try_into().expect("six counts")),
+            Denominators::from_array(all.try_into().expect("all counts")),
             BATCH,
         ),
         LossNormalisation::PerRank => (assignment.denominators(), end - start),

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests let time pass")]
 
 mod agent;
+mod architectures;
 mod commands;
 mod gradients;
 mod harness;

@@ -130,6 +130,9 @@ bool is_dense(const at::Tensor& tensor);
 bool is_channels_last(const at::Tensor& tensor);
 at::Tensor* contiguous_channels_last(const at::Tensor& tensor);
 
+at::Tensor* leaky_relu(const at::Tensor& tensor, double slope);
+at::Tensor* elu(const at::Tensor& tensor, double alpha);
+
 // Devices and number kinds cross as small numbers, see ffi.rs.
 bool autocast_enabled(bool cuda);
 std::int32_t autocast_kind(bool cuda);

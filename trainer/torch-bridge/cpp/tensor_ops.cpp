@@ -1,4 +1,4 @@
-// Operations on lists of tensors, autocast and libtorch's global settings.
+// Operations on tensors and lists of them, autocast and libtorch's global settings.
 #include "torch-bridge/cpp/bridge.h"
 #include "torch-bridge/src/ffi.rs.h"
 
@@ -12,6 +12,8 @@
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_foreach_zero.h>
 #include <ATen/ops/_fused_sgd.h>
+#include <ATen/ops/elu.h>
+#include <ATen/ops/leaky_relu.h>
 #include <torch/headeronly/version.h>
 
 namespace torch_bridge {
@@ -90,6 +92,14 @@ bool is_channels_last(const at::Tensor& tensor) {
 
 at::Tensor* contiguous_channels_last(const at::Tensor& tensor) {
   return new at::Tensor(tensor.contiguous(at::MemoryFormat::ChannelsLast));
+}
+
+at::Tensor* leaky_relu(const at::Tensor& tensor, double slope) {
+  return new at::Tensor(at::leaky_relu(tensor, at::Scalar(slope)));
+}
+
+at::Tensor* elu(const at::Tensor& tensor, double alpha) {
+  return new at::Tensor(at::elu(tensor, at::Scalar(alpha)));
 }
 
 bool autocast_enabled(bool cuda) {

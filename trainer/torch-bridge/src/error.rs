@@ -229,6 +229,13 @@ pub enum Error {
     #[error("cannot lay out a tensor of shape {shape:?} channels-last")]
     #[allow(missing_docs, reason = "the message names the fields")]
     ChannelsLast { shape: Vec<i64>, source: Fault },
+    /// A function could not be applied to a tensor.
+    #[error("cannot compute {operation}")]
+    #[allow(missing_docs, reason = "the message names the fields")]
+    Function {
+        operation: &'static str,
+        source: Fault,
+    },
     /// A setting of libtorch could not be changed.
     #[error("cannot change libtorch's setting {setting}")]
     #[allow(missing_docs, reason = "the message names the fields")]
@@ -263,6 +270,7 @@ impl Error {
             | Self::TensorList { source, .. }
             | Self::Autocast(source)
             | Self::ChannelsLast { source, .. }
+            | Self::Function { source, .. }
             | Self::Setting { source, .. }
             | Self::Cuda { source, .. } => Some(source),
             Self::NoSuchRank { .. }

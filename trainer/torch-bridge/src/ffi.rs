@@ -137,6 +137,9 @@ mod bridge {
         fn is_channels_last(tensor: &Tensor) -> bool;
         fn contiguous_channels_last(tensor: &Tensor) -> Result<*mut Tensor>;
 
+        fn leaky_relu(tensor: &Tensor, slope: f64) -> Result<*mut Tensor>;
+        fn elu(tensor: &Tensor, alpha: f64) -> Result<*mut Tensor>;
+
         fn autocast_enabled(cuda: bool) -> Result<bool>;
         fn autocast_kind(cuda: bool) -> Result<i32>;
         fn set_autocast(cuda: bool, enabled: bool, kind: i32) -> Result<()>;

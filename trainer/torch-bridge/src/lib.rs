@@ -27,6 +27,7 @@
 //! `cargo::rustc-link-arg-bins=-Wl,-rpath,$ORIGIN/../lib` for an image whose `lib/` holds libtorch, and, for runs
 //! from the target folder, a second one with the value of `DEP_TORCH_BRIDGE_LIBTORCH_LIB`.
 
+mod activation;
 pub mod autocast;
 pub mod cuda;
 pub mod error;
@@ -39,6 +40,7 @@ pub mod runtime;
 pub mod store;
 mod tensors;
 
+pub use activation::{elu, leaky_relu};
 pub use autocast::Autocast;
 pub use cuda::{Cuda, NoCuda};
 pub use error::{Error, Fault};

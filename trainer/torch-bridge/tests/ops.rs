@@ -4,7 +4,9 @@ use std::error::Error as _;
 
 use tch::{Device, Kind, Tensor};
 use torch_bridge::optim::{self, FusedSgd, GradScale};
-use torch_bridge::{Autocast, Error, contiguous_channels_last, cuda, is_channels_last, runtime};
+use torch_bridge::{
+    Autocast, Error, contiguous_channels_last, cuda, elu, is_channels_last, leaky_relu, runtime,
+};
 
 type Result = std::result::Result<(), Error>;
 
@@ -323,6 +325,47 @@ fn channels_last_changes_strides_not_values() -> Result {
     assert!(!is_channels_last(&image.view([2, 12])));
     let error = contiguous_channels_last(&image.view([2, 12])).expect_err("two dimensions");
     assert!(matches!(error, Error::ChannelsLast { .. }), "{error}");
+    Ok(())
+}
+
+#[test]
+fn activations_with_a_number_and_their_gradients() -> Result {
+    let x = Tensor::from_slice(&[-2.0_f32, -0.5, 0.0, 3.0]).set_requires_grad(true);
+    let leaky = leaky_relu(&x, 0.1)?;
+    assert_eq!(values(&leaky), [-0.2, -0.05, 0.0, 3.0]);
+    leaky.sum(Kind::Float).backward();
+    assert_eq!(values(&x.grad()), [0.1, 0.1, 0.1, 1.0]);
+
+    let x = x.detach().set_requires_grad(true);
+    let exponential = elu(&x, 0.5)?;
+    let want = [
+        0.5 * ((-2.0_f32).exp() - 1.0),
+        0.5 * ((-0.5_f32).exp() - 1.0),
+        0.0,
+        3.0,
+    ];
+    for (got, want) in values(&exponential).into_iter().zip(want) {
+        assert!((got - want).abs() < 1e-6, "{got} is not {want}");
+    }
+    exponential.sum(Kind::Float).backward();
+    let slope = values(&x.grad());
+    assert!(
+        (slope[0] - 0.5 * (-2.0_f32).exp()).abs() < 1e-6 && slope[3] == 1.0,
+        "{slope:?}"
+    );
+
+    let whole = Tensor::from_slice(&[true]);
+    let error = elu(&whole, 1.0).expect_err("not a number");
+    assert!(
+        matches!(
+            error,
+            Error::Function {
+                operation: "ELU",
+                ..
+            }
+        ),
+        "{error}"
+    );
     Ok(())
 }
 

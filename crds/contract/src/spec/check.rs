@@ -1,5 +1,5 @@
 use super::dataset::stays_inside;
-use super::{Backend, Device, TrainerSpec, out_of_range};
+use super::{Backend, Device, TrainerSpec, image_size_problem, out_of_range};
 
 /// One setting that cannot be obeyed, in a sentence that names field, value and remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,12 +13,16 @@ pub struct SpecProblem(pub String);
 pub fn check(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
     let mut problems = out_of_range(spec);
     let training = &spec.training;
-    let size = training.image_size;
-    if !(64..=8192).contains(&size) || !size.is_multiple_of(32) {
-        problems.push(SpecProblem(format!(
-            "training.imageSize is {size}: choose a multiple of 32 from 64 to 8192"
-        )));
-    }
+    let (multiple, because) = match spec.model.family_size() {
+        Some(size) if size.largest_stride() > 32 => (
+            size.largest_stride(),
+            format!("model.size is {}", size.name()),
+        ),
+        // Of an architecture the trainer knows more.
+        _ => (32, String::new()),
+    };
+    problems.extend(image_size_problem(training.image_size, multiple, &because));
+    problems.extend(spec.model.problems());
     if ranks > 0 && !training.batch_size.is_multiple_of(ranks) {
         problems.push(SpecProblem(format!(
             "training.batchSize is {}, which {ranks} processes cannot share equally: choose a multiple of {ranks}",
@@ -115,6 +119,7 @@ fn paths(spec: &TrainerSpec) -> Vec<SpecProblem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::ModelSize;
 
     fn valid() -> TrainerSpec {
         serde_json::from_value(serde_json::json!({
@@ -151,6 +156,32 @@ mod tests {
         one_problem(
             |s| s.training.image_size = 650,
             "training.imageSize is 650: choose a multiple of 32 from 64 to 8192",
+        );
+        one_problem(
+            |s| {
+                s.model.size = Some(ModelSize::N6);
+                s.training.image_size = 96;
+            },
+            "training.imageSize is 96: choose a multiple of 64 from 128 to 8192 (model.size is yolov5n6)",
+        );
+        one_problem(
+            |s| {
+                s.model.size = Some(ModelSize::M);
+                s.model.architecture = Some("head: []".to_owned());
+            },
+            "model.size is yolov5m, but model.architecture describes a network too: remove one of them",
+        );
+        one_problem(
+            |s| s.model.architecture = Some(String::new()),
+            "model.architecture has 0 bytes: write a model file of 1 to 65536 bytes",
+        );
+        one_problem(
+            |s| s.model.anchors = Some(vec![vec![10.0, 13.0]; 4]),
+            "model.anchors has 4 levels, but the model has 3: write one list for each",
+        );
+        one_problem(
+            |s| s.model.anchors = Some(vec![vec![10.0], vec![30.0], vec![90.0]]),
+            "model.anchors is [[10.0], [30.0], [90.0]]: give each level equally many pairs of width and height, above 0 and at most 8192 pixels",
         );
         one_problem(
             |s| s.hyperparameters.lr0 = 0.0,
