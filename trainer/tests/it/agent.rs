@@ -27,7 +27,7 @@ fn the_agent_hears_everything_it_needs() {
     assert_eq!(json!({"incarnation": 0, "restart": 3}), hello["attempt"]);
     let result = lines.last().expect("lines");
     assert_eq!(
-        json!({"type": "result", "message": "the run is complete"}),
+        json!({"type": "result", "message": "the run is complete: 2 epochs"}),
         *result
     );
 
