@@ -2,9 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Pixels per grid cell of the levels P3, P4, P5.
-pub const STRIDES: [u32; 3] = [8, 16, 32];
-
 /// Width and height in pixels of the three anchors of the levels P3, P4, P5 (YOLOv5 v7.0).
 pub const DEFAULT_ANCHORS: [[[f32; 2]; 3]; 3] = [
     [[10.0, 13.0], [16.0, 30.0], [33.0, 23.0]],

@@ -107,9 +107,7 @@ impl Architecture {
         });
         let request = Request {
             name: model.name(),
-            classes: classes
-                .or(document.classes.map(|classes| classes as usize))
-                .unwrap_or(USUAL_CLASSES),
+            classes: classes.or(document.classes).unwrap_or(USUAL_CLASSES),
             activation: model.activation.map(Activation::from),
             anchors: anchors.transpose()?,
         };
@@ -119,9 +117,7 @@ impl Architecture {
     /// What a user should know of a file of theirs although it is used.
     pub fn note(model: &Model, classes: usize) -> Option<String> {
         let document = Document::parse(model.architecture.as_ref()?).ok()?;
-        let written = document
-            .classes
-            .filter(|written| *written != classes as u64)?;
+        let written = document.classes.filter(|written| *written != classes)?;
         Some(format!(
             "model.architecture says nc: {written}, but the data set has {classes} classes; the network gets {classes}"
         ))

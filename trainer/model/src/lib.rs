@@ -1,7 +1,8 @@
-//! The YOLOv5 v7.0 network, its loss, its average of weights and its optimiser on libtorch.
+//! YOLOv5 v7.0 networks and others of its modules, their loss, average of weights and optimiser on libtorch.
 //!
 //! ```text
-//! architecture   size, classes      -> layers and the names and shapes of their tensors (pure)
+//! architecture   model file         -> layers, sizes, and the names and shapes of tensors (pure)
+//! blocks         module             -> its tensors, what becomes of shapes and of values
 //! init           seed, name         -> initial values (pure)
 //! state          slots              -> tensors under YOLOv5's state-dict names; export, import
 //! network        images             -> raw predictions, decoded boxes; fused for inference

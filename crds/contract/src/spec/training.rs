@@ -14,7 +14,8 @@ pub struct Training {
     /// processes. Gradients are accumulated up to `hyperparameters.nominalBatchSize`.
     #[serde(alias = "batch_size", alias = "batch")]
     pub batch_size: u32,
-    /// Side of the square training image in pixels, a multiple of 32.
+    /// Side of the square training image in pixels, a multiple of 32 and of the model's largest stride: 64
+    /// for yolov5n6 to yolov5x6.
     #[serde(alias = "imgsz", alias = "img_size", alias = "img")]
     #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
         "rule": "self >= 64 && self <= 8192 && self % 32 == 0",

@@ -10,6 +10,8 @@ use super::error::{ArchitectureError, Place};
 const MAX_LAYERS: usize = 500;
 /// Levels of predictions a file may have.
 pub(crate) const MAX_LEVELS: usize = 5;
+/// Classes a network may have, as many as a data set.
+const MAX_CLASSES: u64 = u16::MAX as u64;
 /// Anchors a level may have.
 const MAX_ANCHORS: usize = 16;
 
@@ -17,7 +19,7 @@ const MAX_ANCHORS: usize = 16;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Document {
     /// Number of classes it was written for.
-    pub classes: Option<u64>,
+    pub classes: Option<usize>,
     pub depth: f64,
     pub width: f64,
     /// Widths and heights in pixels, for each level.
@@ -66,15 +68,7 @@ impl Document {
                 format!("is {channels}, but images have 3 channels: write 3 or leave ch out"),
             ));
         }
-        let classes = match &file.nc {
-            None => None,
-            Some(nc) => Some(nc.as_u64().filter(|nc| *nc > 0).ok_or_else(|| {
-                ArchitectureError::key(
-                    "nc",
-                    format!("is {nc}: write a number of classes, or leave nc out"),
-                )
-            })?),
-        };
+        let classes = file.nc.as_ref().map(classes).transpose()?;
         let rows = [("backbone", file.backbone), ("head", file.head)];
         Ok(Self {
             classes,
@@ -89,6 +83,16 @@ impl Document {
             rows: read_rows(rows)?,
         })
     }
+}
+
+fn classes(nc: &Value) -> Result<usize, ArchitectureError> {
+    let number = nc.as_u64().filter(|nc| (1..=MAX_CLASSES).contains(nc));
+    number.map(|nc| nc as usize).ok_or_else(|| {
+        ArchitectureError::key(
+            "nc",
+            format!("is {nc}: write a number of classes from 1 to {MAX_CLASSES}, or leave nc out"),
+        )
+    })
 }
 
 fn multiple(key: &'static str, value: Option<&Value>) -> Result<f64, ArchitectureError> {

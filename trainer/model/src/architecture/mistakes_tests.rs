@@ -33,7 +33,8 @@ fn mistakes_of_the_file_name_the_key_and_the_remedy() {
         r#"
 backbone: -> - backbone:\n => it is not a YOLOv5 model file (nc, depth_multiple, width_multiple
 depth_multiple -> depth_multiplier => unknown field `depth_multiplier`
-nc: 80 -> nc: 0 => nc is 0: write a number of classes, or leave nc out
+nc: 80 -> nc: 0 => nc is 0: write a number of classes from 1 to 65535, or leave nc out
+nc: 80 -> nc: 9223372036854775807 => nc is 9223372036854775807: write a number of classes from 1 to 65535
 depth_multiple: 0.5 -> depth_multiple: -1 => depth_multiple is -1: write a number above 0 and at most 100
 width_multiple: 0.5 -> width_multiple: a => width_multiple is "a": write a number
 ch: 3 -> ch: 1 => ch is 1, but images have 3 channels: write 3 or leave ch out
