@@ -45,6 +45,7 @@ lint: ## formatting, clippy, shell scripts
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 	if command -v shellcheck >/dev/null; then git ls-files '*.sh' | xargs shellcheck -x -P SCRIPTDIR -P .; else echo 'lint: shellcheck is not installed; shell scripts are not checked'; fi
+	if command -v cargo-deny >/dev/null; then cargo deny --locked check licenses bans sources; else echo 'lint: cargo-deny is not installed; licences are not checked'; fi
 
 .PHONY: test-trainer
 test-trainer: libtorch ## the trainer against libtorch: golden numbers, resume, ranks
