@@ -7,12 +7,16 @@ use tests::{Job, Namespace, OPERATOR_NAMESPACE, data, kubectl, until};
 
 use crate::seen;
 
+const EPOCHS: u64 = 40;
+
 fn step(job: &Value) -> u64 {
     job["status"]["progress"]["step"].as_u64().unwrap_or(0)
 }
 
+/// Long enough on a fast machine for its first checkpoint to be seen while it still trains: a status is
+/// written every ten seconds.
 fn long_job(name: &str) -> Job {
-    Job::new(name).set("/training/epochs", 12)
+    Job::new(name).set("/training/epochs", EPOCHS)
 }
 
 #[test]
@@ -35,7 +39,7 @@ fn a_killed_worker_pod_restarts_the_gang_from_its_checkpoint() {
     let job = seen::wait_complete(&namespace, "killed");
     assert_eq!(1, job["status"]["restarts"], "{}", job["status"]);
     assert_eq!(1, job["status"]["attempt"]["incarnation"]);
-    assert_eq!(96, step(&job), "12 epochs of 8 steps");
+    assert_eq!(EPOCHS * 8, step(&job), "8 steps in an epoch");
     let new = seen::active_pods(&namespace, "killed");
     assert!(
         new.iter().all(|pod| !old.contains(pod)),
@@ -157,7 +161,7 @@ fn training_goes_on_without_the_operator_and_the_status_catches_up() {
     scale("--replicas=1");
     let job = seen::wait_complete(&namespace, "alone");
     assert_eq!(
-        96,
+        EPOCHS * 8,
         step(&job),
         "the last report came from the termination message"
     );

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tests::{Namespace, until};
 
 /// A job of this size, with both workers started on two busy cores, ends well within this.
-pub const END: Duration = Duration::from_secs(180);
+pub const END: Duration = Duration::from_secs(300);
 
 /// The job's condition of this type, when it is true.
 pub fn condition<'a>(job: &'a Value, kind: &str) -> Option<&'a Value> {
