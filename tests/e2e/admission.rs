@@ -54,6 +54,24 @@ fn numbers_out_of_range_are_refused_with_field_value_and_remedy() {
     );
     refused(
         &namespace,
+        &job().set("/hyperparameters", serde_json::json!({"stepEpochs": 10})),
+        &["hyperparameters.stepEpochs is of the schedule step only"],
+    );
+    refused(
+        &namespace,
+        &job().set(
+            "/hyperparameters",
+            serde_json::json!({"schedule": "constant", "lrf": 0.5}),
+        ),
+        &["hyperparameters.lrf is 0.5, but hyperparameters.schedule is constant"],
+    );
+    refused(
+        &namespace,
+        &job().set("/training/precision", "float16"),
+        &["training.precision is float16, which needs GPUs"],
+    );
+    refused(
+        &namespace,
         &job().set("/hyperparameters", serde_json::json!({"lr0": 0.0})),
         &["hyperparameters.lr0 is 0: choose above 0 and at most 1"],
     );

@@ -1,6 +1,6 @@
 //! Where tensors live, and what carries them between ranks.
 
-use contract::spec::{Backend as WantedBackend, Device as WantedDevice};
+use contract::spec::{Backend as WantedBackend, Device as WantedDevice, Precision};
 use torch_bridge::group::Backend;
 use torch_bridge::{NoCuda, cuda, runtime};
 
@@ -35,6 +35,9 @@ pub enum DeviceError {
         /// GPUs there are.
         found: usize,
     },
+    /// float16 needs the arithmetic of a GPU.
+    #[error("training.precision is float16, which needs GPUs: choose bfloat16 or float32")]
+    HalfOnCpu,
     /// A call to CUDA failed.
     #[error("CUDA cannot be set up")]
     Cuda(#[source] torch_bridge::Error),
@@ -79,6 +82,16 @@ pub fn choose(job: &Job) -> Result<Chosen, DeviceError> {
         },
         name,
     })
+}
+
+/// The 16 bits that expensive operations compute in on `device`; none for `f32`.
+pub fn precision(wanted: Precision, device: tch::Device) -> Result<Option<tch::Kind>, DeviceError> {
+    match (wanted, device) {
+        (Precision::Float32, _) | (Precision::Auto, tch::Device::Cpu) => Ok(None),
+        (Precision::Bfloat16, _) => Ok(Some(tch::Kind::BFloat16)),
+        (Precision::Float16, tch::Device::Cpu) => Err(DeviceError::HalfOnCpu),
+        (Precision::Float16 | Precision::Auto, _) => Ok(Some(tch::Kind::Half)),
+    }
 }
 
 /// The device of a process that works alone; `auto` takes a GPU if there is one.

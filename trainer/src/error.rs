@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use contract::exit::FailureReason;
+use contract::spec::OptimizerKind;
 use trainer_core::sampler::SamplerError;
 
 use crate::agent_link::AgentLinkError;
@@ -110,6 +111,18 @@ pub enum Error {
         #[source]
         source: trainer_model::Error,
     },
+    /// The run was begun with another optimiser.
+    #[error(
+        "hyperparameters.optimizer is {now:?}, but {checkpoint} is of a run with {before:?}: set it back, or begin a new run under another name"
+    )]
+    OtherOptimizer {
+        /// The checkpoint.
+        checkpoint: String,
+        /// That of the checkpoint.
+        before: OptimizerKind,
+        /// That of the job.
+        now: OptimizerKind,
+    },
     /// The table of results cannot be written.
     #[error("cannot write {}", path.display())]
     Results {
@@ -122,6 +135,19 @@ pub enum Error {
     /// The model cannot be built for this data set.
     #[error("model.architecture cannot be used")]
     Architecture(#[from] trainer_model::architecture::ArchitectureError),
+    /// A layer was to be frozen that does not exist.
+    #[error(
+        "training.freeze has {layer}, but the last layer is {last}: `yolo-trainer info` lists them"
+    )]
+    FreezeUnknown {
+        /// The number that was given.
+        layer: u32,
+        /// The number of the last layer.
+        last: usize,
+    },
+    /// Nothing would be left to train.
+    #[error("training.freeze has every layer that learns: leave out some")]
+    FreezeAll,
     /// The network cannot be made.
     #[error("the network cannot be set up")]
     Model(#[from] trainer_model::Error),
@@ -183,6 +209,9 @@ impl Error {
             | Self::Device(_)
             | Self::Agent(_)
             | Self::Sampler(_)
+            | Self::FreezeUnknown { .. }
+            | Self::FreezeAll
+            | Self::OtherOptimizer { .. }
             | Self::Architecture(_) => FailureReason::InvalidConfig,
             Self::Dataset(_) | Self::OtherDataset { .. } | Self::ChangedDataset { .. } => {
                 FailureReason::InvalidDataset

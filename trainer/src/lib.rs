@@ -37,6 +37,7 @@ pub mod predict;
 pub mod report;
 pub mod results;
 pub mod run_folder;
+pub mod scaler;
 pub mod session;
 pub mod shutdown;
 pub mod step;

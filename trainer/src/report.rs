@@ -28,6 +28,8 @@ pub struct Plan {
     pub epochs: u32,
     /// Training steps of one epoch.
     pub steps_per_epoch: u64,
+    /// Steps after which the run ends, if that is before the last epoch's end.
+    pub iterations: Option<u64>,
     /// Training images.
     pub images: u64,
     /// Evaluate after every so many epochs.
@@ -38,6 +40,12 @@ impl Plan {
     /// Whether `epoch` (from 1) ends with an evaluation.
     pub fn evaluates_after(&self, epoch: u32) -> bool {
         epoch.is_multiple_of(self.evaluate_every) || epoch == self.epochs
+    }
+
+    /// Training steps of the run.
+    fn steps(&self) -> u64 {
+        let steps = u64::from(self.epochs) * self.steps_per_epoch;
+        self.iterations.map_or(steps, |most| most.min(steps))
     }
 
     /// Evaluations to come, when `epoch` epochs are complete.
@@ -85,6 +93,7 @@ impl Reporter {
         let plan = Plan {
             epochs: 0,
             steps_per_epoch: 0,
+            iterations: None,
             images: 0,
             evaluate_every: 1,
         };
@@ -117,7 +126,7 @@ impl Reporter {
         self.plan = plan;
         self.throughput = Progress::new(u64::from(plan.epochs) * plan.images, WINDOW);
         self.report.progress.epochs = plan.epochs;
-        self.report.progress.steps = u64::from(plan.epochs) * plan.steps_per_epoch;
+        self.report.progress.steps = plan.steps();
         self.report.latest.clone_from(&state.latest);
         self.report.best.clone_from(&state.best);
         self.record(state);
@@ -447,6 +456,7 @@ mod tests {
     #[test]
     fn evaluations_to_come_include_the_one_after_the_last_epoch() {
         let plan = |epochs, evaluate_every| Plan {
+            iterations: None,
             epochs,
             steps_per_epoch: 1,
             images: 1,

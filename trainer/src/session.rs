@@ -10,15 +10,17 @@ use std::time::Duration;
 use contract::progress::Phase;
 use contract::spec::{Schedule as ScheduleSetting, TrainerSpec};
 use torch_bridge::runtime;
-use trainer_core::anchors;
+use trainer_core::rng::recovery_seed;
 use trainer_core::schedule::{Schedule, ScheduleKind, StepPlan, scaled_weight_decay};
+use trainer_core::{anchors, multi_scale};
 use trainer_data::{Dataset, Loader, LoaderConfig};
 use trainer_model::architecture::Architecture;
 use trainer_model::loss::{Loss, LossSettings};
 use trainer_model::network::{Network, NetworkOptions};
+use trainer_model::optim::Rule;
 
 use crate::checkpoint::{CheckpointStore, Machine, RunState, Writer};
-use crate::device::{self, Chosen};
+use crate::device;
 use crate::distributed::Ranks;
 use crate::distributed::rendezvous::{self, Limits};
 use crate::error::Error;
@@ -28,7 +30,7 @@ use crate::memory;
 use crate::report::{Plan, Reporter};
 use crate::run_folder::RunFolder;
 use crate::shutdown::StopRequest;
-use crate::step::Learner;
+use crate::step::{Learner, LearnerOptions};
 use crate::threads::{Threads, available_cpus};
 use data::{Data, Skipped};
 use requests::{Requests, sampler};
@@ -38,6 +40,9 @@ use restore::restore;
 const PREFETCH_STEPS: usize = 4;
 /// YOLOv5 looks for other anchors when fewer of the boxes than this can be matched.
 const ENOUGH_RECALL: f32 = 0.98;
+/// Epochs between two falls of the schedule `step`, and what is left after each, unless told.
+const STEP_EPOCHS: u32 = 30;
+const STEP_FACTOR: f64 = 0.1;
 
 /// Everything the training loop works with.
 pub struct Session<'a> {
@@ -111,7 +116,8 @@ impl<'a> Session<'a> {
             device: chosen.name.clone(),
             libtorch: runtime::torch_version(),
         };
-        let (mut learner, loss) = learner(&spec, &data, &chosen, &mut ranks)?;
+        let precision = device::precision(spec.training.precision, chosen.device)?;
+        let (mut learner, loss) = learner(&spec, &data, chosen.device, precision, &mut ranks)?;
         let names = data.train.names().to_vec();
         let fresh = RunState::new(spec.clone(), names, data.digest.clone(), machine);
         let state = restore(&mut ranks, &store, &mut learner, fresh, reporter)?;
@@ -125,9 +131,12 @@ impl<'a> Session<'a> {
         introduce(&spec, &data, &learner, &state, reporter);
         let batch = spec.training.batch_size;
         let sampler = sampler(&spec, data.train.len(), &state)?;
+        let steps_per_epoch = sampler.steps_per_epoch() as u64;
+        let schedule = schedule(&spec);
         let plan = Plan {
-            epochs: spec.training.epochs,
-            steps_per_epoch: sampler.steps_per_epoch() as u64,
+            epochs: schedule.epochs_to_do(steps_per_epoch),
+            steps_per_epoch,
+            iterations: spec.training.iterations,
             images: data.train.len() as u64,
             evaluate_every: spec.training.evaluate_every,
         };
@@ -137,7 +146,11 @@ impl<'a> Session<'a> {
             prefetch_steps: PREFETCH_STEPS,
         };
         let budget = memory::cache_budget(place.local_world_size) / 2;
-        let loader = Loader::start(config, data.train_source(&spec, &state, budget), requests)?;
+        let loader = Loader::start(
+            config,
+            data.train_source(&spec, &state, plan.epochs, budget),
+            requests,
+        )?;
         let evaluator = Evaluator::new(
             data.val_source(&spec, budget),
             loss,
@@ -168,7 +181,7 @@ impl<'a> Session<'a> {
             reporter,
             verify: options.verify_ranks,
             saving: Duration::ZERO,
-            schedule: schedule(&spec),
+            schedule,
             state,
             job,
         })
@@ -193,20 +206,47 @@ impl<'a> Session<'a> {
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.state.epoch >= self.plan.epochs || self.state.early_stopping.stopped
+        self.state.epoch >= self.plan.epochs || self.state.early_stopping.stopped || self.is_spent()
+    }
+
+    /// Whether the steps or the time that the run was given are used up.
+    pub(crate) fn is_spent(&self) -> bool {
+        let iterations = self.spec().training.iterations;
+        iterations.is_some_and(|most| self.state.step >= most) || self.state.spent >= 1.0
+    }
+
+    /// The share of the time that was used, as this rank sees it; 0 without a limit.
+    pub(crate) fn spent_here(&self) -> f64 {
+        let hours = self.spec().training.hours;
+        hours.map_or(0.0, |hours| self.state.training_seconds / (3600.0 * hours))
+    }
+
+    /// Side of the images of the next step.
+    pub(crate) fn side(&self) -> u32 {
+        let training = &self.spec().training;
+        multi_scale::side(
+            recovery_seed(training.seed.into(), self.state.recovery),
+            self.state.step,
+            training.image_size,
+            training.multi_scale,
+            self.learner.network.options().architecture.multiple(),
+        )
     }
 
     /// Learning rates and accumulation of the next step.
     pub(crate) fn plan_step(&self) -> StepPlan {
-        let RunState { step, epoch, .. } = self.state;
-        self.schedule.at(step, self.plan.steps_per_epoch, epoch)
+        self.plan_at(self.state.step)
     }
 
     /// What the last step of the present epoch used.
     pub(crate) fn last_plan(&self) -> StepPlan {
-        let RunState { step, epoch, .. } = self.state;
+        self.plan_at(self.state.step.saturating_sub(1))
+    }
+
+    fn plan_at(&self, step: u64) -> StepPlan {
+        let RunState { epoch, spent, .. } = self.state;
         self.schedule
-            .at(step.saturating_sub(1), self.plan.steps_per_epoch, epoch)
+            .at(step, self.plan.steps_per_epoch, epoch, spent)
     }
 
     /// The bytes of every rank.
@@ -241,23 +281,46 @@ impl<'a> Session<'a> {
 fn learner(
     spec: &TrainerSpec,
     data: &Data,
-    chosen: &Chosen,
+    device: tch::Device,
+    precision: Option<tch::Kind>,
     ranks: &mut Ranks,
 ) -> Result<(Learner, Loss), Error> {
     let architecture = Architecture::of(&spec.model, Some(data.train.classes()))?;
     let mut options = NetworkOptions::of(architecture);
-    options.device = chosen.device;
-    let network = Network::initialised(&options, spec.training.seed.into())?;
+    options.device = device;
+    let mut network = Network::initialised(&options, spec.training.seed.into())?;
+    freeze(&mut network, &spec.training.freeze)?;
     let settings = LossSettings::scaled(
         &spec.hyperparameters,
         &options.architecture,
         spec.training.image_size,
     );
     let loss = Loss::new(&options, settings);
-    let normalisation = spec.hyperparameters.loss_normalisation;
-    let learner = Learner::new(network, loss.clone(), normalisation, ranks)
+    let options = LearnerOptions {
+        normalisation: spec.hyperparameters.loss_normalisation,
+        rule: Rule::of(&spec.hyperparameters),
+        gradient_clip: spec.hyperparameters.gradient_clip,
+        precision,
+    };
+    let learner = Learner::new(network, loss.clone(), options, ranks)
         .map_err(|source| Error::Step { step: 0, source })?;
     Ok((learner, loss))
+}
+
+/// Freezes `layers`, of which some must be left to train.
+fn freeze(network: &mut Network, layers: &[u32]) -> Result<(), Error> {
+    let count = network.options().architecture.layers().len();
+    if let Some(layer) = layers.iter().find(|layer| **layer as usize >= count) {
+        return Err(Error::FreezeUnknown {
+            layer: *layer,
+            last: count - 1,
+        });
+    }
+    network.state_mut().freeze(layers)?;
+    match network.state().trained().next() {
+        Some(_) => Ok(()),
+        None => Err(Error::FreezeAll),
+    }
 }
 
 fn introduce(
@@ -274,10 +337,11 @@ fn introduce(
         libtorch,
     } = &state.machine;
     reporter.say(&format!(
-        "{} with {} classes, {} parameters; {world_size} processes x {compute_threads} threads on {device}, libtorch {libtorch}",
+        "{} with {} classes, {} parameters; {world_size} processes x {compute_threads} threads on {device}{}, libtorch {libtorch}",
         spec.model.name(),
         data.train.classes(),
         learner.network.state().parameter_count(),
+        learner.precision_note(),
     ));
     if let Some(note) = Architecture::note(&spec.model, data.train.classes()) {
         reporter.say(&note);
@@ -303,8 +367,15 @@ fn schedule(spec: &TrainerSpec) -> Schedule {
         kind: match hyperparameters.schedule {
             ScheduleSetting::Linear => ScheduleKind::Linear,
             ScheduleSetting::Cosine => ScheduleKind::Cosine,
+            ScheduleSetting::Constant => ScheduleKind::Constant,
+            ScheduleSetting::Step => ScheduleKind::Step {
+                every: hyperparameters.step_epochs.unwrap_or(STEP_EPOCHS),
+                factor: hyperparameters.step_factor.unwrap_or(STEP_FACTOR),
+            },
+            ScheduleSetting::OneCycle => ScheduleKind::OneCycle,
         },
         epochs: spec.training.epochs,
+        max_iterations: spec.training.iterations,
         lr0: hyperparameters.lr0,
         lrf: hyperparameters.lrf,
         momentum: hyperparameters.momentum,

@@ -6,15 +6,18 @@
 
 use contract::spec::LossNormalisation;
 use tch::{Kind, Tensor};
+use torch_bridge::Autocast;
+use torch_bridge::optim::{GradScale, clip_grad_norm};
 use trainer_core::schedule::StepPlan;
 use trainer_data::Batch;
 use trainer_model::ema::Ema;
 use trainer_model::loss::{Assignment, Denominators, Loss, Target};
 use trainer_model::network::Network;
-use trainer_model::optim::{MAX_GRADIENT_NORM, Sgd, SgdStep};
+use trainer_model::optim::{Optimizer, OptimizerStep, Rule};
 
 use crate::checkpoint::EpochSums;
 use crate::distributed::{Ddp, Gradients, Ranks};
+use crate::scaler::LossScaler;
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -45,13 +48,28 @@ pub struct Learner {
     /// Its average, which is what is evaluated and kept.
     pub ema: Ema,
     /// The optimiser.
-    pub sgd: Sgd,
+    pub optimizer: Optimizer,
+    /// The loss scale of float16.
+    pub scaler: Option<LossScaler>,
     loss: Loss,
     ddp: Ddp,
-    normalisation: LossNormalisation,
+    options: LearnerOptions,
     /// The losses of the last step, not yet added up over the ranks.
     pending: Option<Recent>,
     recent: Vec<Recent>,
+}
+
+/// How a [`Learner`] computes.
+#[derive(Clone, Copy, Debug)]
+pub struct LearnerOptions {
+    /// Over which images the loss is averaged.
+    pub normalisation: LossNormalisation,
+    /// How gradients become changes.
+    pub rule: Rule,
+    /// Largest norm of the gradient; 0 for no limit.
+    pub gradient_clip: f64,
+    /// The 16 bits of expensive operations; none to compute everything in `f32`.
+    pub precision: Option<Kind>,
 }
 
 /// What a rank did in one step.
@@ -90,6 +108,8 @@ impl Recent {
 pub struct StepInput<'a> {
     /// This rank's images; none when the last batch of an epoch is too short for all ranks.
     pub batch: &'a Batch,
+    /// Side of the images to learn from, to which those of the batch are resized.
+    pub side: u32,
     /// Whether the optimiser steps at the end.
     pub gradients: Gradients,
     /// Learning rates, and the weight decay for this batch size.
@@ -98,6 +118,8 @@ pub struct StepInput<'a> {
     pub weight_decay: f64,
     /// Whether this rank was asked to stop.
     pub stop: bool,
+    /// The share of the time that was used, as this rank sees it.
+    pub spent: f64,
 }
 
 /// What all ranks know after a step.
@@ -107,6 +129,8 @@ pub struct StepOutput {
     pub images: u64,
     /// Whether any rank was asked to stop.
     pub stop: bool,
+    /// The share of the time that was used, as rank 0 sees it.
+    pub spent: f64,
     /// Losses of the step before.
     pub before: EpochSums,
 }
@@ -116,23 +140,41 @@ impl Learner {
     pub fn new(
         network: Network,
         loss: Loss,
-        normalisation: LossNormalisation,
+        options: LearnerOptions,
         ranks: &mut Ranks,
     ) -> Result<Self, StepError> {
         let ema = Ema::new(&network)?;
-        let sgd = Sgd::new(&network)?;
-        let state = network.state();
-        let ddp = Ddp::new(ranks, &state.parameter_names(), &state.parameter_tensors())?;
+        let optimizer = Optimizer::new(&network, options.rule)?;
+        let (names, tensors): (Vec<String>, Vec<Tensor>) = network
+            .state()
+            .trained()
+            .map(|entry| (entry.name.clone(), entry.tensor.shallow_clone()))
+            .unzip();
+        let ddp = Ddp::new(ranks, &names, &tensors)?;
+        let scaler = match options.precision {
+            Some(Kind::Half) => Some(LossScaler::new(network.options().device)?),
+            _ => None,
+        };
         Ok(Self {
             network,
             ema,
-            sgd,
+            optimizer,
+            scaler,
             loss,
             ddp,
-            normalisation,
+            options,
             pending: None,
             recent: Vec::new(),
         })
+    }
+
+    /// What the expensive operations compute in, for people; empty for `f32`.
+    pub fn precision_note(&self) -> &'static str {
+        match self.options.precision {
+            Some(Kind::BFloat16) => " in bfloat16",
+            Some(Kind::Half) => " in float16",
+            _ => "",
+        }
     }
 
     /// One forward and backward pass that leaves no trace, after which the reducer's messages are in their
@@ -148,14 +190,10 @@ impl Learner {
         );
         let before = (statistics.f_detach_copy()?, counters.f_detach_copy()?);
         self.ddp.before_forward(Gradients::Averaged)?;
-        let loss = weightless(
-            &self
-                .network
-                .train(&self.network.input(&black(image_size)?)?)?,
-        )?;
+        let loss = weightless(&self.forward(&black(image_size)?, image_size)?)?;
         self.ddp.backward(&loss, Gradients::Averaged)?;
         self.ddp.before_forward(Gradients::Averaged)?;
-        self.sgd.zero_grad()?;
+        self.optimizer.zero_grad()?;
         tch::no_grad(|| {
             statistics.f_copy_(&before.0)?;
             counters.f_copy_(&before.1)
@@ -170,7 +208,7 @@ impl Learner {
         input: &StepInput<'_>,
     ) -> Result<StepOutput, StepError> {
         let batch = input.batch;
-        let (assignment, images) = self.assign(batch)?;
+        let (assignment, images) = self.assign(batch, input.side)?;
         let own = if images == 0 {
             Denominators::default()
         } else {
@@ -180,22 +218,23 @@ impl Learner {
             None => EpochSums::default(),
             Some(pending) => pending.sums()?,
         };
-        let sum = ranks.sum(&message(own, images, input.stop, pending))?;
+        let spent = if ranks.is_first() { input.spent } else { 0.0 };
+        let sum = ranks.sum(&message(own, images, input.stop, spent, pending))?;
 
         self.ddp.before_forward(input.gradients)?;
         let pixels = if images == 0 {
-            black(batch.image_size)?
+            black(input.side)?
         } else {
             let side = i64::from(batch.image_size);
             Tensor::f_from_data_size(&batch.images, &[images as i64, 3, side, side], Kind::Uint8)?
         };
-        let raw = self.network.train(&self.network.input(&pixels)?)?;
+        let raw = self.forward(&pixels, input.side)?;
 
         let (all, output) = read_message(&ranks.finish(sum)?);
         if !output.before.is_finite() {
             return Err(StepError::NonFinite { what: "the loss" });
         }
-        let (denominators, shown, scale) = match self.normalisation {
+        let (denominators, shown, scale) = match self.options.normalisation {
             LossNormalisation::Global => (all, output.images as f64, output.images as f64),
             LossNormalisation::PerRank => (own, images as f64, images as f64),
         };
@@ -209,6 +248,10 @@ impl Learner {
         } else {
             total.loss
         };
+        let loss = match &self.scaler {
+            None => loss,
+            Some(scaler) => scaler.scaled(&loss)?,
+        };
         self.ddp.backward(&loss, input.gradients)?;
 
         let record = |parts: Tensor| Recent {
@@ -220,7 +263,7 @@ impl Learner {
         self.recent.push(record(total.parts.shallow_clone()));
         self.pending = Some(record(total.parts));
         if input.gradients == Gradients::Averaged {
-            self.update(ranks, &SgdStep::new(&input.plan, input.weight_decay))?;
+            self.update(ranks, &OptimizerStep::new(&input.plan, input.weight_decay))?;
         }
         Ok(output)
     }
@@ -245,7 +288,7 @@ impl Learner {
     /// Drops gradients that wait for a step of the optimiser, as YOLOv5 does at the end of an epoch, and
     /// gives all ranks the running statistics of rank 0.
     pub fn end_epoch(&mut self, ranks: &mut Ranks) -> Result<(), StepError> {
-        self.sgd.zero_grad()?;
+        self.optimizer.zero_grad()?;
         self.recent.clear();
         self.share_statistics(ranks)
     }
@@ -261,7 +304,7 @@ impl Learner {
         let parts = [
             self.network.state().export()?,
             self.ema.state().export()?,
-            self.sgd.export()?,
+            self.optimizer.export()?,
         ];
         for (name, tensor) in parts.into_iter().flatten() {
             let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
@@ -272,8 +315,23 @@ impl Learner {
         Ok(hasher.finalize())
     }
 
-    fn assign(&self, batch: &Batch) -> Result<(Assignment, usize), StepError> {
-        let side = batch.image_size as usize;
+    /// Raw predictions for `pixels`, resized to `side`.
+    fn forward(&self, pixels: &Tensor, side: u32) -> Result<Vec<Tensor>, StepError> {
+        let mut images = self.network.input(pixels)?;
+        let side = i64::from(side);
+        if images.size()[2] != side {
+            images = images.f_upsample_bilinear2d([side, side], false, None, None)?;
+        }
+        // Until the end of the forward pass: libtorch remembers the formats for the backward pass.
+        let _guard = match self.options.precision {
+            None => None,
+            Some(kind) => Some(Autocast::new(images.device(), kind)?),
+        };
+        Ok(self.network.train(&images)?)
+    }
+
+    fn assign(&self, batch: &Batch, side: u32) -> Result<(Assignment, usize), StepError> {
+        let side = side as usize;
         let images = batch.indices.len();
         let assignment = self
             .loss
@@ -281,16 +339,33 @@ impl Learner {
         Ok((assignment, images))
     }
 
-    fn update(&mut self, ranks: &mut Ranks, step: &SgdStep) -> Result<(), StepError> {
-        let norm = self.sgd.clip_grad_norm(MAX_GRADIENT_NORM)?;
-        // The averaged gradients are the same on all ranks, and so is this decision.
-        if !f64::try_from(norm)?.is_finite() {
+    fn update(&mut self, ranks: &mut Ranks, step: &OptimizerStep) -> Result<(), StepError> {
+        let mut gradients = self.optimizer.gradients()?;
+        let found_inf = match &mut self.scaler {
+            None => None,
+            Some(scaler) => Some(scaler.unscale(&mut gradients)?),
+        };
+        let most = match self.options.gradient_clip {
+            0.0 => f64::INFINITY,
+            most => most,
+        };
+        let norm = clip_grad_norm(&mut gradients, most)?;
+        let scale = found_inf.map(|found_inf| GradScale {
+            scale: None,
+            found_inf,
+        });
+        // The averaged gradients are the same on all ranks, and so is this decision. With a loss scale, a
+        // step that overflows is left out and the scale halved.
+        if scale.is_none() && !f64::try_from(norm)?.is_finite() {
             return Err(StepError::NonFinite {
                 what: "the gradient",
             });
         }
-        self.sgd.step(step, None)?;
-        self.sgd.zero_grad()?;
+        self.optimizer.step(step, scale)?;
+        if let Some(scaler) = &mut self.scaler {
+            scaler.update()?;
+        }
+        self.optimizer.zero_grad()?;
         self.recent.clear();
         self.share_statistics(ranks)?;
         self.ema.update(&self.network)?;
@@ -330,11 +405,18 @@ fn weightless(raw: &[Tensor]) -> Result<Tensor, tch::TchError> {
 }
 
 /// All are whole numbers far below 2^53 or sums of losses, so `f64` holds them.
-fn message(own: Denominators, images: usize, stop: bool, before: EpochSums) -> Vec<f64> {
+fn message(
+    own: Denominators,
+    images: usize,
+    stop: bool,
+    spent: f64,
+    before: EpochSums,
+) -> Vec<f64> {
     let counts = own.to_array().map(|count| count as f64);
     let rest = [
         images as f64,
         f64::from(u8::from(stop)),
+        spent,
         before.images,
         before.box_loss,
         before.obj,
@@ -352,7 +434,8 @@ fn read_message(values: &[f64]) -> (Denominators, StepOutput) {
     let output = StepOutput {
         images: rest[0] as u64,
         stop: rest[1] > 0.0,
-        before: epoch_sums(&rest[2..]),
+        spent: rest[2],
+        before: epoch_sums(&rest[3..]),
     };
     (Denominators::from_array(counts), output)
 }
@@ -382,11 +465,16 @@ mod tests {
             obj: 0.25,
             cls: f64::NAN,
         };
-        let (all, output) = read_message(&message(own, 8, true, before));
+        let (all, output) = read_message(&message(own, 8, true, 0.5, before));
         assert_eq!(own, all);
         assert_eq!(
-            (8, true, 8.0),
-            (output.images, output.stop, output.before.images)
+            (8, true, 0.5, 8.0),
+            (
+                output.images,
+                output.stop,
+                output.spent,
+                output.before.images
+            )
         );
         assert!(!output.before.is_finite());
     }

@@ -37,7 +37,7 @@ impl Session<'_> {
     /// The rest of the present epoch's steps.
     fn train_epoch(&mut self) -> Result<Flow, Error> {
         let mut stop = false;
-        while self.state.position < self.images() {
+        while self.state.position < self.images() && !self.is_spent() {
             let (output, gradients) = self.step()?;
             stop |= output.stop;
             // Only here do all ranks hold the same state and no half-accumulated gradient.
@@ -71,7 +71,9 @@ impl Session<'_> {
             gradients,
             plan,
             weight_decay: self.weight_decay,
+            side: self.side(),
             stop: self.stop.is_due(self.state.step),
+            spent: self.spent_here(),
         };
         let result = self.learner.step(&mut self.ranks, &input);
         let output = result.map_err(|source| self.step_failed(source))?;
@@ -96,6 +98,7 @@ impl Session<'_> {
         state.position += output.images;
         state.images_seen += output.images;
         state.fitness = None;
+        state.spent = output.spent;
         if gradients == Gradients::Averaged {
             state.optimizer_steps += 1;
             state.last_optimizer_step = state.step;
@@ -119,7 +122,7 @@ impl Session<'_> {
         let training = self.reporter.epoch_seconds();
         self.share_skipped()?;
         let start = Instant::now();
-        let measured = if self.plan.evaluates_after(epoch) {
+        let measured = if self.plan.evaluates_after(epoch) || self.is_spent() {
             match self.evaluate(epoch)? {
                 Outcome::Stopped => return Ok(Flow::Stop),
                 Outcome::Whole(measured) => Some(measured),
@@ -226,6 +229,12 @@ impl Session<'_> {
             self.reporter.phase(Phase::Checkpointing);
         }
         self.state.ema_updates = self.learner.ema.updates();
+        if let Some(scaler) = &self.learner.scaler {
+            let (scale, proved) = scaler
+                .state()
+                .map_err(|source| self.tensor_failed(source))?;
+            (self.state.scaler, self.state.scaler_proved) = (Some(scale), proved);
+        }
         self.state.attempt = self.job.place.attempt;
         let mut weights = Vec::new();
         if is_best {
@@ -247,7 +256,7 @@ impl Session<'_> {
         };
         if whole {
             job.model = self.learner.network.state().export()?;
-            job.optimizer = self.learner.sgd.export()?;
+            job.optimizer = self.learner.optimizer.export()?;
         }
         let before = match &mut self.writer {
             Some(writer) => writer.write(job)?,
@@ -322,6 +331,17 @@ impl Session<'_> {
                 self.plan.epochs,
                 best_epoch + 1
             )
+        } else if state.spent >= 1.0 {
+            let hours = self.spec().training.hours.unwrap_or_default();
+            format!(
+                "the run is complete: {} epochs in {hours} hours (training.hours)",
+                state.epoch
+            )
+        } else if self.is_spent() {
+            format!(
+                "the run is complete: {} steps (training.iterations)",
+                state.step
+            )
         } else {
             format!("the run is complete: {} epochs", state.epoch)
         }
@@ -366,6 +386,13 @@ impl Session<'_> {
             step,
             epoch: self.state.epoch + 1,
             details,
+        }
+    }
+
+    fn tensor_failed(&self, source: tch::TchError) -> Error {
+        Error::Step {
+            step: self.state.step,
+            source: source.into(),
         }
     }
 

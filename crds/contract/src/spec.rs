@@ -19,10 +19,10 @@ mod training;
 pub use augmentation::Augmentation;
 pub use check::{SpecProblem, check};
 pub use dataset::{Dataset, ImageSource, Output, PullPolicy, VolumeClaim};
-pub use hyperparameters::{Hyperparameters, LossNormalisation, Schedule};
+pub use hyperparameters::{Hyperparameters, LossNormalisation, OptimizerKind, Schedule};
 pub use limits::{LIMITS, Limit, out_of_range};
 pub use model::{Activation, MAX_ARCHITECTURE, Model, ModelSize, image_size_problem};
-pub use training::{Backend, Device, Distributed, Fitness, Training};
+pub use training::{Backend, Device, Distributed, Fitness, Precision, Training};
 
 use serde::{Deserialize, Serialize};
 

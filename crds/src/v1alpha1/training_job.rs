@@ -154,6 +154,10 @@ fn spec_rules() -> Value {
             "messageExpression": "'distributed.backend is gloo, which works on CPUs, but workers.gpusPerWorker is %s: choose nccl or auto'.format([self.workers.gpusPerWorker])",
         },
         {
+            "rule": "self.training.precision != 'float16' || self.workers.gpusPerWorker > 0",
+            "message": "training.precision is float16, which needs GPUs, but workers.gpusPerWorker is 0: choose bfloat16 or float32, or set workers.gpusPerWorker",
+        },
+        {
             "rule": "self.augmentation.closeMosaic <= self.training.epochs",
             "messageExpression": "'augmentation.closeMosaic is %s, but training.epochs is %s: choose at most %s'.format([self.augmentation.closeMosaic, self.training.epochs, self.training.epochs])",
         },

@@ -4,7 +4,7 @@
 //! definition let in is refused here.
 
 use contract::config::WorkerLayout;
-use contract::spec::{Backend, Device, TrainerSpec, out_of_range};
+use contract::spec::{Backend, Device, Precision, TrainerSpec, out_of_range};
 use crds::v1alpha1::{Workers, YoloTrainingJob, name_problem};
 use kube::ResourceExt as _;
 use serde_json::json;
@@ -45,7 +45,10 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
         .into_iter()
         .map(|problem| problem.to_string())
         // Said above with the number of GPUs, which the trainer's own check does not know.
-        .filter(|problem| !problem.starts_with("distributed.backend is nccl"))
+        .filter(|problem| {
+            !problem.starts_with("distributed.backend is nccl")
+                && !problem.starts_with("training.precision is float16")
+        })
         .collect();
     problems.extend(known);
     if problems.is_empty() {
@@ -107,6 +110,12 @@ fn device_problems(trainer: &TrainerSpec, gpus: u32) -> Vec<String> {
         )),
         _ => {}
     }
+    if trainer.training.precision == Precision::Float16 && gpus == 0 {
+        problems.push(
+            "training.precision is float16, which needs GPUs, but workers.gpusPerWorker is 0: choose bfloat16 or float32, or set workers.gpusPerWorker"
+                .to_owned(),
+        );
+    }
     problems
 }
 
@@ -147,6 +156,10 @@ mod tests {
         refused(
             |job| job.spec.distributed.backend = Backend::Nccl,
             "distributed.backend is nccl, which needs GPUs, but workers.gpusPerWorker is 0: choose gloo or auto, or set workers.gpusPerWorker",
+        );
+        refused(
+            |job| job.spec.training.precision = Precision::Float16,
+            "training.precision is float16, which needs GPUs, but workers.gpusPerWorker is 0: choose bfloat16 or float32, or set workers.gpusPerWorker",
         );
         refused(
             |job| job.spec.training.device = Device::Cuda,

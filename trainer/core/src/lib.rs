@@ -39,6 +39,7 @@ pub mod labels;
 pub mod letterbox;
 pub mod mosaic;
 pub mod mosaic9;
+pub mod multi_scale;
 pub mod nms;
 pub mod progress;
 pub mod rect;

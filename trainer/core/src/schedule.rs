@@ -12,14 +12,31 @@ pub const NOMINAL_BATCH: u32 = 64;
 /// Warm-up lasts at least this many iterations, however small the data set.
 pub const MIN_WARMUP_ITERATIONS: u64 = 100;
 
+/// Share of the iterations in which a one-cycle schedule rises (PyTorch's `pct_start`).
+const ONE_CYCLE_RISE: f64 = 0.3;
+/// By how much its rate is smaller at the beginning than at the peak (PyTorch's `div_factor`).
+const ONE_CYCLE_DIVISOR: f64 = 25.0;
+
 /// How the learning rate falls from `lr0` to `lr0 * lrf`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ScheduleKind {
     /// `(1 - e/E) (1 - lrf) + lrf`.
     Linear,
     /// `(1 - cos(pi e/E)) / 2 (lrf - 1) + 1`.
     Cosine,
+    /// `1`.
+    Constant,
+    /// `factor^floor(e / every)`, at least `lrf`.
+    Step {
+        /// Epochs between two falls.
+        every: u32,
+        /// What is left after each.
+        factor: f64,
+    },
+    /// From `1/25` to 1 in the first 30 % of the iterations and then to `lrf`, both along half a cosine: as
+    /// PyTorch's `OneCycleLR` with a peak of `lr0`.
+    OneCycle,
 }
 
 /// Everything the plan of an iteration depends on.
@@ -29,6 +46,8 @@ pub struct Schedule {
     pub kind: ScheduleKind,
     /// Number of epochs E of the whole run.
     pub epochs: u32,
+    /// Iterations after which the run ends, if that is before the end of the last epoch.
+    pub max_iterations: Option<u64>,
     /// Initial learning rate.
     pub lr0: f64,
     /// Final learning rate as a fraction of `lr0`.
@@ -72,10 +91,31 @@ impl Schedule {
         rounded.max(MIN_WARMUP_ITERATIONS)
     }
 
-    /// The learning rate of `epoch` (from 0) as a fraction of `lr0`, after warm-up.
-    pub fn lr_factor(&self, epoch: u32) -> f64 {
-        let x = f64::from(epoch) / f64::from(self.epochs.max(1));
+    /// Epochs (whole and begun ones) of `nb` iterations that the run has.
+    pub fn epochs_to_do(&self, nb: u64) -> u32 {
+        self.max_iterations.map_or(self.epochs, |iterations| {
+            let begun = iterations.div_ceil(nb.max(1));
+            self.epochs
+                .min(u32::try_from(begun).unwrap_or(u32::MAX).max(1))
+        })
+    }
+
+    /// The learning rate of iteration `ni` as a fraction of `lr0`, after warm-up. Arguments as for
+    /// [`Schedule::at`].
+    pub fn lr_factor(&self, ni: u64, nb: u64, epoch: u32, spent: f64) -> f64 {
+        let epochs = self.epochs_to_do(nb);
+        let x = (f64::from(epoch) / f64::from(epochs.max(1))).max(spent);
         match self.kind {
+            ScheduleKind::Constant => 1.0,
+            ScheduleKind::Step { every, factor } => {
+                let falls = epoch / every.max(1);
+                factor.powi(falls as i32).max(self.lrf)
+            }
+            ScheduleKind::OneCycle => {
+                let all = nb * u64::from(epochs);
+                let last = self.max_iterations.map_or(all, |most| most.min(all)) as f64 - 1.0;
+                self.one_cycle((ni as f64).max(spent * last), last)
+            }
             ScheduleKind::Linear => (1.0 - x) * (1.0 - self.lrf) + self.lrf,
             ScheduleKind::Cosine => {
                 (1.0 - (std::f64::consts::PI * x).cos()) / 2.0 * (self.lrf - 1.0) + 1.0
@@ -83,10 +123,24 @@ impl Schedule {
         }
     }
 
+    /// The factor at iteration `ni` where `last` is the last one.
+    fn one_cycle(&self, ni: f64, last: f64) -> f64 {
+        let peak = ONE_CYCLE_RISE * (last + 1.0) - 1.0;
+        let along = |from: f64, to: f64, share: f64| {
+            to + (from - to) / 2.0 * (1.0 + (std::f64::consts::PI * share.clamp(0.0, 1.0)).cos())
+        };
+        if ni <= peak {
+            along(1.0 / ONE_CYCLE_DIVISOR, 1.0, ni / peak)
+        } else {
+            along(1.0, self.lrf, (ni - peak) / (last - peak).max(1.0))
+        }
+    }
+
     /// The plan of iteration `ni` (from 0, over the whole run) in `epoch` (from 0), where an epoch
-    /// has `nb` iterations.
-    pub fn at(&self, ni: u64, nb: u64, epoch: u32) -> StepPlan {
-        let lr = self.lr0 * self.lr_factor(epoch);
+    /// has `nb` iterations. `spent` is the share of the time that was used, 0 in a run without a limit of
+    /// time: it moves the decay on where that is ahead of the epochs.
+    pub fn at(&self, ni: u64, nb: u64, epoch: u32, spent: f64) -> StepPlan {
+        let lr = self.lr0 * self.lr_factor(ni, nb, epoch, spent);
         let warmup = self.warmup_iterations(nb);
         if warmup == 0 || ni > warmup {
             return StepPlan {
@@ -134,6 +188,7 @@ mod tests {
         Schedule {
             kind,
             epochs: 100,
+            max_iterations: None,
             lr0: 0.01,
             lrf: 0.01,
             momentum: 0.937,
@@ -154,7 +209,7 @@ mod tests {
     fn golden_decay_of_the_learning_rate() {
         let linear = schedule(ScheduleKind::Linear);
         for (epoch, want) in [(0, 0.01), (1, 0.009_901), (50, 0.005_05), (99, 0.000_199)] {
-            close(linear.lr0 * linear.lr_factor(epoch), want);
+            close(linear.lr0 * linear.lr_factor(0, 50, epoch, 0.0), want);
         }
         let cosine = schedule(ScheduleKind::Cosine);
         for (epoch, want) in [
@@ -163,7 +218,7 @@ mod tests {
             (50, 0.005_05),
             (99, 0.000_102_443),
         ] {
-            close(cosine.lr0 * cosine.lr_factor(epoch), want);
+            close(cosine.lr0 * cosine.lr_factor(0, 50, epoch, 0.0), want);
         }
     }
 
@@ -181,7 +236,7 @@ mod tests {
             (151, 4, 0.009_703, 0.009_703, 0.937),
         ];
         for (ni, accumulate, bias, other, momentum) in golden {
-            let plan = s.at(ni, nb, (ni / nb) as u32);
+            let plan = s.at(ni, nb, (ni / nb) as u32, 0.0);
             assert_eq!(plan.accumulate, accumulate, "ni {ni}");
             assert!((plan.lr_bias - bias).abs() < 5e-9, "ni {ni}: {plan:?}");
             close(plan.lr_other, other);
@@ -194,7 +249,59 @@ mod tests {
         let mut s = schedule(ScheduleKind::Linear);
         assert_eq!(s.warmup_iterations(3), 100);
         s.warmup_epochs = 0.0;
-        assert_eq!(s.at(0, 3, 0).lr_other, s.lr0);
+        assert_eq!(s.at(0, 3, 0, 0.0).lr_other, s.lr0);
+    }
+
+    /// `torch.optim.lr_scheduler.OneCycleLR(max_lr=0.01, total_steps=40, final_div_factor=1/(25*0.01))`.
+    #[test]
+    fn golden_one_cycle() {
+        let s = Schedule {
+            epochs: 4,
+            lrf: 0.01,
+            ..schedule(ScheduleKind::OneCycle)
+        };
+        let golden = [
+            (0, 0.000_4),
+            (5, 0.004_516_888_776),
+            (11, 0.01),
+            (12, 0.009_968_875_439),
+            (25, 0.005_05),
+            (39, 0.000_1),
+        ];
+        for (ni, want) in golden {
+            close(s.lr0 * s.lr_factor(ni, 10, (ni / 10) as u32, 0.0), want);
+        }
+    }
+
+    #[test]
+    fn constant_and_step_schedules() {
+        let s = schedule(ScheduleKind::Constant);
+        assert!(
+            [0, 50, 99]
+                .iter()
+                .all(|e| s.lr_factor(0, 50, *e, 0.0) == 1.0)
+        );
+        let s = schedule(ScheduleKind::Step {
+            every: 30,
+            factor: 0.1,
+        });
+        for (epoch, want) in [(0, 1.0), (29, 1.0), (30, 0.1), (60, 0.01), (90, 0.01)] {
+            close(s.lr_factor(0, 50, epoch, 0.0), want);
+        }
+    }
+
+    #[test]
+    fn fewer_iterations_and_spent_time_shorten_the_decay() {
+        let s = Schedule {
+            max_iterations: Some(95),
+            ..schedule(ScheduleKind::Linear)
+        };
+        assert_eq!(2, s.epochs_to_do(50));
+        close(s.lr_factor(50, 50, 1, 0.0), 0.505);
+        let s = schedule(ScheduleKind::Linear);
+        assert_eq!(100, s.epochs_to_do(50));
+        close(s.lr_factor(0, 50, 1, 0.5), 0.505);
+        close(s.lr_factor(0, 50, 99, 0.5), 0.0199);
     }
 
     #[test]
@@ -203,7 +310,7 @@ mod tests {
             nominal_batch: 16,
             ..schedule(ScheduleKind::Linear)
         };
-        assert!((0..500).all(|ni| s.at(ni, 50, 0).accumulate == 1));
+        assert!((0..500).all(|ni| s.at(ni, 50, 0, 0.0).accumulate == 1));
         close(scaled_weight_decay(0.0005, 32, 16), 0.001);
     }
 

@@ -154,6 +154,17 @@ impl Dataset {
         Ok(dataset)
     }
 
+    /// Makes all objects one class, called `item` (YOLOv5's --single-cls); a data set of one class stays as
+    /// it is.
+    pub fn merge_classes(&mut self) {
+        if self.names.len() == 1 {
+            return;
+        }
+        self.names = vec!["item".to_owned()];
+        let labels = self.images.iter_mut().flat_map(|image| &mut image.labels);
+        labels.for_each(|label| label.class = 0);
+    }
+
     /// Number of usable images.
     pub fn len(&self) -> usize {
         self.images.len()

@@ -21,7 +21,7 @@ use trainer_core::boxes::Xywh;
 use trainer_core::schedule::{Schedule, ScheduleKind};
 use trainer_model::loss::{Loss, LossSettings, Target};
 use trainer_model::network::{Layout, Network, NetworkOptions};
-use trainer_model::optim::{MAX_GRADIENT_NORM, Sgd, SgdStep};
+use trainer_model::optim::{MAX_GRADIENT_NORM, Optimizer, OptimizerStep, Rule};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -54,11 +54,12 @@ fn main() -> Result<()> {
         &options,
         LossSettings::scaled(&hyperparameters, &options.architecture, side),
     );
-    let mut sgd = Sgd::new(&network)?;
+    let mut optimizer = Optimizer::new(&network, Rule::Sgd)?;
     let batch = number("batchSize")? as u32;
     let schedule = Schedule {
         kind: ScheduleKind::Linear,
         epochs: number("epochs")? as u32,
+        max_iterations: None,
         lr0: hyperparameters.lr0,
         lrf: hyperparameters.lrf,
         momentum: hyperparameters.momentum,
@@ -84,11 +85,11 @@ fn main() -> Result<()> {
         let terms = loss.terms(&raw, &assignment)?;
         let total = terms.total(&terms.own, size[0] as f64)?;
         total.loss.f_backward()?;
-        let _norm = sgd.clip_grad_norm(MAX_GRADIENT_NORM)?;
-        let plan = schedule.at(k, steps_per_epoch, 0);
-        let step = SgdStep::new(&plan, hyperparameters.weight_decay);
-        sgd.step(&step, None)?;
-        sgd.zero_grad()?;
+        let _norm = optimizer.clip_grad_norm(MAX_GRADIENT_NORM)?;
+        let plan = schedule.at(k, steps_per_epoch, 0, 0.0);
+        let step = OptimizerStep::new(&plan, hyperparameters.weight_decay);
+        optimizer.step(&step, None)?;
+        optimizer.zero_grad()?;
         let parts: Vec<f64> = Vec::try_from(total.parts.f_to_kind(Kind::Double)?)?;
         let value = f64::try_from(&total.loss)?;
         writeln!(

@@ -48,6 +48,8 @@ pub struct LossSettings {
     pub anchor_threshold: f64,
     /// Class targets become `1 - 0.5 x` and `0.5 x`.
     pub label_smoothing: f64,
+    /// Exponent of the focal factor on both cross entropies; 0 is none.
+    pub focal_gamma: f64,
 }
 
 impl LossSettings {
@@ -61,6 +63,7 @@ impl LossSettings {
             object_positive_weight: hyperparameters.obj_positive_weight,
             anchor_threshold: hyperparameters.anchor_threshold,
             label_smoothing: hyperparameters.label_smoothing,
+            focal_gamma: hyperparameters.focal_gamma,
         }
     }
 

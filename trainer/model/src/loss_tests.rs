@@ -1,6 +1,6 @@
 use super::*;
 use crate::network::Network;
-use crate::optim::{MAX_GRADIENT_NORM, Sgd, SgdStep};
+use crate::optim::{MAX_GRADIENT_NORM, Optimizer, OptimizerStep, Rule};
 use crate::testing::{GOLDEN_BATCH, ZOO, custom, difference, golden_targets, images, small};
 use contract::spec::ModelSize;
 use tch::{Device, Kind};
@@ -13,6 +13,7 @@ const PLAIN: LossSettings = LossSettings {
     object_positive_weight: 1.0,
     anchor_threshold: 4.0,
     label_smoothing: 0.0,
+    focal_gamma: 0.0,
 };
 
 fn loss(settings: LossSettings) -> Loss {
@@ -98,6 +99,38 @@ fn golden_loss_with_positive_weights() {
         settings,
         &golden_targets(),
         [0.122_002_16, 2.666_152_95, 0.799_397_47, 7.175_105_09],
+    );
+}
+
+/// From YOLOv5 v7.0 on the same tensors.
+#[test]
+fn golden_focal_loss() {
+    let settings = LossSettings {
+        focal_gamma: 1.5,
+        ..PLAIN
+    };
+    check(
+        settings,
+        &golden_targets(),
+        [0.122_002_16, 0.570_015_79, 0.192_905_72, 1.769_847_39],
+    );
+    let (total, raw) = golden_total(settings, &golden_targets());
+    total.loss.backward();
+    for (raw, want) in raw.iter().zip([1.506_417_76, 0.435_259_29, 0.357_419_45]) {
+        let got = raw.grad().abs().sum(Kind::Double).double_value(&[]);
+        assert!((got - want).abs() < 2e-7, "{got} is not {want}");
+    }
+    let settings = LossSettings {
+        focal_gamma: 2.0,
+        class_positive_weight: 0.5,
+        object_positive_weight: 0.7,
+        label_smoothing: 0.1,
+        ..PLAIN
+    };
+    check(
+        settings,
+        &golden_targets(),
+        [0.122_002_16, 0.388_615_1, 0.107_314_91, 1.235_864_4],
     );
 }
 
@@ -337,10 +370,10 @@ fn what_does_not_belong_together_is_refused() {
 fn learn(steps: usize) -> (Vec<f64>, Network) {
     let network = Network::initialised(&small(), 1).expect("memory");
     let loss = loss(PLAIN);
-    let mut sgd = Sgd::new(&network).expect("memory");
+    let mut optimizer = Optimizer::new(&network, Rule::Sgd).expect("memory");
     let images = network.input(&(images(2, 64) * 255.0)).expect("64 pixels");
     let assignment = assignment(&loss, &golden_targets(), 2);
-    let step = SgdStep {
+    let step = OptimizerStep {
         lr_bias: 0.02,
         lr_other: 0.02,
         momentum: 0.9,
@@ -351,13 +384,13 @@ fn learn(steps: usize) -> (Vec<f64>, Network) {
             let raw = network.train(&images).expect("64 pixels");
             let terms = loss.terms(&raw, &assignment).expect("this batch");
             let total = terms.total(&terms.own, 2.0).expect("scalars").loss;
-            sgd.zero_grad().expect("in place");
+            optimizer.zero_grad().expect("in place");
             total.backward();
-            let norm = sgd
+            let norm = optimizer
                 .clip_grad_norm(MAX_GRADIENT_NORM)
                 .expect("all gradients exist");
             assert!(norm.double_value(&[]).is_finite());
-            sgd.step(&step, None).expect("all gradients exist");
+            optimizer.step(&step, None).expect("all gradients exist");
             total.double_value(&[])
         })
         .collect();
@@ -384,7 +417,7 @@ fn every_module_learns() {
     let options = NetworkOptions::of(custom(ZOO));
     let network = Network::initialised(&options, 1).expect("memory");
     let loss = Loss::new(&options, PLAIN);
-    let mut sgd = Sgd::new(&network).expect("memory");
+    let mut optimizer = Optimizer::new(&network, Rule::Sgd).expect("memory");
     let images = network.input(&(images(2, 64) * 255.0)).expect("64 pixels");
     let assignment = assignment(&loss, &golden_targets(), 2);
     assert!(
@@ -404,17 +437,17 @@ fn every_module_learns() {
     let total = terms.total(&terms.own, 2.0).expect("scalars").loss;
     assert!(total.double_value(&[]).is_finite());
     total.backward();
-    let norm = sgd
+    let norm = optimizer
         .clip_grad_norm(MAX_GRADIENT_NORM)
         .expect("all have gradients");
     assert!(norm.double_value(&[]).is_finite() && norm.double_value(&[]) > 0.0);
-    let step = SgdStep {
+    let step = OptimizerStep {
         lr_bias: 0.02,
         lr_other: 0.02,
         momentum: 0.9,
         weight_decay: 0.0005,
     };
-    sgd.step(&step, None).expect("all have gradients");
+    optimizer.step(&step, None).expect("all have gradients");
     for ((name, before), entry) in before.iter().zip(network.state().entries()) {
         let is_finite = entry.tensor.isfinite().all().int64_value(&[]) == 1;
         assert!(is_finite, "{name} is not finite");

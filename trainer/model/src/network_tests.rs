@@ -307,7 +307,7 @@ fn networks_and_what_belongs_to_them_can_move_to_other_threads() {
     check::<Network>();
     check::<FusedNetwork>();
     check::<crate::ema::Ema>();
-    check::<crate::optim::Sgd>();
+    check::<crate::optim::Optimizer>();
     check::<crate::loss::LossTerms>();
     check::<Error>();
 }

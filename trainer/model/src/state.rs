@@ -114,6 +114,34 @@ impl State {
             .filter(|entry| entry.role.is_parameter())
     }
 
+    /// The parameters that are not frozen, in order.
+    pub fn trained(&self) -> impl Iterator<Item = &Entry> {
+        self.parameters()
+            .filter(|entry| entry.tensor.requires_grad())
+    }
+
+    /// Keeps the parameters of some layers as they are: they collect no gradients any more. Running
+    /// statistics go on, as in YOLOv5.
+    pub fn freeze(&mut self, layers: &[u32]) -> Result<(), Error> {
+        let in_layers = |name: &str| {
+            let mut parts = name.split('.').skip(1);
+            parts
+                .next()
+                .and_then(|layer| layer.parse().ok())
+                .is_some_and(|layer| layers.contains(&layer))
+        };
+        for entry in &mut self.entries {
+            if entry.role.is_parameter() && in_layers(&entry.name) {
+                let frozen = entry.tensor.f_set_requires_grad(false);
+                entry.tensor = frozen.map_err(|source| Error::Copy {
+                    name: entry.name.clone(),
+                    source,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     /// Number of trained numbers.
     pub fn parameter_count(&self) -> u64 {
         self.parameters()

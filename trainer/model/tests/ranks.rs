@@ -13,13 +13,13 @@ use torch_bridge::{GroupOptions, ProcessGroup, Reducer, ReducerOptions, Store};
 use trainer_core::boxes::Xywh;
 use trainer_model::loss::{Denominators, Loss, LossSettings, Target};
 use trainer_model::network::{Network, NetworkOptions};
-use trainer_model::optim::{Sgd, SgdStep};
+use trainer_model::optim::{Optimizer, OptimizerStep, Rule};
 
 const RANKS: usize = 3;
 const IMAGES: usize = 2;
 const STEPS: usize = 3;
 const SIDE: usize = 64;
-const STEP: SgdStep = SgdStep {
+const STEP: OptimizerStep = OptimizerStep {
     lr_bias: 0.002,
     lr_other: 0.001,
     momentum: 0.9,
@@ -70,7 +70,7 @@ fn loss() -> Loss {
 /// The parameters after training on all images in one process.
 fn alone() -> Vec<Tensor> {
     let network = Network::initialised(&options(), 1).expect("memory");
-    let mut sgd = Sgd::new(&network).expect("memory");
+    let mut optimizer = Optimizer::new(&network, Rule::Sgd).expect("memory");
     let images = images().repeat([RANKS as i64, 1, 1, 1]);
     let assignment = loss()
         .assign(&targets(RANKS), RANKS * IMAGES, SIDE, SIDE)
@@ -81,9 +81,9 @@ fn alone() -> Vec<Tensor> {
         let total = terms
             .total(&terms.own, (RANKS * IMAGES) as f64)
             .expect("scalars");
-        sgd.zero_grad().expect("in place");
+        optimizer.zero_grad().expect("in place");
         total.loss.backward();
-        sgd.step(&STEP, None).expect("all gradients exist");
+        optimizer.step(&STEP, None).expect("all gradients exist");
     }
     network
         .state()
@@ -97,7 +97,7 @@ fn alone() -> Vec<Tensor> {
 /// that keeps them in its messages.
 fn as_rank(group: &ProcessGroup) -> Vec<Tensor> {
     let network = Network::initialised(&options(), 1).expect("memory");
-    let mut sgd = Sgd::new(&network).expect("memory");
+    let mut optimizer = Optimizer::new(&network, Rule::Sgd).expect("memory");
     let named: Vec<(String, Tensor)> = network
         .state()
         .parameters()
@@ -125,10 +125,11 @@ fn as_rank(group: &ProcessGroup) -> Vec<Tensor> {
         let total = terms
             .total(&denominators, (global_batch * group.size()) as f64)
             .expect("scalars");
-        sgd.zero_grad().expect("in place");
+        optimizer.zero_grad().expect("in place");
         reducer.prepare_for_backward(&[]).expect("a whole group");
         reducer.backward(&total.loss).expect("a whole group");
-        for (gradient, (name, parameter)) in sgd.gradients().expect("all").iter().zip(&named) {
+        for (gradient, (name, parameter)) in optimizer.gradients().expect("all").iter().zip(&named)
+        {
             assert_eq!(
                 gradient.stride(),
                 parameter.stride(),
@@ -136,7 +137,7 @@ fn as_rank(group: &ProcessGroup) -> Vec<Tensor> {
                 parameter.size()
             );
         }
-        sgd.step(&STEP, None).expect("all gradients exist");
+        optimizer.step(&STEP, None).expect("all gradients exist");
     }
     network
         .state()

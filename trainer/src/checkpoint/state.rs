@@ -37,6 +37,12 @@ pub struct RunState {
     pub ema_updates: u64,
     /// The loss scale of mixed precision; none in full precision.
     pub scaler: Option<f64>,
+    /// Steps that the loss scale has lasted.
+    #[serde(default)]
+    pub scaler_proved: u32,
+    /// The share of the time of `training.hours` that was used; 0 in a run without it.
+    #[serde(default)]
+    pub spent: f64,
     /// How often the run went back to a checkpoint after a non-finite loss.
     pub recovery: u32,
     /// Fitness of exactly these weights, when the checkpoint was taken right after an evaluation.
@@ -79,6 +85,8 @@ impl RunState {
             skipped: Vec::new(),
             ema_updates: 0,
             scaler: None,
+            scaler_proved: 0,
+            spent: 0.0,
             recovery: 0,
             fitness: None,
             early_stopping: EarlyStopping::new(spec.training.patience),

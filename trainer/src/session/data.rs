@@ -24,8 +24,14 @@ pub struct Data {
 
 impl Data {
     pub fn open(job: &Job, reporter: &mut Reporter) -> Result<Self, Error> {
-        let config = &job.config.spec.dataset.config;
-        let open = |split| Dataset::open(&job.dataset, config, split).map(Arc::new);
+        let spec = &job.config.spec;
+        let open = |split| -> Result<_, Error> {
+            let mut dataset = Dataset::open(&job.dataset, &spec.dataset.config, split)?;
+            if spec.training.single_class {
+                dataset.merge_classes();
+            }
+            Ok(Arc::new(dataset))
+        };
         let (train, val) = (open(Split::Train)?, open(Split::Val)?);
         for (split, dataset) in [(Split::Train, &train), (Split::Val, &val)] {
             reporter.say(&format!("{}: {}", split.as_str(), dataset.summary()));
@@ -75,12 +81,12 @@ impl Data {
         &self,
         spec: &TrainerSpec,
         state: &RunState,
+        epochs: u32,
         budget: u64,
     ) -> Arc<dyn SampleSource> {
         let size = spec.training.image_size;
         let store = ImageStore::new(Arc::clone(&self.train), size, Sizing::Train, budget);
         let seed = recovery_seed(spec.training.seed.into(), state.recovery);
-        let epochs = spec.training.epochs;
         Arc::new(TrainSource::new(store, seed, &spec.augmentation, epochs))
     }
 

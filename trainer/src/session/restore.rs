@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use contract::spec::TrainerSpec;
 use tch::Tensor;
 
 use crate::checkpoint::{CheckpointStore, Loaded, NamedTensors, RunState};
@@ -42,10 +43,13 @@ pub fn restore(
     if ranks.world() > 1 {
         let model = shared(ranks, learner.network.state().export()?).map_err(lost)?;
         let ema = shared(ranks, learner.ema.state().export()?).map_err(lost)?;
-        let momentum = shared(ranks, learner.sgd.export()?).map_err(lost)?;
+        let momentum = shared(ranks, learner.optimizer.export()?).map_err(lost)?;
         learner.network.state_mut().import(&model)?;
         learner.ema.restore(updates, &ema)?;
-        learner.sgd.import(&momentum)?;
+        learner.optimizer.import(&momentum)?;
+        if let Some(state) = &state {
+            restore_scaler(learner, state)?;
+        }
     }
     Ok(match state {
         None => fresh,
@@ -58,6 +62,19 @@ pub fn restore(
             ..state
         },
     })
+}
+
+/// The loss scale, where both runs have one.
+fn restore_scaler(learner: &mut Learner, state: &RunState) -> Result<(), Error> {
+    let (Some(scaler), Some(scale)) = (&mut learner.scaler, state.scaler) else {
+        return Ok(());
+    };
+    scaler
+        .restore((scale, state.scaler_proved))
+        .map_err(|source| Error::Step {
+            step: state.step,
+            source: source.into(),
+        })
 }
 
 /// Rank 0's tensors.
@@ -81,6 +98,14 @@ fn take_up(
     if state.dataset != fresh.dataset || state.names != fresh.names {
         return Err(Error::ChangedDataset { checkpoint });
     }
+    let optimizer = |spec: &TrainerSpec| spec.hyperparameters.optimizer;
+    if optimizer(&state.spec) != optimizer(&fresh.spec) {
+        return Err(Error::OtherOptimizer {
+            checkpoint,
+            before: optimizer(&state.spec),
+            now: optimizer(&fresh.spec),
+        });
+    }
     let failed = |source| Error::Restore {
         checkpoint: checkpoint.clone(),
         source,
@@ -94,7 +119,11 @@ fn take_up(
         .ema
         .restore(state.ema_updates, &loaded.ema)
         .map_err(failed)?;
-    learner.sgd.import(&loaded.optimizer).map_err(failed)?;
+    learner
+        .optimizer
+        .import(&loaded.optimizer)
+        .map_err(failed)?;
+    restore_scaler(learner, &state)?;
     reporter.say(&format!(
         "going on from {checkpoint} of attempt {} (step {}, epoch {})",
         state.attempt,

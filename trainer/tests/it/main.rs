@@ -9,5 +9,6 @@ mod gradients;
 mod harness;
 mod learning;
 mod messages;
+mod options;
 mod ranks;
 mod resume;

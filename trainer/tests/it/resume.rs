@@ -8,8 +8,8 @@ const LAST: u64 = 3 * STEPS_PER_EPOCH;
 
 /// Runs to the end without a stop, and with stops after `stops`; compares the last checkpoints.
 #[track_caller]
-fn same_end(world: u32, stops: &[u64]) {
-    let fixture = Fixture::new(&json!({}));
+fn same_end(world: u32, stops: &[u64], changes: &serde_json::Value) {
+    let fixture = Fixture::new(changes);
     let whole = fixture.succeed(&Start {
         flags: &["--verify-ranks"],
         ..Start::new("whole", world)
@@ -53,12 +53,22 @@ fn same_end(world: u32, stops: &[u64]) {
 #[test]
 fn one_rank_resumes_bit_identically() {
     // In the middle of an accumulation, at the end of an epoch, and right after a start.
-    same_end(1, &[1, 3, 4, 7]);
+    same_end(1, &[1, 3, 4, 7], &json!({}));
 }
 
 #[test]
 fn three_ranks_resume_bit_identically() {
-    same_end(3, &[2, 5]);
+    same_end(3, &[2, 5], &json!({}));
+}
+
+/// Everything that has a state or draws random numbers of its own.
+#[test]
+fn other_optimisers_formats_and_sizes_resume_bit_identically() {
+    let changes = json!({
+        "training": {"multiScale": 0.5, "precision": "bfloat16", "freeze": [0, 1]},
+        "hyperparameters": {"optimizer": "adamw", "lr0": 0.001, "schedule": "oneCycle"},
+    });
+    same_end(3, &[2, 5], &changes);
 }
 
 #[test]

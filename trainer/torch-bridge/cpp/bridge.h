@@ -42,6 +42,7 @@ struct TcpSettings;
 struct GlooSettings;
 struct ReducerSettings;
 struct SgdSettings;
+struct AdamSettings;
 
 class Store {
  public:
@@ -119,6 +120,9 @@ std::unique_ptr<Reducer> new_reducer(
 void fused_sgd(
     const Tensors& params, const Tensors& grads, const Tensors& momentum_buffers, const SgdSettings& settings,
     const Tensors& grad_scale, const Tensors& found_inf);
+void fused_adam(
+    const Tensors& params, const Tensors& grads, const Tensors& moments, const at::Tensor& step,
+    const AdamSettings& settings, const Tensors& grad_scale, const Tensors& found_inf);
 void foreach_lerp(const Tensors& targets, const Tensors& sources, double weight);
 void foreach_copy(const Tensors& targets, const Tensors& sources);
 void foreach_zero(const Tensors& targets);

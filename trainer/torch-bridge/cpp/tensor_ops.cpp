@@ -11,6 +11,8 @@
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_foreach_zero.h>
+#include <ATen/ops/_fused_adam.h>
+#include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/elu.h>
 #include <ATen/ops/leaky_relu.h>
@@ -47,6 +49,39 @@ void fused_sgd(
       settings.first_step,
       optional_tensor(grad_scale),
       optional_tensor(found_inf));
+}
+
+void fused_adam(
+    const Tensors& params, const Tensors& grads, const Tensors& moments, const at::Tensor& step,
+    const AdamSettings& settings, const Tensors& grad_scale, const Tensors& found_inf) {
+  at::NoGradGuard no_grad;
+  // All parameters have made the same number of steps, so one counter stands for all.
+  const std::vector<at::Tensor> steps(params.list.size(), step);
+  // First the means of all gradients, then those of their squares.
+  const at::TensorList all(moments.list);
+  const auto update = [&](auto function) {
+    function(
+        params.list,
+        grads.list,
+        all.slice(0, params.list.size()),
+        all.slice(params.list.size()),
+        at::TensorList{},
+        steps,
+        settings.lr,
+        settings.beta1,
+        settings.beta2,
+        settings.weight_decay,
+        settings.eps,
+        /*amsgrad=*/false,
+        /*maximize=*/false,
+        optional_tensor(grad_scale),
+        optional_tensor(found_inf));
+  };
+  if (settings.decoupled) {
+    update([](auto&&... arguments) { at::_fused_adamw_(arguments...); });
+  } else {
+    update([](auto&&... arguments) { at::_fused_adam_(arguments...); });
+  }
 }
 
 void foreach_lerp(const Tensors& targets, const Tensors& sources, double weight) {

@@ -48,6 +48,15 @@ mod bridge {
         first_step: bool,
     }
 
+    struct AdamSettings {
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        eps: f64,
+        weight_decay: f64,
+        decoupled: bool,
+    }
+
     unsafe extern "C++" {
         include!("torch-bridge/cpp/bridge.h");
 
@@ -123,6 +132,15 @@ mod bridge {
             grads: &Tensors,
             momentum_buffers: &Tensors,
             settings: &SgdSettings,
+            grad_scale: &Tensors,
+            found_inf: &Tensors,
+        ) -> Result<()>;
+        fn fused_adam(
+            params: &Tensors,
+            grads: &Tensors,
+            moments: &Tensors,
+            step: &Tensor,
+            settings: &AdamSettings,
             grad_scale: &Tensors,
             found_inf: &Tensors,
         ) -> Result<()>;

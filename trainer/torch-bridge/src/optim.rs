@@ -67,8 +67,7 @@ pub fn fused_sgd(
         nesterov,
         first_step,
     };
-    let scale: Vec<&Tensor> = grad_scale.and_then(|it| it.scale).into_iter().collect();
-    let found_inf: Vec<&Tensor> = grad_scale.map(|it| it.found_inf).into_iter().collect();
+    let (scale, found_inf) = scaling(grad_scale);
     let buffers = if with_momentum {
         list(momentum_buffers)
     } else {
@@ -83,6 +82,90 @@ pub fn fused_sgd(
         &list(&found_inf),
     )
     .map_err(|exception| failed(OPERATION, params.len(), exception))
+}
+
+/// Settings of one step of Adam.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FusedAdam {
+    /// Learning rate.
+    pub lr: f64,
+    /// Share of the mean of gradients that is kept.
+    pub beta1: f64,
+    /// Share of the mean of squared gradients that is kept.
+    pub beta2: f64,
+    /// Added to the root of that mean.
+    pub eps: f64,
+    /// Pull of parameters towards 0.
+    pub weight_decay: f64,
+    /// Whether the pull acts on the parameters themselves (`AdamW`) or is added to the gradients (Adam).
+    pub decoupled: bool,
+}
+
+/// The running means of Adam, which go with its parameters element by element.
+#[derive(Debug)]
+pub struct AdamMoments<'a> {
+    /// Means of gradients.
+    pub means: &'a mut [Tensor],
+    /// Means of squared gradients.
+    pub squares: &'a mut [Tensor],
+    /// The number of this step, from 1: one `f32` on the parameters' device, the same for all of them.
+    pub step: &'a Tensor,
+}
+
+/// One step of Adam on `params`, as PyTorch's `torch.optim.Adam(fused=True)` and `AdamW(fused=True)`.
+pub fn fused_adam(
+    params: &mut [Tensor],
+    grads: &mut [Tensor],
+    moments: AdamMoments<'_>,
+    settings: FusedAdam,
+    grad_scale: Option<GradScale<'_>>,
+) -> Result<(), Error> {
+    const OPERATION: &str = "fused Adam";
+    let AdamMoments {
+        means,
+        squares,
+        step,
+    } = moments;
+    check_lengths(OPERATION, params, grads, "gradients")?;
+    check_lengths(OPERATION, params, means, "means")?;
+    check_lengths(OPERATION, params, squares, "means of squares")?;
+    if params.is_empty() {
+        return Ok(());
+    }
+    let FusedAdam {
+        lr,
+        beta1,
+        beta2,
+        eps,
+        weight_decay,
+        decoupled,
+    } = settings;
+    let settings = ffi::AdamSettings {
+        lr,
+        beta1,
+        beta2,
+        eps,
+        weight_decay,
+        decoupled,
+    };
+    let (scale, found_inf) = scaling(grad_scale);
+    let moments: Vec<&Tensor> = means.iter().chain(squares.iter()).collect();
+    ffi::fused_adam(
+        &list(params),
+        &list(grads),
+        &list(&moments),
+        as_ffi(step),
+        &settings,
+        &list(&scale),
+        &list(&found_inf),
+    )
+    .map_err(|exception| failed(OPERATION, params.len(), exception))
+}
+
+fn scaling(grad_scale: Option<GradScale<'_>>) -> (Vec<&Tensor>, Vec<&Tensor>) {
+    let scale = grad_scale.and_then(|it| it.scale).into_iter().collect();
+    let found_inf = grad_scale.map(|it| it.found_inf).into_iter().collect();
+    (scale, found_inf)
 }
 
 /// Moves `targets` towards `sources`: `t += weight·(s - t)`. An exponential moving average with decay `d` has

@@ -77,6 +77,54 @@ fn fused_sgd_is_nesterov_sgd_with_weight_decay() -> Result {
     Ok(())
 }
 
+/// By the formulas of the papers (Kingma and Ba 2015; Loshchilov and Hutter 2019).
+#[test]
+fn fused_adam_and_adamw_equal_their_formulas() -> Result {
+    let (lr, beta1, beta2, eps, weight_decay) = (0.1f64, 0.9f64, 0.99f64, 1e-8f64, 0.1f64);
+    for decoupled in [false, true] {
+        let mut params = [Tensor::from_slice(&[1.0f64, -2.0])];
+        let mut means = [params[0].zeros_like()];
+        let mut squares = [params[0].zeros_like()];
+        let mut by_hand = [(1.0f64, 0.0f64, 0.0f64), (-2.0, 0.0, 0.0)];
+        for step in 1..=4 {
+            let gradients = [0.5 * f64::from(step), -0.25 * f64::from(step) + 0.6];
+            let settings = optim::FusedAdam {
+                lr,
+                beta1,
+                beta2,
+                eps,
+                weight_decay,
+                decoupled,
+            };
+            let moments = optim::AdamMoments {
+                means: &mut means,
+                squares: &mut squares,
+                step: &Tensor::from(step as f32),
+            };
+            let mut grads = [Tensor::from_slice(&gradients)];
+            optim::fused_adam(&mut params, &mut grads, moments, settings, None)?;
+            for ((value, mean, square), gradient) in by_hand.iter_mut().zip(gradients) {
+                let gradient = if decoupled {
+                    *value -= lr * weight_decay * *value;
+                    gradient
+                } else {
+                    gradient + weight_decay * *value
+                };
+                *mean = beta1 * *mean + (1.0 - beta1) * gradient;
+                *square = beta2 * *square + (1.0 - beta2) * gradient * gradient;
+                let unbiased = *mean / (1.0 - beta1.powi(step));
+                let root = (*square / (1.0 - beta2.powi(step))).sqrt();
+                *value -= lr * unbiased / (root + eps);
+            }
+        }
+        let got: Vec<f64> = Vec::try_from(&params[0]).expect("numbers");
+        for (got, (want, ..)) in got.iter().zip(by_hand) {
+            assert!((got - want).abs() < 1e-12, "{decoupled}: {got} and {want}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn fused_sgd_without_momentum_needs_no_buffers() -> Result {
     let mut params = [Tensor::from_slice(&[1.0f32])];

@@ -1,5 +1,8 @@
 use super::dataset::stays_inside;
-use super::{Backend, Device, TrainerSpec, image_size_problem, out_of_range};
+use super::{
+    Backend, Device, Hyperparameters, Precision, Schedule, TrainerSpec, image_size_problem,
+    out_of_range,
+};
 
 /// One setting that cannot be obeyed, in a sentence that names field, value and remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +43,13 @@ pub fn check(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
                 .to_owned(),
         ));
     }
+    if training.device == Device::Cpu && training.precision == Precision::Float16 {
+        problems.push(SpecProblem(
+            "training.precision is float16, which needs GPUs, but training.device is cpu: choose bfloat16 or float32"
+                .to_owned(),
+        ));
+    }
+    problems.extend(schedule(&spec.hyperparameters));
     let sources = [
         spec.dataset.persistent_volume_claim.is_some(),
         spec.dataset.image.is_some(),
@@ -59,6 +69,36 @@ pub fn check(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
 }
 
 /// Settings of mosaics that would do nothing.
+/// Settings of a schedule that was not chosen.
+fn schedule(hyperparameters: &Hyperparameters) -> Vec<SpecProblem> {
+    let mut problems = Vec::new();
+    let Hyperparameters {
+        schedule,
+        lrf,
+        step_epochs,
+        step_factor,
+        ..
+    } = hyperparameters;
+    let of_step = [
+        ("stepEpochs", step_epochs.is_some()),
+        ("stepFactor", step_factor.is_some()),
+    ];
+    for (field, set) in of_step {
+        if set && *schedule != Schedule::Step {
+            problems.push(SpecProblem(format!(
+                "hyperparameters.{field} is of the schedule step only: remove it or set hyperparameters.schedule to step"
+            )));
+        }
+    }
+    let untouched = [1.0, Hyperparameters::default().lrf].contains(lrf);
+    if *schedule == Schedule::Constant && !untouched {
+        problems.push(SpecProblem(format!(
+            "hyperparameters.lrf is {lrf}, but hyperparameters.schedule is constant and never changes the learning rate: remove lrf or choose another schedule"
+        )));
+    }
+    problems
+}
+
 fn mosaics(spec: &TrainerSpec) -> Vec<SpecProblem> {
     let augmentation = &spec.augmentation;
     let mut problems = Vec::new();
@@ -231,6 +271,28 @@ mod tests {
     }
 
     #[test]
+    fn settings_of_another_schedule_or_device_are_refused() {
+        one_problem(
+            |s| s.hyperparameters.step_factor = Some(0.5),
+            "hyperparameters.stepFactor is of the schedule step only: remove it or set hyperparameters.schedule to step",
+        );
+        one_problem(
+            |s| {
+                s.hyperparameters.schedule = Schedule::Constant;
+                s.hyperparameters.lrf = 0.1;
+            },
+            "hyperparameters.lrf is 0.1, but hyperparameters.schedule is constant and never changes the learning rate: remove lrf or choose another schedule",
+        );
+        one_problem(
+            |s| {
+                s.training.device = Device::Cpu;
+                s.training.precision = Precision::Float16;
+            },
+            "training.precision is float16, which needs GPUs, but training.device is cpu: choose bfloat16 or float32",
+        );
+    }
+
+    #[test]
     fn fitness_is_yolov5s_unless_told() {
         let golden = super::super::Fitness::default().of(0.5, 0.4, 0.3, 0.2);
         assert!((golden - 0.21).abs() < 1e-12, "{golden}");
@@ -238,7 +300,7 @@ mod tests {
 
     #[test]
     fn yolov5_names_are_understood_and_unknown_ones_refused() {
-        let hyp: super::super::Hyperparameters = serde_json::from_value(
+        let hyp: Hyperparameters = serde_json::from_value(
             serde_json::json!({"box": 0.1, "cls_pw": 2.0, "warmup_bias_lr": 0.2, "anchor_t": 3.0}),
         )
         .expect("v5 names");
@@ -263,9 +325,8 @@ mod tests {
                 augmentation.mixup
             )
         );
-        let unknown = serde_json::from_value::<super::super::Hyperparameters>(
-            serde_json::json!({"learningrate": 0.1}),
-        );
+        let unknown =
+            serde_json::from_value::<Hyperparameters>(serde_json::json!({"learningrate": 0.1}));
         assert!(unknown.unwrap_err().to_string().contains("learningrate"));
     }
 }

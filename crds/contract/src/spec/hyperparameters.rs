@@ -1,15 +1,34 @@
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "schema")]
+use serde_json::json;
+
 /// The optimiser's and the loss's numbers. Defaults are YOLOv5's `hyp.scratch-low`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([
+    {
+        "rule": "self.schedule == 'step' || !has(self.stepEpochs)",
+        "message": "hyperparameters.stepEpochs is of the schedule step only: remove it or set hyperparameters.schedule to step",
+    },
+    {
+        "rule": "self.schedule == 'step' || !has(self.stepFactor)",
+        "message": "hyperparameters.stepFactor is of the schedule step only: remove it or set hyperparameters.schedule to step",
+    },
+    {
+        "rule": "self.schedule != 'constant' || self.lrf in [1.0, 0.01]",
+        "messageExpression": "'hyperparameters.lrf is %s, but hyperparameters.schedule is constant and never changes the learning rate: remove lrf or choose another schedule'.format([self.lrf])",
+    },
+]))))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Hyperparameters {
+    /// How gradients change the weights (YOLOv5's --optimizer).
+    pub optimizer: OptimizerKind,
     /// Initial learning rate.
     pub lr0: f64,
     /// Final learning rate as a fraction of lr0.
     pub lrf: f64,
-    /// SGD momentum (Nesterov).
+    /// SGD's momentum (Nesterov); the first beta of adam and adamw.
     pub momentum: f64,
     /// Weight decay of convolution weights, for the nominal batch size; biases and norms have none.
     #[serde(alias = "weight_decay")]
@@ -17,7 +36,7 @@ pub struct Hyperparameters {
     /// Length of the warm-up in epochs; at least 100 steps, as in YOLOv5. 0 turns it off.
     #[serde(alias = "warmup_epochs")]
     pub warmup_epochs: f64,
-    /// Momentum at the start of the warm-up.
+    /// SGD's momentum at the start of the warm-up; Adam's beta has no warm-up.
     #[serde(alias = "warmup_momentum")]
     pub warmup_momentum: f64,
     /// Learning rate of biases at the start of the warm-up; the others start at 0.
@@ -44,8 +63,20 @@ pub struct Hyperparameters {
     /// Class targets become 1 - 0.5 x and 0.5 x.
     #[serde(alias = "label_smoothing")]
     pub label_smoothing: f64,
+    /// Focus of class and objectness loss on what is not learnt yet (focal loss with alpha 0.25); 0 is
+    /// plain cross entropy. YOLOv5: `fl_gamma`.
+    #[serde(alias = "fl_gamma")]
+    pub focal_gamma: f64,
+    /// Largest norm of the gradient, which is scaled down to it; 0 is no limit. YOLOv5: 10, fixed.
+    pub gradient_clip: f64,
     /// How the learning rate falls over the epochs.
     pub schedule: Schedule,
+    /// Number of epochs between two falls of the schedule `step`. Default 30.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_epochs: Option<u32>,
+    /// By what the schedule `step` multiplies the learning rate. Default 0.1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step_factor: Option<f64>,
     /// Batch size to which gradients are accumulated before a step of the optimiser, and to which
     /// weight decay refers. YOLOv5: 64, fixed.
     #[serde(alias = "nbs")]
@@ -58,6 +89,7 @@ pub struct Hyperparameters {
 impl Default for Hyperparameters {
     fn default() -> Self {
         Self {
+            optimizer: OptimizerKind::Sgd,
             lr0: 0.01,
             lrf: 0.01,
             momentum: 0.937,
@@ -72,23 +104,51 @@ impl Default for Hyperparameters {
             obj_positive_weight: 1.0,
             anchor_threshold: 4.0,
             label_smoothing: 0.0,
+            focal_gamma: 0.0,
+            gradient_clip: 10.0,
             schedule: Schedule::Linear,
+            step_epochs: None,
+            step_factor: None,
             nominal_batch_size: 64,
             loss_normalisation: LossNormalisation::Global,
         }
     }
 }
 
-/// How the learning rate falls over the epochs.
+/// How gradients change the weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Gradient descent with Nesterov momentum.
+    #[default]
+    #[serde(alias = "SGD")]
+    Sgd,
+    /// Adam; weight decay is added to the gradients.
+    #[serde(alias = "Adam")]
+    Adam,
+    /// Adam with weight decay of its own.
+    #[serde(alias = "AdamW")]
+    AdamW,
+}
+
+/// How the learning rate falls over the epochs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub enum Schedule {
     /// In a straight line from `lr0` to `lr0 * lrf`.
     #[default]
     Linear,
     /// Along half a cosine (YOLOv5's --cos-lr).
     Cosine,
+    /// Not at all. `lrf` must be 1 or absent.
+    Constant,
+    /// By `stepFactor` after every `stepEpochs` epochs, not below `lr0 * lrf`.
+    Step,
+    /// Up from `lr0 / 25` to `lr0` in the first 30 % of the steps, then down to `lr0 * lrf`, both along half a
+    /// cosine. It is a warm-up of its own: set `warmupEpochs` to 0.
+    OneCycle,
 }
 
 /// Over which images the loss is averaged.

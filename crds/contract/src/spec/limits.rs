@@ -20,6 +20,9 @@ pub struct Limit {
 /// Every number with a range. A number without one is bounded by its type alone.
 pub const LIMITS: &[Limit] = &[
     within("training.epochs", 1.0, 100_000.0),
+    at_least("training.iterations", 1.0),
+    above("training.hours", 0.0, 100_000.0),
+    within("training.multiScale", 0.0, 0.9),
     within("training.batchSize", 1.0, 65_536.0),
     at_least("training.evaluateEvery", 1.0),
     at_least("training.checkpointEvery", 1.0),
@@ -44,6 +47,10 @@ pub const LIMITS: &[Limit] = &[
     within("hyperparameters.objPositiveWeight", 0.0, 100.0),
     within("hyperparameters.anchorThreshold", 1.0, 100.0),
     within("hyperparameters.labelSmoothing", 0.0, 0.9),
+    within("hyperparameters.focalGamma", 0.0, 10.0),
+    within("hyperparameters.gradientClip", 0.0, 1_000_000.0),
+    within("hyperparameters.stepEpochs", 1.0, 100_000.0),
+    above("hyperparameters.stepFactor", 0.0, 1.0),
     within("hyperparameters.nominalBatchSize", 1.0, 65_536.0),
     within("augmentation.hsvH", 0.0, 1.0),
     within("augmentation.hsvS", 0.0, 1.0),

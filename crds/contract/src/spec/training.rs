@@ -10,6 +10,15 @@ use serde_json::json;
 pub struct Training {
     /// Passes over the training images.
     pub epochs: u32,
+    /// End the run after so many steps of `batchSize` images, if that is earlier than `epochs`; the learning
+    /// rate then falls over these steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iterations: Option<u64>,
+    /// End the run after so many hours of training, evaluations included and waiting for restarts not, if
+    /// that is earlier than `epochs`; the learning rate then falls over this time. Such a run cannot be
+    /// repeated bit for bit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hours: Option<f64>,
     /// Images per step over all workers together (YOLOv5's --batch-size). A multiple of the number of
     /// processes. Gradients are accumulated up to `hyperparameters.nominalBatchSize`.
     #[serde(alias = "batch_size", alias = "batch")]
@@ -23,6 +32,20 @@ pub struct Training {
         "message": "training.imageSize is …: choose a multiple of 32 from 64 to 8192",
     }]))))]
     pub image_size: u32,
+    /// Train with images of other sizes too: each step draws one from `imageSize * (1 - x)` to
+    /// `imageSize * (1 + x)`. 0 is off; YOLOv5's --multi-scale is 0.5.
+    #[serde(alias = "multi_scale")]
+    pub multi_scale: f64,
+    /// Treat all objects as one class, called item.
+    #[serde(alias = "single_cls")]
+    pub single_class: bool,
+    /// Layers whose weights stay as they are, by number: `[0, 1, 2]` for the first three. `yolo-trainer info`
+    /// lists them.
+    #[cfg_attr(feature = "schema", schemars(length(max = 1000)))]
+    pub freeze: Vec<u32>,
+    /// Number format of the expensive operations. `auto` is float16 on GPUs, as in YOLOv5, and float32 on
+    /// CPUs. Weights, losses and averages are float32 always.
+    pub precision: Precision,
     /// Seed of everything random: initial weights, order of images, augmentation. The same seed on the
     /// same kind and number of processes gives the same model, bit for bit on CPU.
     #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 4_294_967_295_u32)))]
@@ -54,8 +77,14 @@ impl Default for Training {
     fn default() -> Self {
         Self {
             epochs: 100,
+            iterations: None,
+            hours: None,
             batch_size: 16,
             image_size: 640,
+            multi_scale: 0.0,
+            single_class: false,
+            freeze: Vec::new(),
+            precision: Precision::Auto,
             seed: 0,
             device: Device::Auto,
             evaluate_every: 1,
@@ -115,6 +144,22 @@ impl Fitness {
     pub(super) fn has_weight(&self) -> bool {
         self.of(1.0, 1.0, 1.0, 1.0) > 0.0
     }
+}
+
+/// Number format of convolutions and matrix products.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// By device.
+    #[default]
+    Auto,
+    /// 32 bits.
+    Float32,
+    /// 16 bits with the range of float32: about twice as fast on CPUs with AVX-512 BF16 or AMX.
+    Bfloat16,
+    /// 16 bits with loss scaling, on GPUs only.
+    Float16,
 }
 
 /// Where tensors live.
