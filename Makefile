@@ -70,6 +70,12 @@ test-cluster: install ## the whole on a real cluster: admission, life of a job, 
 parity: libtorch ## compare with the Python YOLOv5, step by step and over whole trainings (40 minutes)
 	@tests/parity/run.sh
 
+.PHONY: bench-trainer
+bench-trainer: libtorch ## measure the trainer beside the Python YOLOv5 on the same cores (15 minutes, idle machine)
+	@$(LIBTORCH_ENV)
+	cargo build --quiet --locked --release -p trainer
+	python3 tests/bench/trainer.py "$$(scripts/peer.sh)"
+
 .PHONY: libtorch
 libtorch: ## fetch libtorch into the cache
 	@scripts/libtorch.sh >/dev/null

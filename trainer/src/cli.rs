@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use contract::spec::Device;
+use contract::spec::{Device, Precision};
+use serde::Deserialize as _;
+use serde::de::IntoDeserializer as _;
+use serde::de::value::{Error as NameError, StrDeserializer};
 
 use crate::commands;
 
@@ -28,6 +31,8 @@ pub enum Command {
     Predict(PredictArgs),
     /// Show the layers, parameters and work of a model.
     Info(InfoArgs),
+    /// Measure how fast this machine trains.
+    Bench(BenchArgs),
     /// Make an example data set.
     #[command(subcommand)]
     MakeDataset(DatasetKind),
@@ -136,6 +141,50 @@ pub struct InfoArgs {
     pub yaml: bool,
 }
 
+/// Arguments of `bench`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    /// A size (yolov5n to yolov5x6), a model file (.yaml), or trained weights.
+    #[arg(value_name = "MODEL", default_value = "yolov5n")]
+    pub model: String,
+    /// Number of classes. Default: that of the weights or of the model file, else 80.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub classes: Option<u16>,
+    /// Side of the image in pixels, a multiple of 32.
+    #[arg(long, default_value_t = 640, value_parser = image_size)]
+    pub image_size: u32,
+    /// Images in a step.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch_size: u32,
+    /// Steps to measure, after three that are not.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub steps: u32,
+    /// Number format of the expensive operations: auto, float32, bfloat16 or float16.
+    #[arg(long, default_value = "auto", value_parser = precision)]
+    pub precision: Precision,
+    /// How images lie in memory.
+    #[arg(long, value_enum, default_value_t = LayoutArg::ChannelsLast)]
+    pub layout: LayoutArg,
+    /// Threads on the CPU. Default: all.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
+    pub device: DeviceArg,
+    /// Print JSON instead of a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How images lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LayoutArg {
+    /// The channels of a pixel next to each other (NHWC), as in training.
+    ChannelsLast,
+    /// Plane after plane (NCHW).
+    ChannelsFirst,
+}
+
 /// Kinds of example data sets.
 #[derive(Debug, Subcommand)]
 pub enum DatasetKind {
@@ -191,6 +240,11 @@ fn image_size(text: &str) -> Result<u32, String> {
     }
 }
 
+fn precision(text: &str) -> Result<Precision, String> {
+    let name: StrDeserializer<'_, NameError> = text.into_deserializer();
+    Precision::deserialize(name).map_err(|_| "choose auto, float32, bfloat16 or float16".to_owned())
+}
+
 fn fraction(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
@@ -205,6 +259,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Eval(args) => commands::eval(&args),
         Command::Predict(args) => commands::predict(&args),
         Command::Info(args) => commands::info(&args),
+        Command::Bench(args) => commands::bench(&args),
         Command::MakeDataset(DatasetKind::Digits(args)) => commands::make_digits(&args),
     }
 }

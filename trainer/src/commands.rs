@@ -17,7 +17,7 @@ use trainer_data::{
 use trainer_model::loss::{Loss, LossSettings};
 
 use crate::agent_link::AgentLink;
-use crate::cli::{DigitsArgs, EvalArgs, InfoArgs, PredictArgs, TrainArgs};
+use crate::cli::{BenchArgs, DigitsArgs, EvalArgs, InfoArgs, PredictArgs, TrainArgs};
 use crate::console::{self, Bar, Speaks, chain};
 use crate::distributed::Ranks;
 use crate::error::Error;
@@ -289,6 +289,21 @@ pub fn info(args: &InfoArgs) -> ExitCode {
     match crate::info::info(args) {
         Ok(text) => {
             console::say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(FailureReason::InvalidConfig, &chain(&error)),
+    }
+}
+
+/// `bench`.
+pub fn bench(args: &BenchArgs) -> ExitCode {
+    match crate::bench::bench(args) {
+        Ok(measured) if args.json => {
+            console::say(&serde_json::to_string(&measured).expect("plain fields become JSON"));
+            ExitCode::SUCCESS
+        }
+        Ok(measured) => {
+            console::say(&measured.line());
             ExitCode::SUCCESS
         }
         Err(error) => failed(FailureReason::InvalidConfig, &chain(&error)),

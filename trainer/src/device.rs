@@ -84,6 +84,17 @@ pub fn choose(job: &Job) -> Result<Chosen, DeviceError> {
     })
 }
 
+/// The instruction set or GPU behind `device`.
+pub fn name(device: tch::Device) -> Result<String, DeviceError> {
+    match device {
+        tch::Device::Cuda(index) => {
+            let cuda = cuda::load().map_err(DeviceError::NoCuda)?;
+            cuda.device_name(index).map_err(DeviceError::Cuda)
+        }
+        _ => Ok(runtime::cpu_capability()),
+    }
+}
+
 /// The 16 bits that expensive operations compute in on `device`; none for `f32`.
 pub fn precision(wanted: Precision, device: tch::Device) -> Result<Option<tch::Kind>, DeviceError> {
     match (wanted, device) {

@@ -63,9 +63,9 @@ pub enum InfoError {
 }
 
 /// A model and what else is known of it.
-struct Subject {
-    model: Model,
-    classes: Option<usize>,
+pub(crate) struct Subject {
+    pub(crate) model: Model,
+    pub(crate) classes: Option<usize>,
     image_size: u32,
     /// Of trained weights.
     epochs: Option<u32>,
@@ -128,7 +128,8 @@ pub fn info(args: &InfoArgs) -> Result<String, InfoError> {
     })
 }
 
-fn find(args: &InfoArgs) -> Result<Subject, InfoError> {
+/// The model that the arguments name.
+pub(crate) fn find(args: &InfoArgs) -> Result<Subject, InfoError> {
     let mut subject = Subject {
         model: Model::default(),
         classes: args.classes.map(|classes| classes as usize),

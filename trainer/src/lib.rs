@@ -8,6 +8,7 @@
 //! train        session                 -> a run folder with checkpoints, weights and results
 //! evaluate     weights, data set    -> precision, recall, mAP
 //! predict      weights, pictures    -> annotated pictures
+//! bench        model                -> how long a training step takes here
 //! info         model or weights     -> a table of layers
 //! distributed  ranks                -> what all of them compute together
 //! checkpoint   state                -> folders that survive a crash, and back
@@ -20,6 +21,7 @@
 )]
 
 pub mod agent_link;
+pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod commands;

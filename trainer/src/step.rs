@@ -7,7 +7,7 @@
 use contract::spec::LossNormalisation;
 use tch::{Kind, Tensor};
 use torch_bridge::Autocast;
-use torch_bridge::optim::{GradScale, clip_grad_norm};
+use torch_bridge::optim::{GradScale, grad_norm, scale_to_norm};
 use trainer_core::schedule::StepPlan;
 use trainer_data::Batch;
 use trainer_model::ema::Ema;
@@ -18,6 +18,9 @@ use trainer_model::optim::{Optimizer, OptimizerStep, Rule};
 use crate::checkpoint::EpochSums;
 use crate::distributed::{Ddp, Gradients, Ranks};
 use crate::scaler::LossScaler;
+
+/// What is added to a norm that gradients are scaled down by: closer to the limit than this they change.
+const NORM_EPS: f64 = 1e-6;
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -349,17 +352,25 @@ impl Learner {
             0.0 => f64::INFINITY,
             most => most,
         };
-        let norm = clip_grad_norm(&mut gradients, most)?;
         let scale = found_inf.map(|found_inf| GradScale {
             scale: None,
             found_inf,
         });
-        // The averaged gradients are the same on all ranks, and so is this decision. With a loss scale, a
-        // step that overflows is left out and the scale halved.
-        if scale.is_none() && !f64::try_from(norm)?.is_finite() {
-            return Err(StepError::NonFinite {
-                what: "the gradient",
-            });
+        let norm = grad_norm(&gradients)?;
+        if scale.is_some() {
+            // A step that overflows is left out and the scale halved, without a wait for the GPU.
+            scale_to_norm(&mut gradients, &norm, most)?;
+        } else {
+            // The averaged gradients are the same on all ranks, and so is this decision.
+            let size = f64::try_from(&norm)?;
+            if !size.is_finite() {
+                return Err(StepError::NonFinite {
+                    what: "the gradient",
+                });
+            }
+            if size + NORM_EPS > most {
+                scale_to_norm(&mut gradients, &norm, most)?;
+            }
         }
         self.optimizer.step(step, scale)?;
         if let Some(scaler) = &mut self.scaler {

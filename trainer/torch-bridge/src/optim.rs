@@ -214,16 +214,22 @@ pub fn grads(params: &[Tensor]) -> Vec<Tensor> {
 /// As PyTorch's `clip_grad_norm_`: the factor is `max_norm / (norm + 1e-6)`, at most 1. A norm that is not finite
 /// makes the gradients so too. No gradients have norm 0.
 pub fn clip_grad_norm(grads: &mut [Tensor], max_norm: f64) -> Result<Tensor, Error> {
+    let total = grad_norm(grads)?;
+    scale_to_norm(grads, &total, max_norm)?;
+    Ok(total)
+}
+
+/// The 2-norm over all elements of `grads`, as [`clip_grad_norm`] returns it.
+pub fn grad_norm(grads: &[Tensor]) -> Result<Tensor, Error> {
+    total_norm("norm of gradients", grads, 2.0)
+}
+
+/// Scales `grads`, whose norm is `total`, down as [`clip_grad_norm`] does.
+pub fn scale_to_norm(grads: &mut [Tensor], total: &Tensor, max_norm: f64) -> Result<(), Error> {
     const OPERATION: &str = "gradient clipping";
-    let total = total_norm(OPERATION, grads, 2.0)?;
     if grads.is_empty() {
-        return Ok(total);
+        return Ok(());
     }
-    let fail = |source| Error::TensorList {
-        operation: OPERATION,
-        tensors: grads.len(),
-        source,
-    };
     let factor = tch::no_grad(|| {
         total
             .f_add_scalar(1e-6)?
@@ -231,10 +237,13 @@ pub fn clip_grad_norm(grads: &mut [Tensor], max_norm: f64) -> Result<Tensor, Err
             .f_mul_scalar(max_norm)?
             .f_clamp_max(1.0)
     })
-    .map_err(|error| fail(Fault::from(&error)))?;
+    .map_err(|error| Error::TensorList {
+        operation: OPERATION,
+        tensors: grads.len(),
+        source: Fault::from(&error),
+    })?;
     ffi::foreach_scale(&list(grads), as_ffi(&factor))
-        .map_err(|exception| fail(exception.into()))?;
-    Ok(total)
+        .map_err(|exception| failed(OPERATION, grads.len(), exception))
 }
 
 /// Whether all elements of all `tensors` are finite: one `bool` on their device.
