@@ -136,6 +136,7 @@ pub fn bench(args: &BenchArgs) -> Result<Measurement, BenchError> {
             weight_decay: 0.0005,
             stop: false,
             spent: 0.0,
+            fault: false,
         };
         let done = learner.step(&mut ranks, &input);
         done.map_err(|source| BenchError::Step {

@@ -56,6 +56,9 @@ pub struct TrainArgs {
     /// faults).
     #[arg(long)]
     pub verify_ranks: bool,
+    /// Make the loss of a step NaN, to see how the run goes on; given again, also after going back.
+    #[arg(long, hide = true, value_name = "STEP")]
+    pub make_non_finite: Vec<u64>,
 }
 
 /// Arguments of `eval`.

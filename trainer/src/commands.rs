@@ -104,6 +104,7 @@ fn run_job(
     let options = StartOptions {
         stop,
         verify_ranks: args.verify_ranks,
+        faults: args.make_non_finite.clone(),
     };
     crate::train::train(Session::open(resolved.job, options, reporter)?)
 }

@@ -173,6 +173,8 @@ pub enum Error {
         epoch: u32,
         /// Loss parts and images of the steps in question.
         details: String,
+        /// The numbers of these images.
+        images: Vec<u32>,
     },
     /// An evaluation failed.
     #[error("the evaluation of epoch {epoch} failed")]

@@ -1,10 +1,10 @@
 //! A run ready to go on: device, data, ranks and state, new or from the newest checkpoint.
 
 mod data;
+mod recovery;
 mod requests;
 mod restore;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use contract::progress::Phase;
@@ -13,7 +13,7 @@ use torch_bridge::runtime;
 use trainer_core::rng::recovery_seed;
 use trainer_core::schedule::{Schedule, ScheduleKind, StepPlan, scaled_weight_decay};
 use trainer_core::{anchors, multi_scale};
-use trainer_data::{Dataset, Loader, LoaderConfig};
+use trainer_data::{Loader, LoaderConfig};
 use trainer_model::architecture::Architecture;
 use trainer_model::loss::{Loss, LossSettings};
 use trainer_model::network::{Network, NetworkOptions};
@@ -33,6 +33,7 @@ use crate::shutdown::StopRequest;
 use crate::step::{Learner, LearnerOptions};
 use crate::threads::{Threads, available_cpus};
 use data::{Data, Skipped};
+use recovery::Beginning;
 use requests::{Requests, sampler};
 use restore::restore;
 
@@ -53,7 +54,7 @@ pub struct Session<'a> {
     pub(crate) ranks: Ranks,
     pub(crate) loader: Loader<Requests>,
     pub(crate) evaluator: Evaluator,
-    pub(crate) dataset: Arc<Dataset>,
+    pub(crate) data: Data,
     pub(crate) weight_decay: f64,
     pub(crate) folder: RunFolder,
     pub(crate) store: CheckpointStore,
@@ -63,6 +64,13 @@ pub struct Session<'a> {
     pub(crate) stop: StopRequest,
     pub(crate) reporter: &'a mut Reporter,
     pub(crate) verify: bool,
+    /// See [`StartOptions::faults`].
+    pub(crate) faults: Vec<u64>,
+    /// On rank 0, until there is a checkpoint to go back to.
+    pub(crate) beginning: Option<Beginning>,
+    threads: Threads,
+    /// Bytes that decoded images of either split may take.
+    budget: u64,
     /// Time in which the loop waited for a checkpoint, since the last step.
     pub(crate) saving: Duration,
     schedule: Schedule,
@@ -75,6 +83,9 @@ pub struct StartOptions {
     pub stop: StopRequest,
     /// Compare the state of all ranks after every step of the optimiser.
     pub verify_ranks: bool,
+    /// Makes the loss of these steps not finite: the first as long as the run never went back, the second
+    /// when it did once, and so on.
+    pub faults: Vec<u64>,
 }
 
 impl<'a> Session<'a> {
@@ -120,7 +131,12 @@ impl<'a> Session<'a> {
         let (mut learner, loss) = learner(&spec, &data, chosen.device, precision, &mut ranks)?;
         let names = data.train.names().to_vec();
         let fresh = RunState::new(spec.clone(), names, data.digest.clone(), machine);
-        let state = restore(&mut ranks, &store, &mut learner, fresh, reporter)?;
+        let state = restore(&mut ranks, &store, &mut learner, fresh, None, reporter)?;
+        let beginning = if ranks.is_first() && state.step == 0 {
+            Some(Beginning::of(&learner)?)
+        } else {
+            None
+        };
         learner
             .settle(spec.training.image_size)
             .map_err(|source| Error::Step {
@@ -131,23 +147,12 @@ impl<'a> Session<'a> {
         introduce(&spec, &data, &learner, &state, reporter);
         let batch = spec.training.batch_size;
         let sampler = sampler(&spec, data.train.len(), &state)?;
-        let steps_per_epoch = sampler.steps_per_epoch() as u64;
         let schedule = schedule(&spec);
-        let plan = Plan {
-            epochs: schedule.epochs_to_do(steps_per_epoch),
-            steps_per_epoch,
-            iterations: spec.training.iterations,
-            images: data.train.len() as u64,
-            evaluate_every: spec.training.evaluate_every,
-        };
+        let plan = plan(&spec, &data, &schedule, sampler.steps_per_epoch() as u64);
         let requests = Requests::new(sampler, &ranks, plan.epochs, &state);
-        let config = LoaderConfig {
-            threads: threads.loader,
-            prefetch_steps: PREFETCH_STEPS,
-        };
         let budget = memory::cache_budget(place.local_world_size) / 2;
         let loader = Loader::start(
-            config,
+            loader_config(threads),
             data.train_source(&spec, &state, plan.epochs, budget),
             requests,
         )?;
@@ -161,7 +166,7 @@ impl<'a> Session<'a> {
         let writer = ranks
             .is_first()
             .then(|| Writer::start(folder.clone(), store.clone(), keep));
-        Ok(Self {
+        let mut session = Self {
             plan,
             learner,
             ranks,
@@ -176,15 +181,21 @@ impl<'a> Session<'a> {
             store,
             writer,
             skipped: Skipped::new(&data, &state),
-            dataset: data.train,
+            data,
             stop: options.stop,
             reporter,
             verify: options.verify_ranks,
+            faults: options.faults,
+            beginning,
+            threads,
+            budget,
             saving: Duration::ZERO,
             schedule,
             state,
             job,
-        })
+        };
+        session.compute_in_full_if_due();
+        Ok(session)
     }
 
     /// Says that the run goes on.
@@ -277,6 +288,13 @@ impl<'a> Session<'a> {
     }
 }
 
+fn loader_config(threads: Threads) -> LoaderConfig {
+    LoaderConfig {
+        threads: threads.loader,
+        prefetch_steps: PREFETCH_STEPS,
+    }
+}
+
 /// A network with its initial values, and what it learns by.
 fn learner(
     spec: &TrainerSpec,
@@ -358,6 +376,16 @@ fn introduce(
         if reporter.is_first() {
             reporter.warn(&text);
         }
+    }
+}
+
+fn plan(spec: &TrainerSpec, data: &Data, schedule: &Schedule, steps_per_epoch: u64) -> Plan {
+    Plan {
+        epochs: schedule.epochs_to_do(steps_per_epoch),
+        steps_per_epoch,
+        iterations: spec.training.iterations,
+        images: data.train.len() as u64,
+        evaluate_every: spec.training.evaluate_every,
     }
 }
 

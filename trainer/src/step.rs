@@ -123,6 +123,8 @@ pub struct StepInput<'a> {
     pub stop: bool,
     /// The share of the time that was used, as this rank sees it.
     pub spent: f64,
+    /// Whether to make this rank's loss NaN, to test what follows.
+    pub fault: bool,
 }
 
 /// What all ranks know after a step.
@@ -251,6 +253,14 @@ impl Learner {
         } else {
             total.loss
         };
+        let (loss, parts) = if input.fault {
+            (
+                loss.f_mul_scalar(f64::NAN)?,
+                total.parts.f_mul_scalar(f64::NAN)?,
+            )
+        } else {
+            (loss, total.parts)
+        };
         let loss = match &self.scaler {
             None => loss,
             Some(scaler) => scaler.scaled(&loss)?,
@@ -263,8 +273,8 @@ impl Learner {
             parts,
             weight: if images == 0 { 0.0 } else { shown },
         };
-        self.recent.push(record(total.parts.shallow_clone()));
-        self.pending = Some(record(total.parts));
+        self.recent.push(record(parts.shallow_clone()));
+        self.pending = Some(record(parts));
         if input.gradients == Gradients::Averaged {
             self.update(ranks, &OptimizerStep::new(&input.plan, input.weight_decay))?;
         }
@@ -294,6 +304,19 @@ impl Learner {
         self.optimizer.zero_grad()?;
         self.recent.clear();
         self.share_statistics(ranks)
+    }
+
+    /// Forgets a step that failed: its gradients and its losses.
+    pub fn forget_step(&mut self) -> Result<(), StepError> {
+        self.pending = None;
+        self.recent.clear();
+        Ok(self.optimizer.zero_grad()?)
+    }
+
+    /// From now on everything is computed in `f32`.
+    pub fn compute_in_full(&mut self) {
+        self.options.precision = None;
+        self.scaler = None;
     }
 
     /// What this rank did since the last step of the optimiser.

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use contract::progress::{CheckpointRef, EpochMetrics, Phase};
+use serde::{Deserialize, Serialize};
 use trainer_core::early_stopping::EarlyStopping;
 
 use crate::checkpoint::{self, EpochSums, Saved};
@@ -26,14 +27,24 @@ enum Flow {
 pub fn train(mut session: Session<'_>) -> Result<String, Error> {
     session.begin();
     while !session.is_done() {
-        if session.train_epoch()? == Flow::Stop || session.finish_epoch()? == Flow::Stop {
-            return Err(session.stop());
+        match session.epoch() {
+            Ok(Flow::On) => {}
+            Ok(Flow::Stop) => return Err(session.stop()),
+            Err(error) => session.recover(error)?,
         }
     }
     session.finish()
 }
 
 impl Session<'_> {
+    /// The rest of the present epoch.
+    fn epoch(&mut self) -> Result<Flow, Error> {
+        match self.train_epoch()? {
+            Flow::On => self.finish_epoch(),
+            Flow::Stop => Ok(Flow::Stop),
+        }
+    }
+
     /// The rest of the present epoch's steps.
     fn train_epoch(&mut self) -> Result<Flow, Error> {
         let mut stop = false;
@@ -74,6 +85,7 @@ impl Session<'_> {
             side: self.side(),
             stop: self.stop.is_due(self.state.step),
             spent: self.spent_here(),
+            fault: self.has_fault(),
         };
         let result = self.learner.step(&mut self.ranks, &input);
         let output = result.map_err(|source| self.step_failed(source))?;
@@ -95,7 +107,9 @@ impl Session<'_> {
         let state = &mut self.state;
         state.epoch_sums.add(output.before);
         state.step += 1;
-        state.position += output.images;
+        // Images that are left out or cannot be read count too.
+        state.position +=
+            u64::from(state.spec.training.batch_size).min(self.plan.images - state.position);
         state.images_seen += output.images;
         state.fitness = None;
         state.spent = output.spent;
@@ -106,6 +120,12 @@ impl Session<'_> {
         if state.first_step_time.is_none() {
             state.first_step_time = Some(jiff::Timestamp::now().to_string());
         }
+    }
+
+    /// Whether the next step is to fail on this rank: for tests, on the last one.
+    fn has_fault(&self) -> bool {
+        let fault = self.faults.get(self.state.recovery as usize);
+        self.ranks.rank() + 1 == self.ranks.world() && fault == Some(&self.state.step)
     }
 
     /// Adds the losses of the last step, which had no later step to travel with.
@@ -270,6 +290,7 @@ impl Session<'_> {
 
     fn tell_saved(&mut self, saved: Option<Saved>) {
         if let Some(Saved { step, written }) = saved {
+            self.beginning = None;
             let path = self.folder.relative(&written.path);
             self.reporter
                 .saved(CheckpointRef { step, path }, written.checksum);
@@ -286,7 +307,8 @@ impl Session<'_> {
         Ok(start.elapsed() + std::mem::take(&mut self.saving))
     }
 
-    fn wait_saved(&mut self) -> Result<(), Error> {
+    /// Waits until what is being written is whole; the writer is gone then.
+    pub(crate) fn wait_saved(&mut self) -> Result<(), Error> {
         if let Some(writer) = self.writer.take() {
             let saved = writer.finish()?;
             self.tell_saved(saved);
@@ -371,22 +393,32 @@ impl Session<'_> {
         let StepError::NonFinite { what } = source else {
             return Error::Step { step, source };
         };
-        let own = self.describe_recent();
-        let details = match self.gather("a look for the fault", own.as_bytes()) {
-            Ok(all) => all
-                .iter()
-                .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-                .filter(|text| !text.is_empty())
-                .collect::<Vec<_>>()
-                .join("; "),
-            Err(_) => own,
-        };
+        let (details, images) = self.find_fault().unwrap_or_default();
         Error::NonFinite {
             what,
             step,
             epoch: self.state.epoch + 1,
             details,
+            images,
         }
+    }
+
+    /// What all ranks know of a loss that was not finite, and the images of those steps.
+    fn find_fault(&mut self) -> Result<(String, Vec<u32>), Error> {
+        let own = self.suspects();
+        let own = serde_json::to_vec(&own).expect("numbers and texts become JSON");
+        let all = self.gather("a look for the fault", &own)?;
+        let mut all: Vec<Suspects> = all
+            .iter()
+            .map(|bytes| serde_json::from_slice(bytes).expect("all ranks run the same program"))
+            .collect();
+        // If no loss was bad, only the gradient was: then it may be any of them.
+        let any_bad = all.iter().any(|rank| rank.bad);
+        all.retain(|rank| rank.bad == any_bad);
+        let texts: Vec<String> = all.iter().map(|rank| rank.text.clone()).collect();
+        let mut images: Vec<u32> = all.into_iter().flat_map(|rank| rank.images).collect();
+        images.sort_unstable();
+        Ok((texts.join("; "), images))
     }
 
     fn tensor_failed(&self, source: tch::TchError) -> Error {
@@ -396,25 +428,25 @@ impl Session<'_> {
         }
     }
 
-    /// The steps since the last one of the optimiser with a loss that is not finite; all of them if there
-    /// is none, since then only the gradient was not.
-    fn describe_recent(&self) -> String {
-        let recent: Vec<_> = self
+    /// This rank's steps since the last one of the optimiser with a loss that is not finite; all of them if
+    /// there are none.
+    fn suspects(&self) -> Suspects {
+        let mut recent: Vec<_> = self
             .learner
             .recent()
             .iter()
             .filter_map(|recent| Some((recent, recent.losses().ok()?)))
             .collect();
         let is_bad = |losses: &[f64; 3]| !losses.iter().sum::<f64>().is_finite();
-        let any_bad = recent.iter().any(|(_, losses)| is_bad(losses));
+        let bad = recent.iter().any(|(_, losses)| is_bad(losses));
+        recent.retain(|(_, losses)| is_bad(losses) == bad);
         let texts: Vec<String> = recent
             .iter()
-            .filter(|(_, losses)| is_bad(losses) == any_bad)
             .map(|(recent, [box_loss, obj, cls])| {
                 let names: Vec<&str> = recent
                     .indices
                     .iter()
-                    .filter_map(|index| self.dataset.image(*index))
+                    .filter_map(|index| self.data.train.image(*index))
                     .map(|image| image.name.as_str())
                     .collect();
                 format!(
@@ -425,10 +457,25 @@ impl Session<'_> {
                 )
             })
             .collect();
-        if any_bad || self.ranks.is_first() {
-            texts.join("; ")
-        } else {
-            String::new()
+        Suspects {
+            bad,
+            text: texts.join("; "),
+            images: recent
+                .iter()
+                .flat_map(|(recent, _)| &recent.indices)
+                .copied()
+                .collect(),
         }
     }
+}
+
+/// Where a loss that is not finite may come from, on one rank.
+#[derive(Serialize, Deserialize)]
+struct Suspects {
+    /// Whether a loss of this rank was not finite.
+    bad: bool,
+    /// The steps in question, for people.
+    text: String,
+    /// Their images.
+    images: Vec<u32>,
 }

@@ -45,6 +45,13 @@ pub struct RunState {
     pub spent: f64,
     /// How often the run went back to a checkpoint after a non-finite loss.
     pub recovery: u32,
+    /// Images that epoch `excluded_epoch` does without, since a batch of them gave a loss that was not
+    /// finite.
+    #[serde(default)]
+    pub excluded: Vec<u32>,
+    /// An epoch, from 0.
+    #[serde(default)]
+    pub excluded_epoch: u32,
     /// Fitness of exactly these weights, when the checkpoint was taken right after an evaluation.
     pub fitness: Option<f64>,
     /// The best fitness so far and its epoch.
@@ -88,6 +95,8 @@ impl RunState {
             scaler_proved: 0,
             spent: 0.0,
             recovery: 0,
+            excluded: Vec::new(),
+            excluded_epoch: 0,
             fitness: None,
             early_stopping: EarlyStopping::new(spec.training.patience),
             latest: None,

@@ -1,5 +1,7 @@
 //! Which images this rank works on, step by step.
 
+use std::collections::BTreeSet;
+
 use contract::spec::TrainerSpec;
 use trainer_core::rng::recovery_seed;
 use trainer_core::sampler::{EpochOrder, OrderKind, Sampler};
@@ -19,6 +21,9 @@ pub fn sampler(spec: &TrainerSpec, images: usize, state: &RunState) -> Result<Sa
 /// This rank's images of each step, from a state to the end of the run.
 pub struct Requests {
     sampler: Sampler,
+    /// Images that the present epoch does without, see [`RunState::excluded`].
+    excluded: BTreeSet<u32>,
+    excluded_epoch: u32,
     rank: usize,
     world: usize,
     epochs: u32,
@@ -32,6 +37,8 @@ impl Requests {
     pub fn new(sampler: Sampler, ranks: &Ranks, epochs: u32, state: &RunState) -> Self {
         Self {
             sampler,
+            excluded: state.excluded.iter().copied().collect(),
+            excluded_epoch: state.excluded_epoch,
             rank: ranks.rank() as usize,
             world: ranks.world() as usize,
             epochs,
@@ -56,13 +63,13 @@ impl Iterator for Requests {
                 self.order = None;
                 continue;
             }
+            let share = order.share(self.position, self.rank, self.world).images;
+            let left_out =
+                |image: &u32| self.epoch == self.excluded_epoch && self.excluded.contains(image);
             let request = StepRequest {
                 epoch,
                 step: self.step,
-                indices: order
-                    .share(self.position, self.rank, self.world)
-                    .images
-                    .to_vec(),
+                indices: share.iter().copied().filter(|i| !left_out(i)).collect(),
             };
             self.position += order.batch(self.position).len();
             self.step += 1;
@@ -80,6 +87,8 @@ mod tests {
     fn requests_cross_epochs_and_go_on_from_any_position() {
         let request = |position: usize, epoch: u32| Requests {
             sampler: Sampler::new(1, OrderKind::Shuffled, 10, 4).expect("valid"),
+            excluded: BTreeSet::new(),
+            excluded_epoch: 0,
             rank: 1,
             world: 2,
             epochs: 2,
@@ -99,5 +108,11 @@ mod tests {
             .collect();
         assert_eq!(expected, after);
         assert_eq!([2, 2, 1], [0, 1, 2].map(|step| all[step].indices.len()));
+
+        let mut without = request(0, 0);
+        without.excluded = all[1].indices.iter().copied().collect();
+        let without: Vec<_> = without.collect();
+        assert!(without[1].indices.is_empty());
+        assert_eq!((&all[0], &all[2..]), (&without[0], &without[2..]));
     }
 }

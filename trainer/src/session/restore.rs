@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use contract::spec::TrainerSpec;
 use tch::Tensor;
 
+use super::recovery::Beginning;
 use crate::checkpoint::{CheckpointStore, Loaded, NamedTensors, RunState};
 use crate::distributed::Ranks;
 use crate::error::Error;
@@ -12,12 +13,14 @@ use crate::report::Reporter;
 use crate::step::Learner;
 
 /// Takes up the newest whole checkpoint, if there is one. Rank 0 decides which and hands everything out, so
-/// the others need not see the output volume, or not yet.
+/// the others need not see the output volume, or not yet. Without a checkpoint `beginning` is taken up, if
+/// it is given.
 pub fn restore(
     ranks: &mut Ranks,
     store: &CheckpointStore,
     learner: &mut Learner,
     fresh: RunState,
+    beginning: Option<&Beginning>,
     reporter: &mut Reporter,
 ) -> Result<RunState, Error> {
     let lost = |source| Error::Ranks {
@@ -32,6 +35,8 @@ pub fn restore(
         }
         if let Some(loaded) = found.newest {
             state = Some(take_up(loaded, learner, &fresh, reporter)?);
+        } else if let Some(beginning) = beginning {
+            beginning.take_up(learner)?;
         }
     }
     let bytes = serde_json::to_vec(&state).expect("a state always becomes JSON");
