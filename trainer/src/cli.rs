@@ -61,7 +61,7 @@ pub struct TrainArgs {
 /// Arguments of `eval`.
 #[derive(Clone, Debug, Args)]
 pub struct EvalArgs {
-    /// A `.safetensors` file of this program, a checkpoint folder, or a run's folder.
+    /// A `.safetensors` file of this program, a `.pt` file of YOLOv5, a checkpoint folder, or a run's folder.
     #[arg(long, value_name = "PATH")]
     pub weights: PathBuf,
     /// The YOLO data file; its `val` images are used.
@@ -84,7 +84,7 @@ pub struct EvalArgs {
 /// Arguments of `predict`.
 #[derive(Clone, Debug, Args)]
 pub struct PredictArgs {
-    /// A `.safetensors` file of this program, a checkpoint folder, or a run's folder.
+    /// A `.safetensors` file of this program, a `.pt` file of YOLOv5, a checkpoint folder, or a run's folder.
     #[arg(long, value_name = "PATH")]
     pub weights: PathBuf,
     /// Pictures, or folders of pictures.
@@ -123,7 +123,7 @@ pub struct PredictArgs {
 #[derive(Clone, Debug, Args)]
 pub struct InfoArgs {
     /// A size (yolov5n to yolov5x6), a model file (.yaml), or trained weights: a `.safetensors` file of this
-    /// program, a checkpoint folder, or a run's folder.
+    /// program, a `.pt` file of YOLOv5, a checkpoint folder, or a run's folder.
     #[arg(value_name = "MODEL")]
     pub model: String,
     /// Number of classes. Default: that of the weights or of the model file, else 80.

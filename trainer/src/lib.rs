@@ -7,6 +7,7 @@
 //! session      job                  -> device, data, ranks and state, ready to go on
 //! train        session                 -> a run folder with checkpoints, weights and results
 //! evaluate     weights, data set    -> precision, recall, mAP
+//! initial      weights of others    -> what a run begins with
 //! predict      weights, pictures    -> annotated pictures
 //! bench        model                -> how long a training step takes here
 //! info         model or weights     -> a table of layers
@@ -32,6 +33,7 @@ pub mod durable;
 pub mod error;
 pub mod evaluate;
 pub mod info;
+mod initial;
 pub mod job;
 pub mod manifest;
 mod memory;

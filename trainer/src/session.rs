@@ -20,7 +20,7 @@ use trainer_model::network::{Network, NetworkOptions};
 use trainer_model::optim::Rule;
 
 use crate::checkpoint::{CheckpointStore, Machine, RunState, Writer};
-use crate::device;
+use crate::device::{self, Chosen};
 use crate::distributed::Ranks;
 use crate::distributed::rendezvous::{self, Limits};
 use crate::error::Error;
@@ -110,17 +110,19 @@ impl<'a> Session<'a> {
             folder.claim(&job.config)?;
             store.remove_unfinished()?;
         }
-        let machine = Machine {
-            world_size: place.world_size,
-            compute_threads: threads.compute,
-            device: chosen.name.clone(),
-            libtorch: runtime::torch_version(),
-        };
+        let machine = machine(place.world_size, &threads, &chosen);
         let precision = device::precision(spec.training.precision, chosen.device)?;
         let (mut learner, loss) = learner(&spec, &data, chosen.device, precision, &mut ranks)?;
         let names = data.train.names().to_vec();
         let fresh = RunState::new(spec.clone(), names, data.digest.clone(), machine);
-        let state = restore(&mut ranks, &store, &mut learner, fresh, reporter)?;
+        let state = restore(
+            &mut ranks,
+            &store,
+            &mut learner,
+            fresh,
+            &job.dataset,
+            reporter,
+        )?;
         learner
             .settle(spec.training.image_size)
             .map_err(|source| Error::Step {
@@ -274,6 +276,15 @@ impl<'a> Session<'a> {
         self.state.skipped = self.skipped.texts();
         self.reporter.skipped_images(self.skipped.count());
         Ok(())
+    }
+}
+
+fn machine(world_size: u32, threads: &Threads, chosen: &Chosen) -> Machine {
+    Machine {
+        world_size,
+        compute_threads: threads.compute,
+        device: chosen.name.clone(),
+        libtorch: runtime::torch_version(),
     }
 }
 

@@ -139,6 +139,17 @@ impl WeightsFile {
         })
     }
 
+    /// The text that a safetensors file has under `key`.
+    pub fn note(&self, key: &str) -> Option<String> {
+        match &self.content {
+            Content::Archive(..) => None,
+            Content::Safetensors(bytes) => {
+                let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
+                header.metadata().as_ref()?.get(key).cloned()
+            }
+        }
+    }
+
     /// Reads the tensors whose names `wanted` accepts.
     pub fn load(&mut self, wanted: impl Fn(&str) -> bool) -> Result<Vec<NamedTensor>, FormatError> {
         match &mut self.content {

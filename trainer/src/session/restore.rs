@@ -1,6 +1,7 @@
 //! Taking up a run where it stands.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use contract::spec::TrainerSpec;
 use tch::Tensor;
@@ -8,16 +9,20 @@ use tch::Tensor;
 use crate::checkpoint::{CheckpointStore, Loaded, NamedTensors, RunState};
 use crate::distributed::Ranks;
 use crate::error::Error;
+use crate::initial;
+use crate::job::JobError;
 use crate::report::Reporter;
 use crate::step::Learner;
 
-/// Takes up the newest whole checkpoint, if there is one. Rank 0 decides which and hands everything out, so
+/// Takes up the newest whole checkpoint, if there is one; else begins with the weights of the job, if it names any,
+/// which lie below the folder `dataset`. Rank 0 decides which and hands everything out, so
 /// the others need not see the output volume, or not yet.
 pub fn restore(
     ranks: &mut Ranks,
     store: &CheckpointStore,
     learner: &mut Learner,
     fresh: RunState,
+    dataset: &Path,
     reporter: &mut Reporter,
 ) -> Result<RunState, Error> {
     let lost = |source| Error::Ranks {
@@ -32,6 +37,11 @@ pub fn restore(
         }
         if let Some(loaded) = found.newest {
             state = Some(take_up(loaded, learner, &fresh, reporter)?);
+        } else if let Some(weights) = &fresh.spec.model.weights {
+            let told = initial::take(&mut learner.network, weights, dataset);
+            reporter.say(&told.map_err(JobError::from)?);
+            let begun: NamedTensors = learner.network.state().export()?.into_iter().collect();
+            learner.ema.restore(0, &begun)?;
         }
     }
     let bytes = serde_json::to_vec(&state).expect("a state always becomes JSON");

@@ -7,6 +7,7 @@ mod architectures;
 mod commands;
 mod gradients;
 mod harness;
+mod initial;
 mod learning;
 mod messages;
 mod options;
