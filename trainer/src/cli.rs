@@ -33,6 +33,8 @@ pub enum Command {
     Info(InfoArgs),
     /// Measure how fast this machine trains.
     Bench(BenchArgs),
+    /// Write trained weights as a file for other programs.
+    Export(ExportArgs),
     /// Make an example data set.
     #[command(subcommand)]
     MakeDataset(DatasetKind),
@@ -117,6 +119,46 @@ pub struct PredictArgs {
     /// Also write each picture's boxes as text: class, centre, size, confidence.
     #[arg(long)]
     pub save_txt: bool,
+}
+
+/// Arguments of `export`.
+#[derive(Clone, Debug, Args)]
+pub struct ExportArgs {
+    /// A `.safetensors` file of this program, a `.pt` file of YOLOv5, a checkpoint folder, or a run's folder.
+    #[arg(long, value_name = "PATH")]
+    pub weights: PathBuf,
+    /// The kind of file.
+    #[arg(long, value_enum)]
+    pub format: ExportFormat,
+    /// The file to write.
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Side of the images in pixels, a multiple of 32, for which onnx and torchscript are made. Default: that of the
+    /// training.
+    #[arg(long, value_parser = image_size)]
+    pub image_size: Option<u32>,
+    /// Images at a time, for which onnx and torchscript are made. Default: 1.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub batch_size: Option<u16>,
+    /// Let the number of images and their sides differ from these (onnx only).
+    #[arg(long)]
+    pub dynamic: bool,
+    /// Replace a file that exists.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Kinds of files for other programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// A checkpoint of the Python YOLOv5.
+    Pt,
+    /// Named tensors, with a note for this program.
+    Safetensors,
+    /// ONNX, operator set 12.
+    Onnx,
+    /// A traced network for libtorch.
+    Torchscript,
 }
 
 /// Arguments of `info`.
@@ -260,6 +302,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Predict(args) => commands::predict(&args),
         Command::Info(args) => commands::info(&args),
         Command::Bench(args) => commands::bench(&args),
+        Command::Export(args) => commands::export(&args),
         Command::MakeDataset(DatasetKind::Digits(args)) => commands::make_digits(&args),
     }
 }

@@ -17,7 +17,7 @@ use trainer_data::{
 use trainer_model::loss::{Loss, LossSettings};
 
 use crate::agent_link::AgentLink;
-use crate::cli::{BenchArgs, DigitsArgs, EvalArgs, InfoArgs, PredictArgs, TrainArgs};
+use crate::cli::{BenchArgs, DigitsArgs, EvalArgs, ExportArgs, InfoArgs, PredictArgs, TrainArgs};
 use crate::console::{self, Bar, Speaks, chain};
 use crate::distributed::Ranks;
 use crate::error::Error;
@@ -276,6 +276,17 @@ pub fn predict(args: &PredictArgs) -> ExitCode {
         .map_err(crate::predict::PredictError::Libtorch)
         .and_then(|()| crate::predict::predict(args));
     match result {
+        Ok(summary) => {
+            console::say(&summary);
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(error.reason(), &chain(&error)),
+    }
+}
+
+/// `export`.
+pub fn export(args: &ExportArgs) -> ExitCode {
+    match crate::export::export(args) {
         Ok(summary) => {
             console::say(&summary);
             ExitCode::SUCCESS

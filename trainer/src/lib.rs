@@ -10,6 +10,7 @@
 //! initial      weights of others    -> what a run begins with
 //! predict      weights, pictures    -> annotated pictures
 //! bench        model                -> how long a training step takes here
+//! export       weights              -> a file for another program
 //! info         model or weights     -> a table of layers
 //! distributed  ranks                -> what all of them compute together
 //! checkpoint   state                -> folders that survive a crash, and back
@@ -32,6 +33,7 @@ pub mod distributed;
 pub mod durable;
 pub mod error;
 pub mod evaluate;
+pub mod export;
 pub mod info;
 mod initial;
 pub mod job;

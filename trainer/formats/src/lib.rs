@@ -5,6 +5,8 @@
 //!   └──── safetensors ───────────────────────────^
 //! ```
 //!
+//! [`onnx`] and [`pickle::write`] go the other way.
+//!
 //! Files may come from anybody: no code in them is run, every size in them is checked against the file's own
 //! before memory is taken, and what cannot be used is refused with its place. No tensor library is needed here.
 
@@ -12,6 +14,7 @@ mod archive;
 mod error;
 mod file;
 mod modules;
+pub mod onnx;
 pub mod pickle;
 mod tensor;
 mod views;

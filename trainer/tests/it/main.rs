@@ -5,6 +5,7 @@
 mod agent;
 mod architectures;
 mod commands;
+mod export;
 mod gradients;
 mod harness;
 mod initial;
