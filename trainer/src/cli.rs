@@ -35,6 +35,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Write trained weights as a file for other programs.
     Export(ExportArgs),
+    /// Make a job of YOLOv5's files of options.
+    Convert(ConvertArgs),
     /// Make an example data set.
     #[command(subcommand)]
     MakeDataset(DatasetKind),
@@ -145,6 +147,36 @@ pub struct ExportArgs {
     pub dynamic: bool,
     /// Replace a file that exists.
     #[arg(long)]
+    pub force: bool,
+}
+
+/// Arguments of `convert`.
+#[derive(Clone, Debug, Args)]
+#[command(group = clap::ArgGroup::new("options").args(["opt", "hyp"]).required(true).multiple(true))]
+pub struct ConvertArgs {
+    /// The opt.yaml of a run of YOLOv5.
+    #[arg(long, value_name = "OPT.YAML")]
+    pub opt: Option<PathBuf>,
+    /// A hyp.yaml; it comes before the one inside opt.yaml.
+    #[arg(long, value_name = "HYP.YAML")]
+    pub hyp: Option<PathBuf>,
+    /// The data.yaml; it comes before the one that opt.yaml names.
+    #[arg(long, value_name = "DATA.YAML")]
+    pub data: Option<PathBuf>,
+    /// Name of the job. Default: that of the run.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The PersistentVolumeClaim of the data set.
+    #[arg(long, default_value = "dataset", value_name = "CLAIM")]
+    pub dataset_claim: String,
+    /// The PersistentVolumeClaim for results.
+    #[arg(long, default_value = "runs", value_name = "CLAIM")]
+    pub output_claim: String,
+    /// The file to write. Default: print the job.
+    #[arg(long, value_name = "JOB.YAML")]
+    pub output: Option<PathBuf>,
+    /// Replace a file that exists.
+    #[arg(long, requires = "output")]
     pub force: bool,
 }
 
@@ -303,6 +335,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Info(args) => commands::info(&args),
         Command::Bench(args) => commands::bench(&args),
         Command::Export(args) => commands::export(&args),
+        Command::Convert(args) => commands::convert(&args),
         Command::MakeDataset(DatasetKind::Digits(args)) => commands::make_digits(&args),
     }
 }

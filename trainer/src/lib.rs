@@ -12,6 +12,7 @@
 //! bench        model                -> how long a training step takes here
 //! export       weights              -> a file for another program
 //! info         model or weights     -> a table of layers
+//! convert      options of YOLOv5     -> a manifest
 //! distributed  ranks                -> what all of them compute together
 //! checkpoint   state                -> folders that survive a crash, and back
 //! agent_link   progress             -> the agent of this worker
@@ -28,6 +29,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod commands;
 pub mod console;
+pub mod convert;
 pub mod device;
 pub mod distributed;
 pub mod durable;
