@@ -7,6 +7,8 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use crate::error::FormatError;
 
+/// Bytes that a file of weights may have; that of YOLOv5's largest model with its optimiser has 1.7 GB.
+pub const MAX_BYTES: u64 = 4 << 30;
 /// Bytes that a pickle may have; that of YOLOv5's largest model with its optimiser has less than 2 MB.
 const MAX_PICKLE: u64 = 64 << 20;
 /// PyTorch maps files into memory, for which it wants their numbers at multiples of this.

@@ -4,6 +4,7 @@ use std::io;
 
 use safetensors::SafeTensorError;
 
+use crate::archive::MAX_BYTES;
 use crate::pickle::PickleError;
 
 /// Why a file of weights cannot be used. The path is told by whoever named it.
@@ -12,6 +13,12 @@ pub enum FormatError {
     /// It cannot be read.
     #[error("it cannot be read")]
     Read(#[source] io::Error),
+    /// It is larger than any file of weights.
+    #[error("it has {size} bytes, a file of weights at most {MAX_BYTES}: name another")]
+    TooLarge {
+        /// Its size.
+        size: u64,
+    },
     /// It begins like no format that is known.
     #[error(
         "it is neither a PyTorch file (.pt, .torchscript) nor a safetensors file; save files of PyTorch before 1.6 again with a newer one"

@@ -8,7 +8,7 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use serde_json::Value as Json;
 
-use crate::archive::Archive;
+use crate::archive::{Archive, MAX_BYTES};
 use crate::error::FormatError;
 use crate::modules::{plain_dict, state_dict};
 use crate::pickle::{self, Id, Pickle, Value};
@@ -96,6 +96,11 @@ impl Seek for Source {
 impl WeightsFile {
     /// Opens a file and reads all of it but its numbers.
     pub fn open(path: &Path) -> Result<Self, FormatError> {
+        let kind = std::fs::metadata(path).map_err(FormatError::Read)?;
+        if !kind.is_file() {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "it is not a file");
+            return Err(FormatError::Read(error));
+        }
         let file = File::open(path).map_err(FormatError::Read)?;
         Self::of(Source::File(file))
     }
@@ -106,6 +111,11 @@ impl WeightsFile {
     }
 
     fn of(mut file: Source) -> Result<Self, FormatError> {
+        let size = file.seek(SeekFrom::End(0)).map_err(FormatError::Read)?;
+        if size > MAX_BYTES {
+            return Err(FormatError::TooLarge { size });
+        }
+        file.rewind().map_err(FormatError::Read)?;
         let mut start = Vec::new();
         file.by_ref()
             .take(9)

@@ -274,6 +274,26 @@ fn hostile_and_damaged_files_are_refused_with_a_reason() {
 }
 
 #[test]
+fn files_larger_than_any_network_are_not_even_begun() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    // It takes no space on the disk.
+    file.as_file().set_len(5 << 30).expect("sparse");
+    for start in [&b"\x10\0\0\0\0\0\0\0{"[..], b"PK\x03\x04"] {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(file.path())
+            .and_then(|mut file| file.write_all(start))
+            .expect("written");
+        let error = WeightsFile::open(file.path()).err().expect("refused");
+        assert!(told(&error).contains("at most 4294967296"), "{error}");
+    }
+    let error = WeightsFile::open(&std::env::temp_dir())
+        .err()
+        .expect("refused");
+    assert!(told(&error).contains("it is not a file"), "{error}");
+}
+
+#[test]
 fn compressed_parts_are_refused_before_they_are_unpacked() {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let options =
