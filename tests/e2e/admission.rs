@@ -88,6 +88,11 @@ fn impossible_combinations_are_refused_with_field_value_and_remedy() {
     let job = || Job::new("j");
     refused(
         &namespace,
+        &job().set("/model", serde_json::json!({"weights": "../yolov5s.pt"})),
+        &["model.weights is '../yolov5s.pt': write a path inside the source of the data set"],
+    );
+    refused(
+        &namespace,
         &job().set("/training/batchSize", 9),
         &["training.batchSize is 9", "2 processes", "multiple of 2"],
     );

@@ -33,6 +33,10 @@ pub enum Command {
     Info(InfoArgs),
     /// Measure how fast this machine trains.
     Bench(BenchArgs),
+    /// Write trained weights as a file for other programs.
+    Export(ExportArgs),
+    /// Make a job of YOLOv5's files of options.
+    Convert(ConvertArgs),
     /// Make an example data set.
     #[command(subcommand)]
     MakeDataset(DatasetKind),
@@ -64,7 +68,7 @@ pub struct TrainArgs {
 /// Arguments of `eval`.
 #[derive(Clone, Debug, Args)]
 pub struct EvalArgs {
-    /// A `.safetensors` file of this program, a checkpoint folder, or a run's folder.
+    /// A `.safetensors` file of this program, a `.pt` file of YOLOv5, a checkpoint folder, or a run's folder.
     #[arg(long, value_name = "PATH")]
     pub weights: PathBuf,
     /// The YOLO data file; its `val` images are used.
@@ -87,7 +91,7 @@ pub struct EvalArgs {
 /// Arguments of `predict`.
 #[derive(Clone, Debug, Args)]
 pub struct PredictArgs {
-    /// A `.safetensors` file of this program, a checkpoint folder, or a run's folder.
+    /// A `.safetensors` file of this program, a `.pt` file of YOLOv5, a checkpoint folder, or a run's folder.
     #[arg(long, value_name = "PATH")]
     pub weights: PathBuf,
     /// Pictures, or folders of pictures.
@@ -122,11 +126,81 @@ pub struct PredictArgs {
     pub save_txt: bool,
 }
 
+/// Arguments of `export`.
+#[derive(Clone, Debug, Args)]
+pub struct ExportArgs {
+    /// A `.safetensors` file of this program, a `.pt` file of YOLOv5, a checkpoint folder, or a run's folder.
+    #[arg(long, value_name = "PATH")]
+    pub weights: PathBuf,
+    /// The kind of file.
+    #[arg(long, value_enum)]
+    pub format: ExportFormat,
+    /// The file to write.
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Side of the images in pixels, a multiple of 32, for which onnx and torchscript are made. Default: that of the
+    /// training.
+    #[arg(long, value_parser = image_size)]
+    pub image_size: Option<u32>,
+    /// Images at a time, for which onnx and torchscript are made. Default: 1.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub batch_size: Option<u16>,
+    /// Let the number of images and their sides differ from these (onnx only).
+    #[arg(long)]
+    pub dynamic: bool,
+    /// Replace a file that exists.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Arguments of `convert`.
+#[derive(Clone, Debug, Args)]
+#[command(group = clap::ArgGroup::new("options").args(["opt", "hyp"]).required(true).multiple(true))]
+pub struct ConvertArgs {
+    /// The opt.yaml of a run of YOLOv5.
+    #[arg(long, value_name = "OPT.YAML")]
+    pub opt: Option<PathBuf>,
+    /// A hyp.yaml; it comes before the one inside opt.yaml.
+    #[arg(long, value_name = "HYP.YAML")]
+    pub hyp: Option<PathBuf>,
+    /// The data.yaml; it comes before the one that opt.yaml names.
+    #[arg(long, value_name = "DATA.YAML")]
+    pub data: Option<PathBuf>,
+    /// Name of the job. Default: that of the run.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The PersistentVolumeClaim of the data set.
+    #[arg(long, default_value = "dataset", value_name = "CLAIM")]
+    pub dataset_claim: String,
+    /// The PersistentVolumeClaim for results.
+    #[arg(long, default_value = "runs", value_name = "CLAIM")]
+    pub output_claim: String,
+    /// The file to write. Default: print the job.
+    #[arg(long, value_name = "JOB.YAML")]
+    pub output: Option<PathBuf>,
+    /// Replace a file that exists.
+    #[arg(long, requires = "output")]
+    pub force: bool,
+}
+
+/// Kinds of files for other programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// A checkpoint of the Python YOLOv5.
+    Pt,
+    /// Named tensors, with a note for this program.
+    Safetensors,
+    /// ONNX, operator set 12.
+    Onnx,
+    /// A traced network for libtorch.
+    Torchscript,
+}
+
 /// Arguments of `info`.
 #[derive(Clone, Debug, Args)]
 pub struct InfoArgs {
     /// A size (yolov5n to yolov5x6), a model file (.yaml), or trained weights: a `.safetensors` file of this
-    /// program, a checkpoint folder, or a run's folder.
+    /// program, a `.pt` file of YOLOv5, a checkpoint folder, or a run's folder.
     #[arg(value_name = "MODEL")]
     pub model: String,
     /// Number of classes. Default: that of the weights or of the model file, else 80.
@@ -263,6 +337,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Predict(args) => commands::predict(&args),
         Command::Info(args) => commands::info(&args),
         Command::Bench(args) => commands::bench(&args),
+        Command::Export(args) => commands::export(&args),
+        Command::Convert(args) => commands::convert(&args),
         Command::MakeDataset(DatasetKind::Digits(args)) => commands::make_digits(&args),
     }
 }

@@ -17,7 +17,9 @@ use trainer_data::{
 use trainer_model::loss::{Loss, LossSettings};
 
 use crate::agent_link::AgentLink;
-use crate::cli::{BenchArgs, DigitsArgs, EvalArgs, InfoArgs, PredictArgs, TrainArgs};
+use crate::cli::{
+    BenchArgs, ConvertArgs, DigitsArgs, EvalArgs, ExportArgs, InfoArgs, PredictArgs, TrainArgs,
+};
 use crate::console::{self, Bar, Speaks, chain};
 use crate::distributed::Ranks;
 use crate::error::Error;
@@ -282,6 +284,28 @@ pub fn predict(args: &PredictArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => failed(error.reason(), &chain(&error)),
+    }
+}
+
+/// `export`.
+pub fn export(args: &ExportArgs) -> ExitCode {
+    match crate::export::export(args) {
+        Ok(summary) => {
+            console::say(&summary);
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(error.reason(), &chain(&error)),
+    }
+}
+
+/// `convert`.
+pub fn convert(args: &ConvertArgs) -> ExitCode {
+    match crate::convert::convert(args) {
+        Ok(text) => {
+            console::say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(FailureReason::InvalidConfig, &chain(&error)),
     }
 }
 

@@ -13,12 +13,20 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_file_name(name);
     let result = write_synced(&temporary, bytes)
         .and_then(|()| fs::rename(&temporary, path))
-        .and_then(|()| sync_folder(path.parent().unwrap_or(Path::new("."))));
+        .and_then(|()| sync_folder(folder_of(path)));
     if result.is_err() {
         // The first error is the one to report; the file may not even exist.
         let _ = fs::remove_file(&temporary);
     }
     result
+}
+
+/// The folder in which `path` lies; of a name alone, the present one.
+fn folder_of(path: &Path) -> &Path {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
 }
 
 /// Writes a new file and waits until its content is on the disk.
@@ -57,6 +65,12 @@ mod tests {
         write(&path, b"two").expect("replaced");
         assert_eq!(b"two", fs::read(&path).expect("readable").as_slice());
         assert_eq!(1, fs::read_dir(folder.path()).expect("listable").count());
+    }
+
+    #[test]
+    fn a_name_alone_is_a_file_of_the_present_folder() {
+        assert_eq!(Path::new("."), folder_of(Path::new("weights.pt")));
+        assert_eq!(Path::new("runs"), folder_of(Path::new("runs/weights.pt")));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use contract::paths;
 use contract::spec::{SpecProblem, TrainerSpec, check, image_size_problem};
 use trainer_model::architecture::{Architecture, ArchitectureError};
 
+use crate::initial::{self, InitialError};
 use crate::manifest::{self, ManifestError};
 
 /// The uid of a run without Kubernetes: its folder is `<name>-local`, so that running the same manifest
@@ -87,6 +88,9 @@ pub enum JobError {
     /// The model cannot be built.
     #[error("model.architecture cannot be used")]
     Architecture(#[source] ArchitectureError),
+    /// The weights to begin with cannot be used.
+    #[error(transparent)]
+    Initial(#[from] InitialError),
     /// The environment and the configuration disagree.
     #[error(
         "{}={found}, but the configuration is for {expected} processes",
@@ -131,15 +135,22 @@ pub fn resolve(
     place: RankEnv,
     get: impl Fn(&str) -> Option<String>,
 ) -> Result<Resolved, JobError> {
-    let resolved = if let Some(path) = &request.manifest {
+    let mut resolved = if let Some(path) = &request.manifest {
         local(path, request, place)?
     } else {
         let path = get(contract::env::CONFIG).ok_or(JobError::Nothing)?;
         in_pod(Path::new(&path), request, place)?
     };
-    let spec = &resolved.job.config.spec;
-    let mut problems = check(spec, resolved.job.place.world_size);
+    let Job {
+        config,
+        dataset,
+        place,
+        ..
+    } = &mut resolved.job;
+    let spec = &mut config.spec;
+    let mut problems = check(spec, place.world_size);
     if problems.is_empty() {
+        initial::adopt(&mut spec.model, dataset)?;
         problems.extend(check_architecture(spec)?);
     }
     if problems.is_empty() {

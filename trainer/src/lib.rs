@@ -7,9 +7,12 @@
 //! session      job                  -> device, data, ranks and state, ready to go on
 //! train        session                 -> a run folder with checkpoints, weights and results
 //! evaluate     weights, data set    -> precision, recall, mAP
+//! initial      weights of others    -> what a run begins with
 //! predict      weights, pictures    -> annotated pictures
 //! bench        model                -> how long a training step takes here
+//! export       weights              -> a file for another program
 //! info         model or weights     -> a table of layers
+//! convert      options of YOLOv5     -> a manifest
 //! distributed  ranks                -> what all of them compute together
 //! checkpoint   state                -> folders that survive a crash, and back
 //! agent_link   progress             -> the agent of this worker
@@ -26,12 +29,15 @@ pub mod checkpoint;
 pub mod cli;
 pub mod commands;
 pub mod console;
+pub mod convert;
 pub mod device;
 pub mod distributed;
 pub mod durable;
 pub mod error;
 pub mod evaluate;
+pub mod export;
 pub mod info;
+mod initial;
 pub mod job;
 pub mod manifest;
 mod memory;

@@ -20,7 +20,7 @@ use trainer_model::network::{Network, NetworkOptions};
 use trainer_model::optim::Rule;
 
 use crate::checkpoint::{CheckpointStore, Machine, RunState, Writer};
-use crate::device;
+use crate::device::{self, Chosen};
 use crate::distributed::Ranks;
 use crate::distributed::rendezvous::{self, Limits};
 use crate::error::Error;
@@ -35,7 +35,7 @@ use crate::threads::{Threads, available_cpus};
 use data::{Data, Skipped};
 use recovery::Beginning;
 use requests::{Requests, sampler};
-use restore::restore;
+use restore::{Begin, restore};
 
 /// Batches made ahead of time on each rank.
 const PREFETCH_STEPS: usize = 4;
@@ -121,17 +121,13 @@ impl<'a> Session<'a> {
             folder.claim(&job.config)?;
             store.remove_unfinished()?;
         }
-        let machine = Machine {
-            world_size: place.world_size,
-            compute_threads: threads.compute,
-            device: chosen.name.clone(),
-            libtorch: runtime::torch_version(),
-        };
+        let machine = machine(place.world_size, &threads, &chosen);
         let precision = device::precision(spec.training.precision, chosen.device)?;
         let (mut learner, loss) = learner(&spec, &data, chosen.device, precision, &mut ranks)?;
         let names = data.train.names().to_vec();
         let fresh = RunState::new(spec.clone(), names, data.digest.clone(), machine);
-        let state = restore(&mut ranks, &store, &mut learner, fresh, None, reporter)?;
+        let begin = Begin::New(&job.dataset);
+        let state = restore(&mut ranks, &store, &mut learner, fresh, begin, reporter)?;
         let beginning = if ranks.is_first() && state.step == 0 {
             Some(Beginning::of(&learner)?)
         } else {
@@ -292,6 +288,15 @@ fn loader_config(threads: Threads) -> LoaderConfig {
     LoaderConfig {
         threads: threads.loader,
         prefetch_steps: PREFETCH_STEPS,
+    }
+}
+
+fn machine(world_size: u32, threads: &Threads, chosen: &Chosen) -> Machine {
+    Machine {
+        world_size,
+        compute_threads: threads.compute,
+        device: chosen.name.clone(),
+        libtorch: runtime::torch_version(),
     }
 }
 

@@ -1,14 +1,20 @@
 //! Files of trained weights, and everything one needs to use them.
 
+mod foreign;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
 use contract::spec::Model;
 use serde::{Deserialize, Serialize};
+use trainer_formats::{FormatError, WeightsFile};
 use trainer_model::architecture::{Architecture, ArchitectureError};
 use trainer_model::network::{Network, NetworkOptions};
+use trainer_model::state::Role;
 
 use crate::checkpoint::{self, NamedTensors, RunState, TensorFileError};
+
+pub use foreign::other_anchors;
 
 /// The note in a weights file.
 const NOTE: &str = "yolo-operator";
@@ -40,7 +46,10 @@ impl WeightsInfo {
     pub fn of(state: &RunState) -> Self {
         Self {
             format_version: FORMAT_VERSION,
-            model: state.spec.model.clone(),
+            model: Model {
+                weights: None,
+                ..state.spec.model.clone()
+            },
             nc: state.names.len(),
             names: state.names.clone(),
             image_size: state.spec.training.image_size,
@@ -60,7 +69,7 @@ impl WeightsInfo {
 pub enum WeightsError {
     /// The file cannot be read.
     #[error(
-        "cannot read the weights {}: name a .safetensors file of this program, a checkpoint folder or a run's folder", path.display()
+        "cannot read the weights {}: name a .safetensors file of this program, a .pt file of YOLOv5, a checkpoint folder or a run's folder", path.display()
     )]
     Read {
         /// The file.
@@ -80,11 +89,48 @@ pub enum WeightsError {
     },
     /// It does not say which network it is for.
     #[error(
-        "{} does not say which network it is for: it was not written by this program", path.display()
+        "{} does not say which network it is for: it holds only tensors; they can begin a training (model.weights with model.size)", path.display()
     )]
     NoNote {
         /// The file.
         path: PathBuf,
+    },
+    /// Another program's file cannot be read.
+    #[error("cannot use the weights {}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: FormatError,
+    },
+    /// A tensor of another program's file cannot be made.
+    #[error("the tensor {name} of {} cannot be made", path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What libtorch said.
+        #[source]
+        source: tch::TchError,
+    },
+    /// Folded normalisations cannot be taken apart.
+    #[error("the normalisations of {} cannot be taken apart", path.display())]
+    Unfold {
+        /// The file.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: trainer_model::Error,
+    },
+    /// What another program's file says of its network is not enough.
+    #[error("cannot use the weights {}: the file {problem}", path.display())]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
     },
     /// It was written by a later version of this program.
     #[error(
@@ -139,15 +185,35 @@ pub enum WeightsError {
     },
 }
 
+/// A file of weights, read.
+pub struct Opened {
+    /// The file that a path stood for.
+    pub file: PathBuf,
+    /// Its tensors by YOLOv5's names.
+    pub tensors: NamedTensors,
+    /// What it says of its network; nothing if there are only tensors.
+    pub info: Option<WeightsInfo>,
+}
+
+impl Opened {
+    fn described(self) -> Result<(PathBuf, NamedTensors, WeightsInfo), WeightsError> {
+        match self.info {
+            Some(info) => Ok((self.file, self.tensors, info)),
+            None => Err(WeightsError::NoNote { path: self.file }),
+        }
+    }
+}
+
 /// What `path` says of its network: a weights file, a checkpoint (its averaged weights are meant), or a run's folder
 /// (its best weights are).
 pub fn describe(path: &Path) -> Result<WeightsInfo, WeightsError> {
-    open(path).map(|(_, _, info)| info)
+    let (_, _, info) = open(path)?.described()?;
+    Ok(info)
 }
 
 /// Builds the network that `path` describes, see [`describe`].
 pub fn load(path: &Path, device: tch::Device) -> Result<(Network, WeightsInfo), WeightsError> {
-    let (file, tensors, info) = open(path)?;
+    let (file, mut tensors, info) = open(path)?.described()?;
     let architecture = Architecture::of(&info.model, Some(info.nc)).map_err(|source| {
         WeightsError::Architecture {
             path: file.clone(),
@@ -163,6 +229,12 @@ pub fn load(path: &Path, device: tch::Device) -> Result<(Network, WeightsInfo), 
         source,
     };
     let mut network = Network::blank(&options).map_err(failed)?;
+    // Anchors of other programs may be rounded; the network's own were read from them.
+    for entry in network.state().entries() {
+        if entry.role == Role::Anchors && tensors.contains_key(&entry.name) {
+            tensors.insert(entry.name.clone(), entry.tensor.shallow_clone());
+        }
+    }
     network.state_mut().import(&tensors).map_err(failed)?;
     Ok((network, info))
 }
@@ -177,12 +249,16 @@ pub fn check_image_size(size: u32, architecture: &Architecture) -> Result<(), We
     }
 }
 
-/// The file behind `path`, and what is in it.
-fn open(path: &Path) -> Result<(PathBuf, NamedTensors, WeightsInfo), WeightsError> {
+/// Reads the file behind `path`, see [`describe`]; it may also be one that holds only tensors.
+pub fn open(path: &Path) -> Result<Opened, WeightsError> {
     if path.join(checkpoint::STATE).is_file() {
         let file = path.join(checkpoint::EMA);
         let (tensors, info) = from_checkpoint(path, &file)?;
-        return Ok((file, tensors, info));
+        return Ok(Opened {
+            file,
+            tensors,
+            info: Some(info),
+        });
     }
     let best = path.join("weights/best.safetensors");
     let file = if best.is_file() {
@@ -191,14 +267,27 @@ fn open(path: &Path) -> Result<(PathBuf, NamedTensors, WeightsInfo), WeightsErro
         path.to_owned()
     };
     let (tensors, info) = from_file(&file)?;
-    Ok((file, tensors, info))
+    Ok(Opened {
+        file,
+        tensors,
+        info,
+    })
 }
 
-fn from_file(file: &Path) -> Result<(NamedTensors, WeightsInfo), WeightsError> {
-    let (tensors, note) = tensors(file)?;
-    let note = note.ok_or_else(|| WeightsError::NoNote {
-        path: file.to_owned(),
+fn from_file(file: &Path) -> Result<(NamedTensors, Option<WeightsInfo>), WeightsError> {
+    let foreign = WeightsFile::open(file).map_err(|source| match source {
+        FormatError::Read(source) => WeightsError::Read {
+            path: file.to_owned(),
+            source,
+        },
+        source => WeightsError::Foreign {
+            path: file.to_owned(),
+            source,
+        },
     })?;
+    let Some(note) = foreign.note(NOTE) else {
+        return foreign::read(file, foreign);
+    };
     let info = read_note(&note).map_err(|source| WeightsError::Note {
         path: file.to_owned(),
         source,
@@ -209,7 +298,7 @@ fn from_file(file: &Path) -> Result<(NamedTensors, WeightsInfo), WeightsError> {
             found: info.format_version,
         });
     }
-    Ok((tensors, info))
+    Ok((tensors(file)?, Some(info)))
 }
 
 fn read_note(note: &str) -> Result<WeightsInfo, serde_json::Error> {
@@ -227,14 +316,17 @@ fn from_checkpoint(
     let path = folder.join(checkpoint::STATE);
     let state: RunState = serde_json::from_slice(&read(&path)?)
         .map_err(|source| WeightsError::Note { path, source })?;
-    Ok((tensors(file)?.0, WeightsInfo::of(&state)))
+    Ok((tensors(file)?, WeightsInfo::of(&state)))
 }
 
-fn tensors(file: &Path) -> Result<(NamedTensors, Option<String>), WeightsError> {
-    checkpoint::decode(&read(file)?, NOTE).map_err(|source| WeightsError::Tensors {
-        path: file.to_owned(),
-        source,
-    })
+fn tensors(file: &Path) -> Result<NamedTensors, WeightsError> {
+    let decoded = checkpoint::decode(&read(file)?, NOTE);
+    decoded
+        .map(|(tensors, _)| tensors)
+        .map_err(|source| WeightsError::Tensors {
+            path: file.to_owned(),
+            source,
+        })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, WeightsError> {
@@ -249,6 +341,47 @@ mod tests {
     use contract::spec::ModelSize;
 
     use super::*;
+
+    /// What the Python program predicts with the same file in float64, made by
+    /// `tests/parity/formats_testdata.py`.
+    #[test]
+    fn a_checkpoint_of_the_python_program_predicts_the_same() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/formats/testdata");
+        let (network, info) =
+            load(&Path::new(folder).join("yolov5.pt"), tch::Device::Cpu).expect("loaded");
+        assert_eq!(["ant", "bee", "cat"], info.names[..]);
+        let pixels: Vec<f32> = (0..3 * 64 * 64)
+            .map(|at| 0.5 + 0.5 * (0.01 * f64::from(at)).sin() as f32)
+            .collect();
+        let image = tch::Tensor::from_slice(&pixels).view([1, 3, 64, 64]);
+        let decoded = network.evaluate(&image).expect("evaluated").decoded;
+        let text = std::fs::read_to_string(Path::new(folder).join("golden.json"));
+        let golden: serde_json::Value =
+            serde_json::from_str(&text.expect("readable")).expect("JSON");
+        let near = |expected: &serde_json::Value, found: f64| {
+            let expected = expected.as_f64().expect("a number");
+            let difference = (found - expected).abs();
+            assert!(
+                difference < 1e-4 * expected,
+                "{found} instead of {expected}"
+            );
+        };
+        near(
+            &golden["sum"],
+            decoded.sum(tch::Kind::Double).double_value(&[]),
+        );
+        let last = decoded.size()[1] - 1;
+        for at in 0..8 {
+            near(
+                &golden["first"][at as usize],
+                decoded.double_value(&[0, 0, at]),
+            );
+            near(
+                &golden["last"][at as usize],
+                decoded.double_value(&[0, last, at]),
+            );
+        }
+    }
 
     #[test]
     fn notes_of_earlier_versions_are_understood() {

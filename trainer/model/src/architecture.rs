@@ -20,7 +20,7 @@ mod slot;
 
 use std::sync::Arc;
 
-use contract::spec::Model;
+use contract::spec::{Model, ModelSize};
 
 use crate::blocks::Block;
 use crate::blocks::scope::Recorder;
@@ -112,6 +112,18 @@ impl Architecture {
             anchors: anchors.transpose()?,
         };
         plan::plan(&document, request).map(Arc::new)
+    }
+
+    /// The member of the family that the text of a model file describes, whatever its number of classes.
+    pub fn family_of(text: &str) -> Option<ModelSize> {
+        let mut document = Document::parse(text).ok()?;
+        ModelSize::ALL.into_iter().find(|size| {
+            let known = Document::parse(&builtin::document(*size));
+            known.is_ok_and(|known| {
+                document.classes = known.classes;
+                document == known
+            })
+        })
     }
 
     /// What a user should know of a file of theirs although it is used.

@@ -206,3 +206,16 @@ fn the_family_has_yolov5s_strides_and_anchors() {
         assert_eq!(size.levels(), architecture.levels().len(), "{size:?}");
     }
 }
+
+#[test]
+fn members_of_the_family_are_known_by_their_text() {
+    for size in ModelSize::ALL {
+        let text = builtin::document(size);
+        assert_eq!(Some(size), Architecture::family_of(&text));
+        let other_classes = format!("nc: 7\n{text}");
+        assert_eq!(Some(size), Architecture::family_of(&other_classes));
+        let wider = text.replacen("[1024, 3, 2]", "[1000, 3, 2]", 1);
+        assert_eq!(None, Architecture::family_of(&wider));
+    }
+    assert_eq!(None, Architecture::family_of("nothing"));
+}

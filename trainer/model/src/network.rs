@@ -36,6 +36,9 @@ struct Body {
     last_use: Vec<usize>,
     /// For each layer, what it does in a row.
     blocks: Vec<Vec<Block<Tensor>>>,
+    /// For each level, width and height of its anchors in pixels: `[anchors, 1, 1, 2]`. Made once, since tracing
+    /// would not record where their numbers come from.
+    anchors: Vec<Tensor>,
     state: State,
 }
 
@@ -146,10 +149,19 @@ impl Body {
             .enumerate()
             .map(|(index, layer)| Block::of_layer(&mut finder, index, &layer.module, layer.repeats))
             .collect::<Result<_, _>>()?;
+        let levels = architecture.levels().iter();
+        let anchors = levels
+            .map(|level| anchors_in_pixels(level, options))
+            .collect::<Result<_, _>>()
+            .map_err(|source| Error::Copy {
+                name: "anchors in pixels".to_owned(),
+                source,
+            })?;
         Ok(Self {
             last_use: last_use(layers),
             options: options.clone(),
             blocks,
+            anchors,
             state,
         })
     }
@@ -215,9 +227,11 @@ impl Body {
         tch::no_grad(|| {
             let raw = self.forward(images, Phase::Evaluation)?;
             let levels = self.options.architecture.levels();
-            let decoded = decode(&raw, levels, &self.options).map_err(|source| Error::Decode {
-                images: images.size(),
-                source,
+            let decoded = decode(&raw, levels, &self.anchors, &self.options).map_err(|source| {
+                Error::Decode {
+                    images: images.size(),
+                    source,
+                }
             })?;
             Ok(Evaluated { decoded, raw })
         })
@@ -264,13 +278,26 @@ fn last_use(layers: &[Layer]) -> Vec<usize> {
     last_use
 }
 
+fn anchors_in_pixels(level: &Level, options: &NetworkOptions) -> Result<Tensor, TchError> {
+    Tensor::f_from_slice(level.anchors.as_flattened())?
+        .f_to_kind(options.kind)?
+        .f_to_device(options.device)?
+        .f_view([-1, 1, 1, 2])
+}
+
 /// Boxes in pixels and probabilities (YOLOv5 v7.0): with s = sigmoid(raw), the centre is
 /// `(2s - 0.5 + cell) * stride`, the size `(2s)² * anchor`, the rest s.
-fn decode(raw: &[Tensor], levels: &[Level], options: &NetworkOptions) -> Result<Tensor, TchError> {
+fn decode(
+    raw: &[Tensor],
+    levels: &[Level],
+    anchors: &[Tensor],
+    options: &NetworkOptions,
+) -> Result<Tensor, TchError> {
     let decoded = raw
         .iter()
         .zip(levels)
-        .map(|(raw, Level { stride, anchors })| {
+        .zip(anchors)
+        .map(|((raw, Level { stride, .. }), anchors)| {
             let (kind, device) = (options.kind, raw.device());
             let (images, _, height, width, outputs) = raw.size5()?;
             let axis = |length| Tensor::f_arange(length, (kind, device));
@@ -281,10 +308,6 @@ fn decode(raw: &[Tensor], levels: &[Level], options: &NetworkOptions) -> Result<
                 .f_view([height, 1])?
                 .f_expand([height, width], false)?;
             let cell = Tensor::f_stack(&[x, y], -1)?.f_sub_scalar(0.5)?;
-            let anchors = Tensor::f_from_slice(anchors.as_flattened())?
-                .f_to_kind(kind)?
-                .f_to_device(device)?
-                .f_view([-1, 1, 1, 2])?;
 
             let s = raw.f_to_kind(kind)?.f_sigmoid()?;
             let double = s.f_narrow(-1, 0, 4)?.f_mul_scalar(2.0)?;
@@ -292,7 +315,7 @@ fn decode(raw: &[Tensor], levels: &[Level], options: &NetworkOptions) -> Result<
                 .f_narrow(-1, 0, 2)?
                 .f_add(&cell)?
                 .f_mul_scalar(f64::from(*stride))?;
-            let size = double.f_narrow(-1, 2, 2)?.f_square()?.f_mul(&anchors)?;
+            let size = double.f_narrow(-1, 2, 2)?.f_square()?.f_mul(anchors)?;
             let rest = s.f_narrow(-1, 4, outputs - 4)?;
             Tensor::f_cat(&[centre, size, rest], -1)?.f_reshape([images, -1, outputs])
         })

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::architecture::Slot;
+use crate::blocks::NORM_EPS;
 use crate::error::Error;
 use crate::init;
 use crate::options::{Layout, NetworkOptions};
@@ -200,6 +201,37 @@ impl State {
         Ok(())
     }
 
+    /// Takes over those of `tensors` that have the name and the shape of a tensor of this network; the others stay
+    /// as they are. Anchors belong to the architecture and never change.
+    pub fn transfer(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<Transfer, Error> {
+        let mut transfer = Transfer {
+            items: self.entries.len(),
+            ..Transfer::default()
+        };
+        for entry in &mut self.entries {
+            let name = entry.name.clone();
+            match tensors.get(&name) {
+                None => transfer.missing.push(name),
+                Some(given) if given.size() != entry.tensor.size() => {
+                    let (expected, found) = (entry.tensor.size(), given.size());
+                    transfer.other_shape.push((name, expected, found));
+                }
+                Some(given) if entry.role == Role::Anchors => {
+                    if are_anchors(entry, given)? {
+                        transfer.taken += 1;
+                    } else {
+                        transfer.other_anchors = Some(name);
+                    }
+                }
+                Some(given) => {
+                    copy_into(entry, given)?;
+                    transfer.taken += 1;
+                }
+            }
+        }
+        Ok(transfer)
+    }
+
     /// Takes over the values of a network of the same architecture.
     pub(crate) fn copy_from(&mut self, other: &Self) -> Result<(), Error> {
         for (entry, source) in self.entries.iter_mut().zip(&other.entries) {
@@ -215,6 +247,68 @@ impl State {
                 a.name == b.name && a.tensor.f_equal(&b.tensor).is_ok_and(|equal| equal)
             })
     }
+}
+
+/// What [`State::transfer`] took and what it did not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transfer {
+    /// Tensors of the network.
+    pub items: usize,
+    /// Those that were taken over, or had the same anchors already.
+    pub taken: usize,
+    /// Name, shape in the network and shape that was given.
+    pub other_shape: Vec<(String, Vec<i64>, Vec<i64>)>,
+    /// Names that were not given.
+    pub missing: Vec<String>,
+    /// The anchors' name, if the network keeps its own.
+    pub other_anchors: Option<String>,
+}
+
+/// Gives networks whose normalisations were folded into kernels and biases the names of a trainable network: each
+/// bias becomes the offset of a normalisation that changes nothing else.
+///
+/// With the running mean 0 and the variance 1, normalising divides by √(1 + ε), so that is the scale.
+pub fn unfold(tensors: &mut BTreeMap<String, Tensor>) -> Result<(), Error> {
+    let places: Vec<String> = tensors
+        .keys()
+        .filter_map(|name| name.strip_suffix("conv.bias"))
+        .filter(|place| !tensors.contains_key(&format!("{place}bn.weight")))
+        .map(str::to_owned)
+        .collect();
+    for place in places {
+        let Some(bias) = tensors.remove(&format!("{place}conv.bias")) else {
+            continue;
+        };
+        let fail = |source| Error::Copy {
+            name: format!("{place}bn"),
+            source,
+        };
+        let full = |value: f64| bias.f_full_like(value).map_err(fail);
+        let parts = [
+            ("weight", full((1.0 + NORM_EPS).sqrt())?),
+            ("running_mean", full(0.0)?),
+            ("running_var", full(1.0)?),
+            ("num_batches_tracked", Tensor::from(0_i64)),
+            ("bias", bias),
+        ];
+        for (part, tensor) in parts {
+            tensors.insert(format!("{place}bn.{part}"), tensor);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the anchors of `entry` are `given`, which may have been rounded to half precision.
+fn are_anchors(entry: &Entry, given: &Tensor) -> Result<bool, Error> {
+    let compare = || {
+        let given = given.f_to_device(entry.tensor.device())?;
+        let given = given.f_to_kind(entry.tensor.kind())?;
+        given.f_allclose(&entry.tensor, 1e-3, 0.0, false)
+    };
+    compare().map_err(|source| Error::Copy {
+        name: entry.name.clone(),
+        source,
+    })
 }
 
 /// Makes the tensors of a network, one slot after the other.

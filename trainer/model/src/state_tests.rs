@@ -1,6 +1,6 @@
 use super::*;
 use crate::network::{Network, NetworkOptions};
-use crate::testing::{ZOO, custom, images, small};
+use crate::testing::{ZOO, custom, difference, images, small};
 use contract::spec::ModelSize;
 
 fn network(layout: Layout, seed: u64) -> Network {
@@ -173,4 +173,57 @@ fn a_state_of_every_module_survives_export_and_import() {
         fused.evaluate(&images).expect("64 pixels").decoded
     });
     assert!(ours.equal(&theirs));
+}
+
+#[test]
+fn folded_normalisations_are_taken_apart_again() {
+    let original = network(Layout::ChannelsLast, 1);
+    let _ = original.state().statistics().shallow_clone().fill_(0.5);
+    let fused = original.fuse().expect("memory");
+    let folded = fused.state().export().expect("readable");
+    let mut folded: BTreeMap<String, Tensor> = folded.into_iter().collect();
+    unfold(&mut folded).expect("memory");
+    let mut other = network(Layout::ChannelsLast, 2);
+    let transfer = other.state_mut().transfer(&folded).expect("memory");
+    assert_eq!((349, 349), (transfer.taken, transfer.items));
+    let images = images(1, 64);
+    let expected = original.evaluate(&images).expect("evaluated").decoded;
+    let found = other.evaluate(&images).expect("evaluated").decoded;
+    assert!(difference(&expected, &found) < 1e-3, "in pixels");
+    // A trainable state has nothing to take apart.
+    let mut whole = exported(&original);
+    unfold(&mut whole).expect("memory");
+    assert_eq!(349, whole.len());
+}
+
+#[test]
+fn only_what_has_the_same_name_and_shape_is_taken() {
+    let mut given = exported(&network(Layout::ChannelsLast, 1));
+    let kernel = "model.0.conv.weight";
+    given.insert(kernel.to_owned(), Tensor::from_slice(&[1.0f32]));
+    given.remove("model.1.bn.bias");
+    let anchors = given.get_mut("model.24.anchors").expect("a name of n");
+    *anchors = &*anchors * 2.0;
+    given.insert("model.99.weight".to_owned(), Tensor::from(1.0f32));
+    let mut other = network(Layout::ChannelsLast, 2);
+    let before = exported(&other);
+    let transfer = other.state_mut().transfer(&given).expect("memory");
+    let shape = before[kernel].size();
+    assert_eq!(
+        Transfer {
+            items: 349,
+            taken: 346,
+            other_shape: vec![(kernel.to_owned(), shape, vec![1])],
+            missing: vec!["model.1.bn.bias".to_owned()],
+            other_anchors: Some("model.24.anchors".to_owned()),
+        },
+        transfer
+    );
+    let after = exported(&other);
+    assert!(
+        after[kernel].equal(&before[kernel])
+            && after["model.24.anchors"].equal(&before["model.24.anchors"])
+    );
+    let taken = "model.1.conv.weight";
+    assert!(after[taken].equal(&given[taken]) && !after[taken].equal(&before[taken]));
 }

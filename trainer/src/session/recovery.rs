@@ -8,7 +8,7 @@
 use trainer_data::Loader;
 
 use super::requests::{Requests, sampler};
-use super::restore::restore;
+use super::restore::{Begin, restore};
 use super::{Session, loader_config};
 use crate::checkpoint::{NamedTensors, RunState, Writer};
 use crate::error::Error;
@@ -77,7 +77,7 @@ impl Session<'_> {
             &self.store,
             &mut self.learner,
             fresh,
-            self.beginning.as_ref(),
+            Begin::Again(self.beginning.as_ref()),
             self.reporter,
         )?;
         self.state = RunState {

@@ -1,6 +1,7 @@
 //! Taking up a run where it stands.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use contract::spec::TrainerSpec;
 use tch::Tensor;
@@ -9,18 +10,28 @@ use super::recovery::Beginning;
 use crate::checkpoint::{CheckpointStore, Loaded, NamedTensors, RunState};
 use crate::distributed::Ranks;
 use crate::error::Error;
+use crate::initial;
+use crate::job::JobError;
 use crate::report::Reporter;
 use crate::step::Learner;
 
-/// Takes up the newest whole checkpoint, if there is one. Rank 0 decides which and hands everything out, so
-/// the others need not see the output volume, or not yet. Without a checkpoint `beginning` is taken up, if
-/// it is given.
+/// What a run without a checkpoint does.
+#[derive(Clone, Copy)]
+pub enum Begin<'a> {
+    /// It begins, with the weights of the job, if it names any, which lie below this folder.
+    New(&'a Path),
+    /// It begins again. Only rank 0 needs to know with what.
+    Again(Option<&'a Beginning>),
+}
+
+/// Takes up the newest whole checkpoint, if there is one; else does what `begin` says. Rank 0 decides which and
+/// hands everything out, so the others need not see the output volume, or not yet.
 pub fn restore(
     ranks: &mut Ranks,
     store: &CheckpointStore,
     learner: &mut Learner,
     fresh: RunState,
-    beginning: Option<&Beginning>,
+    begin: Begin<'_>,
     reporter: &mut Reporter,
 ) -> Result<RunState, Error> {
     let lost = |source| Error::Ranks {
@@ -35,8 +46,12 @@ pub fn restore(
         }
         if let Some(loaded) = found.newest {
             state = Some(take_up(loaded, learner, &fresh, reporter)?);
-        } else if let Some(beginning) = beginning {
-            beginning.take_up(learner)?;
+        } else {
+            match begin {
+                Begin::New(dataset) => begin_new(learner, &fresh, dataset, reporter)?,
+                Begin::Again(Some(beginning)) => beginning.take_up(learner)?,
+                Begin::Again(None) => {}
+            }
         }
     }
     let bytes = serde_json::to_vec(&state).expect("a state always becomes JSON");
@@ -67,6 +82,22 @@ pub fn restore(
             ..state
         },
     })
+}
+
+fn begin_new(
+    learner: &mut Learner,
+    fresh: &RunState,
+    dataset: &Path,
+    reporter: &mut Reporter,
+) -> Result<(), Error> {
+    let Some(weights) = &fresh.spec.model.weights else {
+        return Ok(());
+    };
+    let told = initial::take(&mut learner.network, weights, dataset);
+    reporter.say(&told.map_err(JobError::from)?);
+    let begun: NamedTensors = learner.network.state().export()?.into_iter().collect();
+    learner.ema.restore(0, &begun)?;
+    Ok(())
 }
 
 /// The loss scale, where both runs have one.

@@ -5,8 +5,10 @@
 mod agent;
 mod architectures;
 mod commands;
+mod export;
 mod gradients;
 mod harness;
+mod initial;
 mod learning;
 mod messages;
 mod options;

@@ -265,6 +265,10 @@ mod tests {
             "dataset.config is '../data.yaml': write a path inside the source, without a leading / and without ..",
         );
         one_problem(
+            |s| s.model.weights = Some("../yolov5s.pt".to_owned()),
+            "model.weights is '../yolov5s.pt': write a path inside the source of the data set, without a leading / and without ..",
+        );
+        one_problem(
             |s| s.output.persistent_volume_claim.sub_path = Some("/runs".to_owned()),
             "output.persistentVolumeClaim.subPath is '/runs': write a folder inside the volume, without a leading / and without ..",
         );

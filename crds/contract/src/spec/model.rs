@@ -4,9 +4,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::SpecProblem;
+use super::dataset::stays_inside;
 
 /// Bytes that `model.architecture` may have: a model file has about 1,500.
 pub const MAX_ARCHITECTURE: usize = 65_536;
+/// Bytes that the path of `model.weights` may have.
+const MAX_PATH: usize = 512;
 /// Levels of predictions that `model.anchors` may describe.
 const MAX_LEVELS: usize = 5;
 /// Numbers in one level of `model.anchors`: widths and heights of 16 anchors.
@@ -23,7 +26,7 @@ pub struct Model {
     /// or yolov5x (87 M); with a fourth level for large objects in images of 1280 pixels yolov5n6 (3.2 M),
     /// yolov5s6 (12.6 M), yolov5m6 (36 M), yolov5l6 (77 M) or yolov5x6 (141 M).
     /// Larger networks find more and take longer. The number of classes comes from the data set.
-    /// Default: yolov5s, unless there is an `architecture`.
+    /// Default: yolov5s, unless there is an `architecture` or there are `weights`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "ModelSize"))]
     pub size: Option<ModelSize>,
@@ -33,6 +36,20 @@ pub struct Model {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_ARCHITECTURE)))]
     pub architecture: Option<String>,
+    /// A file of trained weights to begin with, as a path inside the source of the data set: `.pt` of YOLOv5,
+    /// `.torchscript`, or `.safetensors`. What has the same name and shape is taken over (another number of
+    /// classes is no hindrance) and the log says what was not. Without `size` and `architecture` the network is
+    /// the file's. The file's anchors are taken too, unless `anchors` or `architecture` is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(
+        length(min = 1, max = MAX_PATH),
+        extend("x-kubernetes-validations" = json!([{
+            "rule": "!self.startsWith('/') && !self.split('/').exists(part, part == '..')",
+            "messageExpression": "\"model.weights is '\" + self + \"': write a path inside the source of the data set, without a leading / and without ..\"",
+            "message": "model.weights is '…': write a path inside the source of the data set, without a leading / and without ..",
+        }]))
+    ))]
+    pub weights: Option<String>,
     /// What follows each convolution's normalisation, instead of `SiLU` or of what the architecture says.
     /// `LeakyReLU` has the slope 0.1.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -69,7 +86,7 @@ fn rules() -> serde_json::Value {
             "messageExpression": "'model.size is %s, but model.architecture describes a network too: remove one of them'.format([self.size])",
         },
         {
-            "rule": format!("!has(self.anchors) || has(self.architecture) || self.anchors.size() == {levels}"),
+            "rule": format!("!has(self.anchors) || has(self.architecture) || (has(self.weights) && !has(self.size)) || self.anchors.size() == {levels}"),
             "messageExpression": format!(
                 "'model.anchors has %s levels, but the model has %s: write one list for each'.format([self.anchors.size(), {levels}])"
             ),
@@ -78,11 +95,12 @@ fn rules() -> serde_json::Value {
 }
 
 impl Model {
-    /// The member of the family to train; `None` if an architecture is given.
+    /// The member of the family to train; `None` if an architecture is given, or the weights decide.
     pub fn family_size(&self) -> Option<ModelSize> {
-        match self.architecture {
-            Some(_) => None,
-            None => Some(self.size.unwrap_or_default()),
+        match (&self.architecture, &self.weights) {
+            (Some(_), _) => None,
+            (None, Some(_)) => self.size,
+            (None, None) => Some(self.size.unwrap_or_default()),
         }
     }
 
@@ -108,6 +126,13 @@ impl Model {
             tell(format!(
                 "model.architecture has {} bytes: write a model file of 1 to {MAX_ARCHITECTURE} bytes",
                 text.len()
+            ));
+        }
+        if let Some(path) = &self.weights
+            && !((1..=MAX_PATH).contains(&path.len()) && stays_inside(path))
+        {
+            tell(format!(
+                "model.weights is '{path}': write a path inside the source of the data set, without a leading / and without .."
             ));
         }
         if let Some(anchors) = &self.anchors {
@@ -300,6 +325,17 @@ mod tests {
             ..Model::default()
         };
         assert_eq!(None, custom.family_size());
+    }
+
+    #[test]
+    fn weights_decide_where_nothing_else_does() {
+        let from = |size| Model {
+            weights: Some("yolov5m.pt".to_owned()),
+            size,
+            ..Model::default()
+        };
+        assert_eq!(None, from(None).family_size());
+        assert_eq!(Some(ModelSize::L), from(Some(ModelSize::L)).family_size());
     }
 
     #[test]

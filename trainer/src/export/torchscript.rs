@@ -1,0 +1,45 @@
+//! `TorchScript`: what the network did with one batch of images, written down by libtorch.
+
+use tch::{CModule, Kind, Tensor};
+use trainer_formats::{ArchiveEntry, add_to_archive};
+use trainer_model::network::Network;
+
+use super::{ExportError, Input, config};
+use crate::weights::WeightsInfo;
+
+/// The bytes of a traced network with folded normalisations. It takes images of the traced size.
+pub fn bytes(network: &Network, info: &WeightsInfo, input: Input) -> Result<Vec<u8>, ExportError> {
+    let fused = network.fuse()?;
+    let shape = [input.images, 3, input.side, input.side];
+    let images =
+        Tensor::f_zeros(shape, (Kind::Float, tch::Device::Cpu)).map_err(ExportError::Trace)?;
+    let mut failed = None;
+    let mut evaluate = |inputs: &[Tensor]| match fused.evaluate(&inputs[0]) {
+        Ok(evaluated) => vec![evaluated.decoded],
+        Err(error) => {
+            failed = Some(error);
+            Vec::new()
+        }
+    };
+    let traced = CModule::create_by_tracing("DetectionModel", "forward", &[images], &mut evaluate);
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    let folder = tempfile::tempdir().map_err(write_failed)?;
+    let path = folder.path().join("model.torchscript");
+    traced
+        .and_then(|module| module.save(&path))
+        .map_err(ExportError::Trace)?;
+    let bytes = std::fs::read(&path).map_err(write_failed)?;
+    let config = config(info, fused.options().architecture.levels(), input);
+    let entry = ArchiveEntry {
+        name: "extra/config.txt".to_owned(),
+        bytes: config.as_bytes(),
+    };
+    Ok(add_to_archive(bytes, &entry)?)
+}
+
+fn write_failed(source: std::io::Error) -> ExportError {
+    let path = std::env::temp_dir();
+    ExportError::Write { path, source }
+}

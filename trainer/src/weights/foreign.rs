@@ -1,0 +1,165 @@
+//! Weights of other programs: what they say of their network, in our words.
+
+use std::path::Path;
+
+use contract::spec::Model;
+use serde_json::Value;
+use tch::{Kind, Tensor};
+use trainer_formats::{Container, Description, Dtype, NamedTensor, WeightsFile};
+use trainer_model::architecture::Architecture;
+use trainer_model::state::unfold;
+
+use super::{FORMAT_VERSION, WeightsError, WeightsInfo};
+use crate::checkpoint::NamedTensors;
+
+/// Side of the training images where a file does not say.
+const USUAL_IMAGE: u32 = 640;
+/// What a model file may have; YOLOv5 keeps more in it while it trains.
+const KEYS: [&str; 9] = [
+    "nc",
+    "depth_multiple",
+    "width_multiple",
+    "anchors",
+    "activation",
+    "ch",
+    "inplace",
+    "backbone",
+    "head",
+];
+
+/// The tensors of a file under YOLOv5's names, and its network if it says which that is.
+pub fn read(
+    path: &Path,
+    mut file: WeightsFile,
+) -> Result<(NamedTensors, Option<WeightsInfo>), WeightsError> {
+    // Old versions keep anchors twice; the second is made from the first.
+    let loaded = file
+        .load(|name| !name.ends_with(".anchor_grid"))
+        .map_err(|source| WeightsError::Foreign {
+            path: path.to_owned(),
+            source,
+        })?;
+    let mut tensors = NamedTensors::new();
+    for tensor in loaded {
+        let name = tensor.name.clone();
+        let made = to_tch(&tensor).map_err(|source| WeightsError::Tensor {
+            path: path.to_owned(),
+            name: name.clone(),
+            source,
+        })?;
+        tensors.insert(name, made);
+    }
+    unfold(&mut tensors).map_err(|source| WeightsError::Unfold {
+        path: path.to_owned(),
+        source,
+    })?;
+    if file.container != Container::Yolov5 {
+        return Ok((tensors, None));
+    }
+    let info = info(&file.description, &tensors).map_err(|problem| WeightsError::Model {
+        path: path.to_owned(),
+        problem,
+    })?;
+    Ok((tensors, Some(info)))
+}
+
+fn to_tch(tensor: &NamedTensor) -> Result<Tensor, tch::TchError> {
+    let kind = match tensor.dtype {
+        Dtype::F16 => Kind::Half,
+        Dtype::Bf16 => Kind::BFloat16,
+        Dtype::F32 => Kind::Float,
+        Dtype::F64 => Kind::Double,
+        Dtype::I64 => Kind::Int64,
+    };
+    let shape: Vec<i64> = tensor.shape.iter().map(|side| *side as i64).collect();
+    Tensor::f_from_data_size(&tensor.bytes, &shape, kind)
+}
+
+/// What a pickled network says of itself. An error says what is missing.
+fn info(description: &Description, tensors: &NamedTensors) -> Result<WeightsInfo, String> {
+    let nc = description
+        .classes
+        .ok_or("does not say how many classes it has")?;
+    let yaml = description
+        .yaml
+        .as_ref()
+        .ok_or("has no model file in it (`yaml`)")?;
+    let model = model(yaml, tensors)?;
+    let names = description.names.clone();
+    let names = names.filter(|names| names.len() == nc);
+    Ok(WeightsInfo {
+        format_version: FORMAT_VERSION,
+        nc,
+        names: names.unwrap_or_else(|| (0..nc).map(|class| class.to_string()).collect()),
+        image_size: description.image_size.unwrap_or(USUAL_IMAGE),
+        epoch: description.epochs.unwrap_or(0),
+        model,
+    })
+}
+
+fn model(yaml: &Value, tensors: &NamedTensors) -> Result<Model, String> {
+    let mut keys = yaml
+        .as_object()
+        .ok_or("has a model file that is no dictionary")?
+        .clone();
+    keys.retain(|key, _| KEYS.contains(&key.as_str()));
+    // Anchors that were found for the data set: only their number is in the model file.
+    if keys.get("anchors").is_some_and(Value::is_number) {
+        keys.remove("anchors");
+    }
+    // JSON is YAML.
+    let text = Value::Object(keys).to_string();
+    let mut model = Model::default();
+    match Architecture::family_of(&text) {
+        Some(size) => model.size = Some(size),
+        None => model.architecture = Some(text),
+    }
+    if let Some(anchors) = other_anchors(&model, tensors)? {
+        model.anchors = Some(anchors);
+    }
+    Ok(model)
+}
+
+/// The anchors of `tensors` in pixels, if they are not those of the model.
+pub fn other_anchors(
+    model: &Model,
+    tensors: &NamedTensors,
+) -> Result<Option<Vec<Vec<f64>>>, String> {
+    let unusable = |error| {
+        format!(
+            "has a network that cannot be built: {}",
+            crate::console::chain(&error)
+        )
+    };
+    let architecture = Architecture::of(model, None).map_err(unusable)?;
+    let levels = architecture.levels();
+    let name = format!("model.{}.anchors", architecture.layers().len() - 1);
+    let shape = [
+        levels.len() as i64,
+        architecture.anchors_per_level() as i64,
+        2,
+    ];
+    let Some(cells) = tensors.get(&name).filter(|cells| cells.size() == shape) else {
+        return Ok(None);
+    };
+    let read = |cells: &Tensor| {
+        let flat = cells.f_reshape(-1)?.f_to_kind(Kind::Double)?;
+        Vec::<f64>::try_from(flat)
+    };
+    let cells = read(cells).map_err(|error| format!("has anchors that cannot be read: {error}"))?;
+    let own = architecture.anchors_in_cells();
+    // The file may hold them in half precision.
+    let same =
+        |(cells, own): (&f64, &f32)| (cells - f64::from(*own)).abs() <= 1e-3 * f64::from(*own);
+    if cells.iter().zip(&own).all(same) {
+        return Ok(None);
+    }
+    let sides = cells.len() / levels.len();
+    let in_pixels = cells.chunks_exact(sides).zip(levels).map(|(level, known)| {
+        level
+            .iter()
+            .map(|side| side * f64::from(known.stride))
+            .collect()
+    });
+    Ok(Some(in_pixels.collect()))
+}

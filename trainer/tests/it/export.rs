@@ -1,0 +1,145 @@
+//! Trained weights as files for other programs.
+
+use std::path::{Path, PathBuf};
+
+use tch::{CModule, Device, Kind, Tensor};
+use trainer::checkpoint;
+use trainer::weights::{self, WeightsInfo};
+use trainer_model::network::{Network, NetworkOptions};
+
+use crate::harness::{Ended, ended, program};
+
+/// Made by `tests/parity/formats_testdata.py`.
+const CHECKPOINT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/formats/testdata/yolov5.pt");
+
+fn run(weights: &Path, format: &str, output: &Path, more: &[&str]) -> Ended {
+    let mut command = program();
+    command
+        .args(["export", "--format", format, "--weights"])
+        .arg(weights);
+    command.arg("--output").arg(output).args(more);
+    ended(command.output().expect("ran"))
+}
+
+#[track_caller]
+fn exported(folder: &tempfile::TempDir, format: &str, more: &[&str]) -> PathBuf {
+    let path = folder.path().join(format!("w{}.{format}", more.len()));
+    let done = run(Path::new(CHECKPOINT), format, &path, more);
+    assert_eq!(Some(0), done.code, "{}", done.text);
+    path
+}
+
+fn image() -> Tensor {
+    let numbers = Tensor::arange(3 * 96 * 96, (Kind::Float, Device::Cpu));
+    ((numbers * 0.01).sin() * 0.5 + 0.5).view([1, 3, 96, 96])
+}
+
+fn predicted(path: &Path) -> (Tensor, WeightsInfo) {
+    let (network, info) = weights::load(path, Device::Cpu).expect("loaded");
+    (network.evaluate(&image()).expect("evaluated").decoded, info)
+}
+
+#[test]
+fn pt_and_safetensors_hold_the_same_network() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let (expected, info) = predicted(Path::new(CHECKPOINT));
+    for format in ["pt", "safetensors"] {
+        let (found, told) = predicted(&exported(&folder, format, &[]));
+        assert!(found.equal(&expected), "{format}");
+        assert_eq!((&info.names, info.nc), (&told.names, told.nc), "{format}");
+        let pixels = |info: &WeightsInfo| {
+            let model = trainer_model::architecture::Architecture::of(&info.model, Some(info.nc));
+            model.expect("valid").anchors()
+        };
+        assert_eq!(pixels(&info), pixels(&told), "{format}");
+    }
+}
+
+#[test]
+fn torchscript_predicts_the_same_and_says_what_it_is() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = exported(&folder, "torchscript", &[]);
+    let module = CModule::load(&path).expect("loaded");
+    let found = module.forward_ts(&[image()]).expect("ran");
+    let (expected, _) = predicted(Path::new(CHECKPOINT));
+    let difference = (found - &expected).abs().max() / expected.abs().max();
+    assert!(difference.double_value(&[]) < 1e-6);
+    let bytes = std::fs::read(&path).expect("readable");
+    let config = br#"{"names":{"0":"ant","1":"bee","2":"cat"},"shape":[1,3,96,96],"stride":16}"#;
+    assert!(bytes.windows(config.len()).any(|window| window == config));
+}
+
+/// What it predicts is compared in `tests/parity/formats.py`, with ONNX's own runtime.
+#[test]
+fn onnx_is_made_for_one_size_or_for_any() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let read = |more: &[&str]| {
+        let bytes = std::fs::read(exported(&folder, "onnx", more)).expect("readable");
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let (fixed, free) = (read(&[]), read(&["--dynamic"]));
+    for text in [&fixed, &free] {
+        assert!(text.contains("{0: 'ant', 1: 'bee', 2: 'cat'}"), "its names");
+        assert!(
+            text.contains("images") && text.contains("output0"),
+            "its ends"
+        );
+    }
+    assert!(free.contains("Range") && free.contains("height"));
+    assert!(!fixed.contains("Range") && !fixed.contains("height"));
+    assert!(read(&["--image-size", "64"]) != fixed);
+}
+
+#[test]
+fn nothing_is_overwritten_and_flags_without_a_meaning_are_refused() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("w.onnx");
+    std::fs::write(&path, "mine").expect("written");
+    let refused = |format, more: &[&str], expected: &str| {
+        let done = run(Path::new(CHECKPOINT), format, &path, more);
+        assert_ne!(Some(0), done.code);
+        assert!(done.text.contains(expected), "{}", done.text);
+        assert_eq!("mine", std::fs::read_to_string(&path).expect("readable"));
+    };
+    refused("onnx", &[], "nothing is overwritten");
+    refused(
+        "pt",
+        &["--force", "--image-size", "64"],
+        "--image-size means nothing for --format pt",
+    );
+    refused(
+        "torchscript",
+        &["--force", "--dynamic"],
+        "--dynamic means nothing",
+    );
+    refused(
+        "onnx",
+        &["--force", "--image-size", "8224"],
+        "choose a multiple of 32",
+    );
+    let done = run(Path::new(CHECKPOINT), "onnx", &path, &["--force"]);
+    assert_eq!(Some(0), done.code, "{}", done.text);
+}
+
+#[test]
+fn a_module_that_a_format_lacks_is_named() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let text = "anchors: [[10, 13]]\nbackbone:\n  - [-1, 1, Conv, [8, 3, 2]]\n  - [-1, 1, C3TR, [8]]\nhead:\n  - [[1], 1, Detect, [nc, anchors]]\n";
+    let info: WeightsInfo = serde_json::from_value(serde_json::json!({
+        "formatVersion": 2, "model": {"architecture": text}, "nc": 1, "names": ["a"], "imageSize": 64, "epoch": 0,
+    }))
+    .expect("a note");
+    let architecture = trainer_model::architecture::Architecture::of(&info.model, Some(1));
+    let options = NetworkOptions::of(architecture.expect("valid"));
+    let state = Network::initialised(&options, 0).and_then(|network| network.state().export());
+    let bytes = checkpoint::encode(&state.expect("made"), Some(info.note())).expect("encoded");
+    let weights = folder.path().join("w.safetensors");
+    std::fs::write(&weights, bytes).expect("written");
+    for format in ["pt", "onnx"] {
+        let done = run(&weights, format, &folder.path().join("out"), &[]);
+        let expected = format!("layer 1 (C3TR) cannot be written as {format}");
+        assert!(done.text.contains(&expected), "{}", done.text);
+    }
+    let done = run(&weights, "torchscript", &folder.path().join("out"), &[]);
+    assert_eq!(Some(0), done.code, "{}", done.text);
+}
