@@ -1,12 +1,16 @@
 use super::Split;
 use super::config::{Description, inside, outside};
 use super::error::DatasetError;
+use crate::bounded;
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// The endings of image files, in any case.
 const EXTENSIONS: [&str; 7] = ["bmp", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
+
+/// The largest list of images in bytes: some ten million paths.
+const MAX_LIST: u64 = 1 << 30;
 
 /// The image files of a split, relative to the root, sorted, each once.
 pub(super) fn list(
@@ -31,7 +35,7 @@ pub(super) fn list(
         if path.is_dir() {
             walk(root, &relative, &mut HashSet::new(), &mut files).map_err(unreadable)?;
         } else {
-            let text = std::fs::read_to_string(&path).map_err(unreadable)?;
+            let text = bounded::read_text(&path, MAX_LIST).map_err(unreadable)?;
             files.extend(listed(&relative, &text)?);
         }
         first.get_or_insert(path);

@@ -1,5 +1,7 @@
 use super::error::LabelProblems;
 use super::{ImageRecord, SkippedImage, header};
+use crate::bounded;
+use crate::decode::MAX_PIXELS;
 use rayon::prelude::*;
 use std::io::ErrorKind;
 use std::panic::catch_unwind;
@@ -8,6 +10,8 @@ use trainer_core::labels::{LabelFile, parse_label_file};
 
 /// The smallest usable side in pixels (as in YOLOv5 v7.0).
 const MIN_SIDE: u32 = 10;
+/// The largest label file in bytes; 100,000 boxes take 5 MB.
+const MAX_LABEL_FILE: u64 = 64 << 20;
 
 /// What the files hold.
 pub(super) struct Scanned {
@@ -93,13 +97,18 @@ fn checked_size(path: &Path) -> Result<(u32, u32), String> {
             "it has {width} x {height} pixels, each side needs at least {MIN_SIDE}"
         ));
     }
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(format!(
+            "it claims {width} x {height} pixels, more than {MAX_PIXELS}: cut it into tiles"
+        ));
+    }
     Ok((width, height))
 }
 
 fn read_labels(root: &Path, image: &Path, classes: usize) -> Result<LabelFile, Vec<String>> {
     let file = label_path(image);
     let name = file.display().to_string();
-    let bytes = match std::fs::read(root.join(&file)) {
+    let bytes = match bounded::read(&root.join(&file), MAX_LABEL_FILE) {
         Ok(bytes) => bytes,
         // An image that shows nothing needs no file.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(LabelFile::default()),
