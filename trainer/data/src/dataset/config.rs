@@ -1,8 +1,9 @@
+use super::Split;
 use super::error::DatasetError;
 use crate::bounded;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
-use trainer_core::data_yaml::DataYaml;
+use trainer_core::data_yaml::{DataYaml, PathList};
 
 /// The largest data file in bytes.
 const MAX_DATA_FILE: u64 = 16 << 20;
@@ -15,6 +16,16 @@ pub(super) struct Description {
     pub base: PathBuf,
     /// The file's contents.
     pub yaml: DataYaml,
+}
+
+impl Description {
+    /// What the data file says of a split.
+    pub(super) fn paths(&self, split: Split) -> &PathList {
+        match split {
+            Split::Train => &self.yaml.train,
+            Split::Val => &self.yaml.val,
+        }
+    }
 }
 
 /// Reads the data file `config` in the folder `root`.
