@@ -10,6 +10,7 @@
 //! predict      weights, pictures    -> annotated pictures
 //! bench        model                -> how long a training step takes here
 //! info         model or weights     -> a table of layers
+//! inspect      data set             -> what it holds, which anchors fit it
 //! distributed  ranks                -> what all of them compute together
 //! checkpoint   state                -> folders that survive a crash, and back
 //! agent_link   progress             -> the agent of this worker
@@ -32,6 +33,7 @@ pub mod durable;
 pub mod error;
 pub mod evaluate;
 pub mod info;
+pub mod inspect;
 pub mod job;
 pub mod manifest;
 mod memory;
