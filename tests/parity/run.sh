@@ -4,6 +4,7 @@
 #   run.sh                 everything
 #   run.sh steps           losses of 20 steps from the same weights and images (2 minutes)
 #   run.sh formats         files of weights in both directions (5 minutes)
+#   run.sh loader          training samples that one core makes per second (2 minutes)
 #   run.sh training        whole trainings from three seeds each (half an hour on 2 cores)
 #
 # Scratch files stay in target/parity; trainings that are already there are not done again.
@@ -13,7 +14,7 @@ cd "$(dirname "$0")/../.."
 work="$PWD/target/parity"
 mkdir -p "$work"
 parts=("$@")
-((${#parts[@]})) || parts=(steps formats training)
+((${#parts[@]})) || parts=(steps formats loader training)
 python="$(scripts/peer.sh)"
 eval "$(scripts/libtorch.sh --env)"
 cargo build --quiet --locked --release -p trainer
@@ -41,11 +42,15 @@ for part in "${parts[@]}"; do
         peer tests/parity/formats.py "$work/formats" "$work/digits" target/release/yolo-trainer 2>"$work/formats.log" ||
             { tail -n 20 "$work/formats.log" >&2; exit 1; }
         ;;
+    loader)
+        cargo build --quiet --locked --release -p trainer-data --example loader_speed
+        peer tests/parity/loader.py "$work/loader" target/release/examples/loader_speed 2>"$work/loader.log"
+        ;;
     training)
         peer tests/parity/training.py "$work/training" "$work/digits" target/release/yolo-trainer
         ;;
     *)
-        echo "run.sh: unknown part '$part'; the parts are steps, formats and training" >&2
+        echo "run.sh: unknown part '$part'; the parts are steps, formats, loader and training" >&2
         exit 1
         ;;
     esac

@@ -37,6 +37,10 @@ pub enum Command {
     Export(ExportArgs),
     /// Make a job of YOLOv5's files of options.
     Convert(ConvertArgs),
+    /// Read a data set as training would, and tell what it holds and what is wrong with it.
+    CheckData(CheckDataArgs),
+    /// Find the anchors that fit a data set best.
+    Anchors(AnchorsArgs),
     /// Make an example data set.
     #[command(subcommand)]
     MakeDataset(DatasetKind),
@@ -289,6 +293,40 @@ pub struct DigitsArgs {
     pub seed: u64,
 }
 
+/// Arguments of `check-data`.
+#[derive(Clone, Debug, Args)]
+pub struct CheckDataArgs {
+    /// The data file.
+    #[arg(long, value_name = "DATA.YAML")]
+    pub data: PathBuf,
+    /// Side of the training image at which objects are measured.
+    #[arg(long, default_value_t = 640, value_parser = image_size)]
+    pub image_size: u32,
+    /// Also decode every image, which finds files that are cut off.
+    #[arg(long)]
+    pub decode: bool,
+}
+
+/// Arguments of `anchors`.
+#[derive(Clone, Debug, Args)]
+pub struct AnchorsArgs {
+    /// The data file; the labels of its `train` images are used.
+    #[arg(long, value_name = "DATA.YAML")]
+    pub data: PathBuf,
+    /// Side of the training image.
+    #[arg(long, default_value_t = 640, value_parser = image_size)]
+    pub image_size: u32,
+    /// Levels of the model: 3, or 4 for yolov5n6 to yolov5x6. Each gets 3 anchors.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub levels: u8,
+    /// `hyperparameters.anchorThreshold`: how many times larger or smaller than an anchor a box may be.
+    #[arg(long, default_value_t = 4.0, value_parser = threshold)]
+    pub threshold: f32,
+    /// From which the random parts of the search follow.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
 /// Where to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DeviceArg {
@@ -322,6 +360,13 @@ fn precision(text: &str) -> Result<Precision, String> {
     Precision::deserialize(name).map_err(|_| "choose auto, float32, bfloat16 or float16".to_owned())
 }
 
+fn threshold(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if value > 1.0 && value <= 100.0 => Ok(value),
+        _ => Err("choose a number above 1, at most 100".to_owned()),
+    }
+}
+
 fn fraction(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
@@ -339,6 +384,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Bench(args) => commands::bench(&args),
         Command::Export(args) => commands::export(&args),
         Command::Convert(args) => commands::convert(&args),
+        Command::CheckData(args) => commands::check_data(&args),
+        Command::Anchors(args) => commands::anchors(&args),
         Command::MakeDataset(DatasetKind::Digits(args)) => commands::make_digits(&args),
     }
 }

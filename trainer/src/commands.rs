@@ -18,12 +18,14 @@ use trainer_model::loss::{Loss, LossSettings};
 
 use crate::agent_link::AgentLink;
 use crate::cli::{
-    BenchArgs, ConvertArgs, DigitsArgs, EvalArgs, ExportArgs, InfoArgs, PredictArgs, TrainArgs,
+    AnchorsArgs, BenchArgs, CheckDataArgs, ConvertArgs, DigitsArgs, EvalArgs, ExportArgs, InfoArgs,
+    PredictArgs, TrainArgs,
 };
 use crate::console::{self, Bar, Speaks, chain};
 use crate::distributed::Ranks;
 use crate::error::Error;
 use crate::evaluate::{EvaluateError, Evaluator, Measured, Outcome};
+use crate::inspect::{self, InspectError};
 use crate::job::{self, Request};
 use crate::report::Reporter;
 use crate::session::{Session, StartOptions};
@@ -332,6 +334,27 @@ pub fn bench(args: &BenchArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => failed(FailureReason::InvalidConfig, &chain(&error)),
+    }
+}
+
+/// `check-data`.
+pub fn check_data(args: &CheckDataArgs) -> ExitCode {
+    tell(inspect::check_data(args))
+}
+
+/// `anchors`.
+pub fn anchors(args: &AnchorsArgs) -> ExitCode {
+    tell(inspect::anchors(args))
+}
+
+/// Prints a report on a data set, or why there is none.
+fn tell(report: Result<String, InspectError>) -> ExitCode {
+    match report {
+        Ok(text) => {
+            console::say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(FailureReason::InvalidDataset, &chain(&error)),
     }
 }
 

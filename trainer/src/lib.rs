@@ -13,6 +13,7 @@
 //! export       weights              -> a file for another program
 //! info         model or weights     -> a table of layers
 //! convert      options of YOLOv5     -> a manifest
+//! inspect      data set             -> what it holds, which anchors fit it
 //! distributed  ranks                -> what all of them compute together
 //! checkpoint   state                -> folders that survive a crash, and back
 //! agent_link   progress             -> the agent of this worker
@@ -38,6 +39,7 @@ pub mod evaluate;
 pub mod export;
 pub mod info;
 mod initial;
+pub mod inspect;
 pub mod job;
 pub mod manifest;
 mod memory;

@@ -46,7 +46,8 @@ pub fn fit(boxes: &[[f32; 2]], anchors: &[[f32; 2]], anchor_t: f32) -> AnchorFit
     }
 }
 
-fn worst_ratio(size: [f32; 2], anchor: [f32; 2]) -> f32 {
+/// The worse of the two ratios of sides, each turned so that it is at most 1.
+pub(crate) fn worst_ratio(size: [f32; 2], anchor: [f32; 2]) -> f32 {
     let fit = |side: f32, of_anchor: f32| {
         let ratio = side / of_anchor;
         ratio.min(1.0 / ratio)

@@ -20,12 +20,15 @@ pub struct DataYaml {
     pub test: Option<PathList>,
     /// Class names.
     pub names: Names,
+    /// What the label files of folders and lists of images are. Not a key of v5.
+    #[serde(default)]
+    pub label_format: LabelFormat,
     /// Number of classes; follows from `names` and must agree with it if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nc: Option<u64>,
 }
 
-/// Folders, or text files that list images.
+/// Folders, text files that list images, or a COCO annotation file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum PathList {
@@ -33,6 +36,29 @@ pub enum PathList {
     One(String),
     /// Several paths.
     Many(Vec<String>),
+    /// A COCO annotation file. Not a form of v5.
+    Coco(CocoPaths),
+}
+
+/// A COCO annotation file and its images.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CocoPaths {
+    /// The JSON file.
+    pub annotations: String,
+    /// The folder that its `file_name`s are relative to.
+    pub images: String,
+}
+
+/// The kind of label file that belongs to one image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LabelFormat {
+    /// Text with a row for each object.
+    #[default]
+    Yolo,
+    /// Pascal VOC's XML.
+    Voc,
 }
 
 /// Class names as written.
@@ -112,6 +138,7 @@ impl PathList {
         match self {
             Self::One(path) => std::slice::from_ref(path),
             Self::Many(paths) => paths,
+            Self::Coco(paths) => std::slice::from_ref(&paths.images),
         }
     }
 }

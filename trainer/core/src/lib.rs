@@ -9,7 +9,8 @@
 //! rng, sampler, rect           seed, epoch -> which images, in which order, on which rank
 //! letterbox, affine, mosaic,
 //! mosaic9                      sizes       -> where pixels and boxes go
-//! schedule, ema, anchors       counters    -> learning rates, decay, anchor fit
+//! schedule, ema                counters    -> learning rates, decay
+//! anchors, autoanchor          box sizes   -> how well anchors fit, better ones
 //! nms, average_precision       predictions -> detections, precision, recall, mAP
 //! topology, retention,
 //! progress, early_stopping     numbers     -> decisions of the training loop
@@ -28,6 +29,7 @@
 
 pub mod affine;
 pub mod anchors;
+pub mod autoanchor;
 pub mod average_precision;
 pub mod boxes;
 pub mod data_yaml;

@@ -44,6 +44,8 @@ pub enum Purpose {
     Effects = 13,
     /// Masks over a sample; index as for `Mixup`.
     Cutout = 14,
+    /// Anchors fitted to a data set; epoch and index count its parts.
+    Anchors = 15,
 }
 
 /// The index of a picture's streams. A sample shows one picture, and may show parts of others: `layer`

@@ -1,17 +1,22 @@
-//! A data set in YOLO layout: which images it has and what they show.
+//! A data set: which images it has and what they show, by label files in YOLO's text format, Pascal VOC's
+//! XML or COCO's JSON.
 //!
 //! Opening reads the description, lists the images, reads their headers and parses every label file,
 //! so that whatever is wrong is said before training starts and all at once. Nothing is written: no
 //! cache beside the labels, no repaired images.
 
+mod coco;
 mod config;
 mod error;
 mod header;
+mod labelling;
 mod listing;
 mod scan;
+mod voc;
 
 pub use error::{DatasetError, LabelProblems};
 
+use labelling::Labelling;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use trainer_core::detection::LabelledBox;
@@ -92,8 +97,11 @@ pub struct Summary {
     pub objects: usize,
     /// Images left out.
     pub skipped: usize,
-    /// Label rows left out because they repeat another row of their file.
+    /// Labels left out because they repeat another one of their image.
     pub duplicates: usize,
+    /// Annotations left out because they are not for training: VOC's difficult objects, COCO's crowds and
+    /// boxes without a size.
+    pub ignored: usize,
 }
 
 impl fmt::Display for Summary {
@@ -102,7 +110,15 @@ impl fmt::Display for Summary {
             f,
             "{} images ({} without labels), {} objects, {} images skipped, {} repeated labels ignored",
             self.images, self.background, self.objects, self.skipped, self.duplicates
-        )
+        )?;
+        if self.ignored > 0 {
+            write!(
+                f,
+                ", {} difficult, crowd or empty annotations ignored",
+                self.ignored
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -113,6 +129,7 @@ pub struct Dataset {
     images: Vec<ImageRecord>,
     skipped: Vec<SkippedImage>,
     duplicates: usize,
+    ignored: usize,
 }
 
 impl Dataset {
@@ -124,13 +141,18 @@ impl Dataset {
     /// than not starting.
     pub fn open(root: &Path, config: &str, split: Split) -> Result<Self, DatasetError> {
         let description = config::read(root, config)?;
-        let files = listing::list(root, &description, split)?;
-        let scanned = scan::scan(root, &files, description.names.len())?;
+        let labelling = Labelling::open(root, &description, split)?;
+        let files = match &labelling {
+            Labelling::Coco(file) => file.images(),
+            Labelling::Yolo | Labelling::Voc => listing::list(root, &description, split)?,
+        };
+        let scanned = scan::scan(root, &files, &labelling, &description.names)?;
         let dataset = Self {
             names: description.names,
             images: scanned.images,
             skipped: scanned.skipped,
             duplicates: scanned.duplicates,
+            ignored: scanned.ignored,
         };
         if dataset.images.is_empty() {
             return Err(DatasetError::AllSkipped {
@@ -148,7 +170,7 @@ impl Dataset {
             return Err(DatasetError::NoLabels {
                 images: dataset.images.len(),
                 image: first.name.clone(),
-                expected: scan::label_path(Path::new(&first.name)),
+                expected: labelling.expected(Path::new(&first.name)),
             });
         }
         Ok(dataset)
@@ -208,6 +230,7 @@ impl Dataset {
             objects: self.images.iter().map(|i| i.labels.len()).sum(),
             skipped: self.skipped.len(),
             duplicates: self.duplicates,
+            ignored: self.ignored,
         }
     }
 
@@ -239,5 +262,7 @@ impl Dataset {
     }
 }
 
+#[cfg(test)]
+mod formats_tests;
 #[cfg(test)]
 mod tests;

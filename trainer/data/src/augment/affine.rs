@@ -6,6 +6,11 @@
 //! two rows of the canvas are mixed at once, then pairs of columns. Both ways give the same bytes,
 //! because the mixed rows keep all their bits.
 
+#![expect(
+    clippy::inline_always,
+    reason = "only what is inlined is compiled for the vector unit that pulp found"
+)]
+
 use super::canvas::{Canvas, CanvasTile};
 use super::planes::PlanarRow;
 use crate::store::FILL;
@@ -212,12 +217,14 @@ fn mix_any(canvas: &Canvas, u: Place, v: Place) -> [u8; 3] {
 }
 
 /// 256 times the mix; fits exactly.
+#[inline(always)]
 fn mix_rows(above: u8, below: u8, next: u32) -> u16 {
     let next = next as u16;
     u16::from(above) * (ONE as u16 - next) + u16::from(below) * next
 }
 
 /// The mix of two such numbers, rounded.
+#[inline(always)]
 fn mix_columns(left: u16, right: u16, next: u32) -> u8 {
     let sum = u32::from(left) * (ONE as u32 - next) + u32::from(right) * next;
     ((sum + (1 << (2 * BITS - 1))) >> (2 * BITS)) as u8
@@ -245,6 +252,7 @@ fn warp_straight(
     let mut above = CanvasRow::new(first, count);
     let mut below = CanvasRow::new(first, count);
     let mut mixed = vec![0_u16; count * 3];
+    let arch = pulp::Arch::new();
     for y in 0..side {
         let v = Place::new(back.apply(0.0, y as f64)[1], canvas.side);
         if below.y == Some(v.pixel) {
@@ -252,18 +260,49 @@ fn warp_straight(
         }
         above.compose(canvas, v.pixel);
         below.compose(canvas, v.pixel + 1);
-        let rows = above.bytes.iter().zip(&below.bytes);
+        arch.dispatch(MixRow {
+            above: &above.bytes,
+            below: &below.bytes,
+            next: v.next,
+            columns: &columns,
+            mixed: &mut mixed,
+            row,
+        });
+        finish(y, row);
+    }
+}
+
+/// Mixes two rows of the canvas, then pairs of columns. Compiled for each kind of vector unit; which is
+/// chosen when it runs.
+struct MixRow<'a> {
+    above: &'a [u8],
+    below: &'a [u8],
+    /// How much of the row below mixes in.
+    next: u32,
+    /// Where each column's left pixel starts, and how much of the next one mixes in.
+    columns: &'a [(usize, u32)],
+    /// Room for the mixed row.
+    mixed: &'a mut [u16],
+    row: &'a mut PlanarRow,
+}
+
+impl pulp::WithSimd for MixRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let Self { mixed, row, .. } = self;
+        let rows = self.above.iter().zip(self.below);
         for (mixed, (above, below)) in mixed.iter_mut().zip(rows) {
-            *mixed = mix_rows(*above, *below, v.next);
+            *mixed = mix_rows(*above, *below, self.next);
         }
         let planes = row.r.iter_mut().zip(&mut row.g).zip(&mut row.b);
-        for (((r, g), b), (start, next)) in planes.zip(&columns) {
+        for (((r, g), b), (start, next)) in planes.zip(self.columns) {
             let around: &[u16] = &mixed[*start..*start + 6];
             *r = mix_columns(around[0], around[3], *next);
             *g = mix_columns(around[1], around[4], *next);
             *b = mix_columns(around[2], around[5], *next);
         }
-        finish(y, row);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::effects::EffectChances;
 use super::flip::Flip;
-use super::hsv::{HsvRanges, HsvTables};
+use super::hsv::{HsvChange, HsvRanges};
 use contract::spec::Augmentation;
 use rand_chacha::ChaCha8Rng;
 use trainer_core::affine::{AffineDraw, AffineRanges};
@@ -111,7 +111,7 @@ impl Settings {
 
     /// How the own picture of a sample is transformed, coloured and mirrored; the first part alone for
     /// its other pictures.
-    pub(super) fn draw(&self, rng: &mut ChaCha8Rng) -> (AffineDraw, HsvTables, Flip) {
+    pub(super) fn draw(&self, rng: &mut ChaCha8Rng) -> (AffineDraw, HsvChange, Flip) {
         let affine = self.affine.draw(rng);
         let colours = self.hsv.draw(rng);
         let flip = Flip {

@@ -1,7 +1,12 @@
+use super::Split;
 use super::error::DatasetError;
+use crate::bounded;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
-use trainer_core::data_yaml::DataYaml;
+use trainer_core::data_yaml::{DataYaml, PathList};
+
+/// The largest data file in bytes.
+const MAX_DATA_FILE: u64 = 16 << 20;
 
 /// A data file that has been understood.
 pub(super) struct Description {
@@ -11,6 +16,16 @@ pub(super) struct Description {
     pub base: PathBuf,
     /// The file's contents.
     pub yaml: DataYaml,
+}
+
+impl Description {
+    /// What the data file says of a split.
+    pub(super) fn paths(&self, split: Split) -> &PathList {
+        match split {
+            Split::Train => &self.yaml.train,
+            Split::Val => &self.yaml.val,
+        }
+    }
 }
 
 /// Reads the data file `config` in the folder `root`.
@@ -23,7 +38,7 @@ pub(super) fn read(root: &Path, config: &str) -> Result<Description, DatasetErro
     let relative = inside(Path::new(""), config)
         .ok_or_else(|| outside("dataset.config", config, "the source"))?;
     let path = root.join(&relative);
-    let text = std::fs::read_to_string(&path).map_err(|source| match source.kind() {
+    let text = bounded::read_text(&path, MAX_DATA_FILE).map_err(|source| match source.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => DatasetError::ConfigMissing {
             path: path.clone(),
             found: yaml_files(root),

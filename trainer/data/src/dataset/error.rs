@@ -89,6 +89,23 @@ pub enum DatasetError {
         #[source]
         source: io::Error,
     },
+    /// A COCO annotation file is not JSON, or not one of annotations.
+    #[error("the annotation file {} is not valid: it needs images, annotations and categories", path.display())]
+    CocoInvalid {
+        /// The file.
+        path: PathBuf,
+        /// Why, with line and column.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A COCO annotation file contradicts itself.
+    #[error("the annotation file {file} contradicts itself: {reason}")]
+    CocoContradicts {
+        /// The file's path inside the data source.
+        file: String,
+        /// How.
+        reason: String,
+    },
     /// There are no image files.
     #[error(
         "{split} in the data file leads to no images: {} has no file ending in {extensions}", path.display()
@@ -113,15 +130,15 @@ pub enum DatasetError {
     },
     /// No training image has a label.
     #[error(
-        "none of the {images} training images has a label: for {image} a label file {} with rows `class x y w h` is expected", expected.display()
+        "none of the {images} training images has a label: for {image}, {expected} is expected"
     )]
     NoLabels {
         /// How many images there are.
         images: usize,
         /// The first of them.
         image: String,
-        /// Where its label file would be.
-        expected: PathBuf,
+        /// Where its labels would be.
+        expected: String,
     },
     /// Label files have bad rows.
     #[error(transparent)]

@@ -1,12 +1,17 @@
-use super::Split;
 use super::config::{Description, inside, outside};
 use super::error::DatasetError;
+use super::{Split, voc};
+use crate::bounded;
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use trainer_core::data_yaml::LabelFormat;
 
 /// The endings of image files, in any case.
 const EXTENSIONS: [&str; 7] = ["bmp", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
+
+/// The largest list of images in bytes: some ten million paths.
+const MAX_LIST: u64 = 1 << 30;
 
 /// The image files of a split, relative to the root, sorted, each once.
 pub(super) fn list(
@@ -14,10 +19,8 @@ pub(super) fn list(
     description: &Description,
     split: Split,
 ) -> Result<Vec<PathBuf>, DatasetError> {
-    let entries = match split {
-        Split::Train => &description.yaml.train,
-        Split::Val => &description.yaml.val,
-    };
+    let entries = description.paths(split);
+    let format = description.yaml.label_format;
     let mut files = BTreeSet::new();
     let mut first = None;
     for value in entries.paths() {
@@ -31,8 +34,8 @@ pub(super) fn list(
         if path.is_dir() {
             walk(root, &relative, &mut HashSet::new(), &mut files).map_err(unreadable)?;
         } else {
-            let text = std::fs::read_to_string(&path).map_err(unreadable)?;
-            files.extend(listed(&relative, &text)?);
+            let text = bounded::read_text(&path, MAX_LIST).map_err(unreadable)?;
+            files.extend(listed(&relative, &text, format)?);
         }
         first.get_or_insert(path);
     }
@@ -50,7 +53,12 @@ pub(super) fn list(
 ///
 /// Some labelling services write `../train/images` for a folder that is beside the data file; like
 /// other readers of such files, this one drops the leading `../` if the path leads nowhere else.
-fn locate(root: &Path, base: &Path, value: &str, split: Split) -> Result<PathBuf, DatasetError> {
+pub(super) fn locate(
+    root: &Path,
+    base: &Path,
+    value: &str,
+    split: Split,
+) -> Result<PathBuf, DatasetError> {
     let literal = inside(base, value);
     if let Some(path) = literal.as_ref().filter(|path| root.join(path).exists()) {
         return Ok(path.clone());
@@ -103,15 +111,28 @@ fn walk(
     Ok(())
 }
 
-/// The images that a list file names, one per line, relative to the list's folder.
-fn listed(list: &Path, text: &str) -> Result<Vec<PathBuf>, DatasetError> {
+/// The images that a list file names, one per line, relative to the list's folder. Lists of Pascal VOC
+/// may name them without folder and ending.
+fn listed(list: &Path, text: &str, format: LabelFormat) -> Result<Vec<PathBuf>, DatasetError> {
     let folder = list.parent().unwrap_or(Path::new(""));
     text.lines()
         .enumerate()
         .map(|(index, line)| (index + 1, line.trim()))
-        .filter(|(_, line)| !line.is_empty() && is_image(Path::new(line)))
-        .map(|(number, line)| {
-            inside(folder, line).ok_or_else(|| {
+        .filter(|(_, line)| !line.is_empty())
+        .filter_map(|(number, line)| {
+            if is_image(Path::new(line)) {
+                return Some((number, line, inside(folder, line)));
+            }
+            // A second column says whether the image shows the class of the list.
+            let name = line
+                .split_whitespace()
+                .next()
+                .filter(|_| format == LabelFormat::Voc)?;
+            let image = voc::listed_image(list, name);
+            Some((number, line, inside(Path::new(""), image.to_str()?)))
+        })
+        .map(|(number, line, image)| {
+            image.ok_or_else(|| {
                 let field = format!("line {number} of {}", list.display());
                 outside(field, line, "the list's folder")
             })

@@ -1,10 +1,10 @@
 use super::error::LabelProblems;
+use super::labelling::{Found, Labelling};
 use super::{ImageRecord, SkippedImage, header};
+use crate::decode::MAX_PIXELS;
 use rayon::prelude::*;
-use std::io::ErrorKind;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
-use trainer_core::labels::{LabelFile, parse_label_file};
 
 /// The smallest usable side in pixels (as in YOLOv5 v7.0).
 const MIN_SIDE: u32 = 10;
@@ -14,10 +14,11 @@ pub(super) struct Scanned {
     pub images: Vec<ImageRecord>,
     pub skipped: Vec<SkippedImage>,
     pub duplicates: usize,
+    pub ignored: usize,
 }
 
 enum Scan {
-    Usable(ImageRecord, usize),
+    Usable(ImageRecord, Found),
     Skipped(SkippedImage),
     BadLabels(Vec<String>),
 }
@@ -26,16 +27,18 @@ enum Scan {
 pub(super) fn scan(
     root: &Path,
     files: &[PathBuf],
-    classes: usize,
+    labelling: &Labelling,
+    names: &[String],
 ) -> Result<Scanned, LabelProblems> {
     let scans: Vec<Scan> = files
         .par_iter()
-        .map(|file| scan_one(root, file, classes))
+        .map(|file| scan_one(root, file, labelling, names))
         .collect();
     let mut result = Scanned {
         images: Vec::with_capacity(scans.len()),
         skipped: Vec::new(),
         duplicates: 0,
+        ignored: 0,
     };
     let mut bad = LabelProblems {
         problems: Vec::new(),
@@ -43,9 +46,10 @@ pub(super) fn scan(
     };
     for scan in scans {
         match scan {
-            Scan::Usable(image, duplicates) => {
+            Scan::Usable(image, found) => {
                 result.images.push(image);
-                result.duplicates += duplicates;
+                result.duplicates += found.labels.duplicates;
+                result.ignored += found.ignored;
             }
             Scan::Skipped(image) => result.skipped.push(image),
             Scan::BadLabels(problems) => {
@@ -60,23 +64,23 @@ pub(super) fn scan(
     Ok(result)
 }
 
-fn scan_one(root: &Path, file: &Path, classes: usize) -> Scan {
+fn scan_one(root: &Path, file: &Path, labelling: &Labelling, names: &[String]) -> Scan {
     let name = file.display().to_string();
     let path = root.join(file);
     let size = match checked_size(&path) {
         Ok(size) => size,
         Err(reason) => return Scan::Skipped(SkippedImage { name, reason }),
     };
-    match read_labels(root, file, classes) {
-        Ok(labels) => Scan::Usable(
+    match labelling.read(root, file, size, names) {
+        Ok(mut found) => Scan::Usable(
             ImageRecord {
                 path,
                 name,
                 size,
-                labels: labels.labels,
-                segments: labels.segments,
+                labels: std::mem::take(&mut found.labels.labels),
+                segments: std::mem::take(&mut found.labels.segments),
             },
-            labels.duplicates,
+            found,
         ),
         Err(problems) => Scan::BadLabels(problems),
     }
@@ -93,34 +97,10 @@ fn checked_size(path: &Path) -> Result<(u32, u32), String> {
             "it has {width} x {height} pixels, each side needs at least {MIN_SIDE}"
         ));
     }
-    Ok((width, height))
-}
-
-fn read_labels(root: &Path, image: &Path, classes: usize) -> Result<LabelFile, Vec<String>> {
-    let file = label_path(image);
-    let name = file.display().to_string();
-    let bytes = match std::fs::read(root.join(&file)) {
-        Ok(bytes) => bytes,
-        // An image that shows nothing needs no file.
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(LabelFile::default()),
-        Err(error) => return Err(vec![format!("{name}: cannot be read: {error}")]),
-    };
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = valid.split(|byte| *byte == b'\n').count();
-        vec![format!("{name}:{line}: is not text (UTF-8)")]
-    })?;
-    parse_label_file(&name, &text, classes)
-        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
-}
-
-/// Where the labels of an image are: the last folder `images` in its path is `labels` instead, and
-/// the ending is `txt`. Without such a folder they are beside the image.
-pub(super) fn label_path(image: &Path) -> PathBuf {
-    let mut parts: Vec<_> = image.iter().collect();
-    let folders = parts.len().saturating_sub(1);
-    if let Some(last) = parts[..folders].iter().rposition(|part| *part == "images") {
-        parts[last] = "labels".as_ref();
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+        return Err(format!(
+            "it claims {width} x {height} pixels, more than {MAX_PIXELS}: cut it into tiles"
+        ));
     }
-    parts.into_iter().collect::<PathBuf>().with_extension("txt")
+    Ok((width, height))
 }

@@ -292,7 +292,11 @@ fn training_without_any_label_is_refused() {
 
 #[test]
 fn label_paths_replace_the_last_images_folder() {
-    let path = |image: &str| scan::label_path(Path::new(image)).display().to_string();
+    let path = |image: &str| {
+        labelling::label_path(Path::new(image))
+            .display()
+            .to_string()
+    };
     assert_eq!(path("images/train/1.jpg"), "labels/train/1.txt");
     assert_eq!(
         path("images/a/images/b/images.png"),

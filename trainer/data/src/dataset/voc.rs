@@ -1,0 +1,101 @@
+//! Pascal VOC annotations: an XML file for each image.
+//!
+//! Corners are counted from 1. Like YOLOv5's conversion of the VOC data set, one is taken off each, and
+//! objects marked as difficult are left out.
+
+use super::labelling::{Collector, Found, class_of, from_pixels, replace_folder};
+use roxmltree::{Document, Node};
+use std::path::{Path, PathBuf};
+
+/// Where the annotations of an image are: the last folder `JPEGImages` or `images` in its path is
+/// `Annotations` instead, and the ending is `xml`. Without such a folder they are beside the image.
+pub(super) fn label_path(image: &Path) -> PathBuf {
+    replace_folder(image, &["JPEGImages", "images"], "Annotations").with_extension("xml")
+}
+
+/// Where the image is that a list `ImageSets/Main/train.txt` names without folder and ending.
+pub(super) fn listed_image(list: &Path, name: &str) -> PathBuf {
+    let sets = list.parent().and_then(Path::parent);
+    let base = sets.and_then(Path::parent).unwrap_or(Path::new(""));
+    base.join("JPEGImages").join(format!("{name}.jpg"))
+}
+
+/// Reads the annotations `text` of the file called `file`, of an image of `size` pixels.
+pub(super) fn parse(
+    file: &str,
+    text: &str,
+    size: (u32, u32),
+    names: &[String],
+) -> Result<Found, Vec<String>> {
+    let document = Document::parse(text).map_err(|error| {
+        let line = error.pos().row;
+        vec![format!("{file}:{line}: is not XML: {error}")]
+    })?;
+    let at = |node: Node, reason: &str| {
+        let line = document.text_pos_at(node.range().start).row;
+        format!("{file}:{line}: {reason}")
+    };
+    let root = document.root_element();
+    let mut collector = Collector::default();
+    let mut problems: Vec<String> = declared_size(root)
+        .filter(|(_, declared)| *declared != size)
+        .map(|(node, (width, height))| {
+            let text = format!(
+                "says that the image has {width} x {height} pixels, it has {} x {}",
+                size.0, size.1
+            );
+            at(node, &text)
+        })
+        .into_iter()
+        .collect();
+    for object in root.children().filter(|node| node.has_tag_name("object")) {
+        if text_of(object, "difficult") == Some("1") {
+            collector.found.ignored += 1;
+            continue;
+        }
+        let label = class(object, names).and_then(|class| from_pixels(class, sides(object)?, size));
+        match label {
+            Ok(label) => collector.add(label),
+            Err(reason) => problems.push(at(object, &reason)),
+        }
+    }
+    if problems.is_empty() {
+        Ok(collector.found)
+    } else {
+        Err(problems)
+    }
+}
+
+fn child<'a>(node: Node<'a, 'a>, name: &str) -> Option<Node<'a, 'a>> {
+    node.children().find(|child| child.has_tag_name(name))
+}
+
+fn text_of<'a>(node: Node<'a, 'a>, name: &str) -> Option<&'a str> {
+    child(node, name)?.text().map(str::trim)
+}
+
+/// The size that the file declares; some tools write zeros.
+fn declared_size<'a>(root: Node<'a, 'a>) -> Option<(Node<'a, 'a>, (u32, u32))> {
+    let size = child(root, "size")?;
+    let side = |name| text_of(size, name)?.parse().ok().filter(|side| *side > 0);
+    Some((size, (side("width")?, side("height")?)))
+}
+
+fn class(object: Node, names: &[String]) -> Result<u16, String> {
+    let name = text_of(object, "name").ok_or("the object has no name")?;
+    class_of(names, name)
+        .ok_or_else(|| format!("the class '{name}' is not among the names of the data file"))
+}
+
+fn sides(object: Node) -> Result<[f64; 4], String> {
+    let corners = child(object, "bndbox").ok_or("the object has no bndbox")?;
+    let mut sides = [0.0; 4];
+    for (side, name) in sides.iter_mut().zip(["xmin", "ymin", "xmax", "ymax"]) {
+        let text = text_of(corners, name).ok_or_else(|| format!("the bndbox has no {name}"))?;
+        let value: f64 = text
+            .parse()
+            .map_err(|_| format!("{name} is '{text}', not a number"))?;
+        *side = value - 1.0;
+    }
+    Ok(sides)
+}
