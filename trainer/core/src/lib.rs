@@ -10,7 +10,8 @@
 //! letterbox, affine, mosaic,
 //! mosaic9                      sizes       -> where pixels and boxes go
 //! schedule, ema, anchors       counters    -> learning rates, decay, anchor fit
-//! nms, average_precision       predictions -> detections, precision, recall, mAP
+//! nms, average_precision,
+//! confusion                    predictions -> detections, precision, recall, mAP, mix-ups
 //! topology, retention,
 //! progress, early_stopping     numbers     -> decisions of the training loop
 //! ```
@@ -30,6 +31,7 @@ pub mod affine;
 pub mod anchors;
 pub mod average_precision;
 pub mod boxes;
+pub mod confusion;
 pub mod data_yaml;
 pub mod detection;
 pub mod early_stopping;
