@@ -1,0 +1,30 @@
+//! What a person looks at after an evaluation or a run: no tensors.
+//!
+//! ```text
+//! coco      detections, labels -> COCO's own numbers, COCO's results file
+//! ```
+
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        reason = "a test that unwraps fails with the error"
+    )
+)]
+
+pub mod coco;
+
+use trainer_core::detection::{Detection, LabelledBox};
+
+/// An evaluated image.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageResult {
+    /// The file's path inside the data source.
+    pub name: String,
+    /// Width and height in pixels.
+    pub size: (u32, u32),
+    /// What was found, in pixels of the image.
+    pub detections: Vec<Detection>,
+    /// What is there, in pixels of the image.
+    pub labels: Vec<LabelledBox>,
+}
