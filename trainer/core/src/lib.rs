@@ -10,7 +10,8 @@
 //! letterbox, affine, mosaic,
 //! mosaic9                      sizes       -> where pixels and boxes go
 //! schedule, ema, anchors       counters    -> learning rates, decay, anchor fit
-//! nms, average_precision,
+//! nms, fusion,
+//! average_precision,
 //! confusion                    predictions -> detections, precision, recall, mAP, mix-ups
 //! topology, retention,
 //! progress, early_stopping     numbers     -> decisions of the training loop
@@ -36,6 +37,7 @@ pub mod data_yaml;
 pub mod detection;
 pub mod early_stopping;
 pub mod ema;
+pub mod fusion;
 pub mod image_stats;
 pub mod labels;
 pub mod letterbox;
