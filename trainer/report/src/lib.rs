@@ -1,7 +1,12 @@
 //! What a person looks at after an evaluation or a run: no tensors.
 //!
 //! ```text
-//! coco      detections, labels -> COCO's own numbers, COCO's results file
+//! coco       detections, labels     -> COCO's own numbers, COCO's results file
+//! curves     evaluation             -> PR, F1, P and R curves
+//! confusion  confusion matrix       -> picture
+//! labels     labels of a data set   -> picture of their distribution
+//! results    results.csv            -> losses and metrics over the epochs
+//! chart      lines, axes            -> picture; the font is part of the program
 //! ```
 
 #![cfg_attr(
@@ -12,7 +17,15 @@
     )
 )]
 
+pub mod chart;
 pub mod coco;
+pub mod confusion;
+pub mod curves;
+pub mod labels;
+pub mod results;
+
+pub use chart::ChartError;
+pub use image::RgbImage;
 
 use trainer_core::detection::{Detection, LabelledBox};
 
