@@ -15,14 +15,13 @@ use trainer_core::nms::NmsOptions;
 use trainer_data::decode::{DecodeError, Shrink, decode, decode_whole};
 use trainer_data::store::{FILL, evaluation_letterbox};
 use trainer_data::{DrawError, DrawnImage, RgbImage, annotated, contact_sheet, write_png};
-use trainer_model::detect::detections;
-use trainer_model::network::FusedNetwork;
 
-use crate::cli::PredictArgs;
+use crate::cli::{PredictArgs, views};
 use crate::console::{self, Bar, chain};
 use crate::device::{self, DeviceError};
-use crate::durable;
-use crate::weights::{self, WeightsError};
+use crate::finder::{Finder, FinderError};
+use crate::output_folder::{self, OutputError};
+use crate::weights::WeightsError;
 
 /// What a results folder is known by.
 const SUMMARY: &str = "predictions.json";
@@ -41,6 +40,9 @@ pub enum PredictError {
     /// The device is not there.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The weights cannot be used together.
+    #[error(transparent)]
+    Finder(#[from] FinderError),
     /// The weights cannot be used.
     #[error(transparent)]
     Weights(#[from] WeightsError),
@@ -59,23 +61,9 @@ pub enum PredictError {
     /// No picture can be read.
     #[error("none of the {0} pictures can be read")]
     NoneReadable(usize),
-    /// The output folder holds something else.
-    #[error(
-        "{} is not empty and holds no {SUMMARY}: nothing is overwritten; choose another --output", path.display()
-    )]
-    OtherContent {
-        /// The folder.
-        path: PathBuf,
-    },
     /// Results cannot be written.
-    #[error("cannot write {}", path.display())]
-    Write {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Output(#[from] OutputError),
     /// A picture cannot be written.
     #[error(transparent)]
     Draw(#[from] DrawError),
@@ -91,14 +79,15 @@ impl PredictError {
     /// The word that decides the exit code.
     pub fn reason(&self) -> FailureReason {
         match self {
-            Self::Libtorch(_) | Self::Model(_) | Self::Tensor(_) => FailureReason::Internal,
-            Self::Device(_) | Self::Weights(_) => FailureReason::InvalidConfig,
+            Self::Libtorch(_)
+            | Self::Model(_)
+            | Self::Tensor(_)
+            | Self::Finder(FinderError::Network(_)) => FailureReason::Internal,
+            Self::Device(_) | Self::Weights(_) | Self::Finder(_) => FailureReason::InvalidConfig,
             Self::Source { .. } | Self::NoPictures | Self::NoneReadable(_) => {
                 FailureReason::InvalidDataset
             }
-            Self::OtherContent { .. } | Self::Write { .. } | Self::Draw(_) => {
-                FailureReason::OutputUnwritable
-            }
+            Self::Output(_) | Self::Draw(_) => FailureReason::OutputUnwritable,
         }
     }
 }
@@ -106,19 +95,18 @@ impl PredictError {
 /// Does what the arguments say; returns what to tell.
 pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
     let device = device::for_inference(args.device.into())?;
-    let (network, info) = weights::load(&args.weights, device)?;
+    let (finder, info) = Finder::load(&args.weights, args.ensemble, views(args.augment), device)?;
     let image_size = args.image_size.unwrap_or(info.image_size);
-    weights::check_image_size(image_size, &network.options().architecture)?;
-    let network = network.fuse()?;
+    finder.check_image_size(image_size)?;
     let mut pictures = list(&args.source)?;
     pictures.truncate(args.limit.unwrap_or(usize::MAX));
     if pictures.is_empty() {
         return Err(PredictError::NoPictures);
     }
-    prepare(&args.output)?;
+    output_folder::prepare(&args.output, SUMMARY)?;
 
     let predictor = Predictor {
-        network,
+        finder,
         image_size,
         options: NmsOptions {
             confidence: args.conf,
@@ -141,7 +129,7 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
         let stem = names.unique(path);
         if args.save_txt {
             let text = rows(&found, image.dimensions());
-            write(
+            output_folder::write(
                 &args.output.join(format!("labels/{stem}.txt")),
                 text.as_bytes(),
             )?;
@@ -177,9 +165,11 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
     if summary.is_empty() {
         return Err(PredictError::NoneReadable(pictures.len()));
     }
+    let weights = args.weights.iter().map(|path| path.display().to_string());
+    let weights: Vec<String> = weights.collect();
     let mut text = format!("{} pictures in {}", summary.len(), args.output.display());
-    let document = json!({"weights": args.weights.display().to_string(), "images": summary});
-    write(&args.output.join(SUMMARY), document.to_string().as_bytes())?;
+    let document = json!({"weights": weights.join(" "), "images": summary});
+    output_folder::write(&args.output.join(SUMMARY), document.to_string().as_bytes())?;
     if let Some(path) = &args.contact_sheet {
         write_png(&contact_sheet(&sheet, &info.names, COLUMNS), path)?;
         // Writing to a string cannot fail.
@@ -189,7 +179,7 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
 }
 
 struct Predictor {
-    network: FusedNetwork,
+    finder: Finder,
     image_size: u32,
     options: NmsOptions,
 }
@@ -209,8 +199,7 @@ impl Predictor {
             Err(error) => return Ok(Err(error)),
         };
         let pixels = self.lay(&resized, &letterbox)?;
-        let evaluated = self.network.evaluate(&self.network.input(&pixels)?)?;
-        let mut found = detections(&evaluated.decoded, &self.options)?;
+        let mut found = self.finder.find(&pixels, &self.options)?.detections;
         let mut found = found.pop().unwrap_or_default();
         for detection in &mut found {
             detection.xyxy = letterbox.to_original(detection.xyxy);
@@ -260,42 +249,8 @@ fn list(sources: &[PathBuf]) -> Result<Vec<PathBuf>, PredictError> {
     Ok(pictures)
 }
 
-/// Makes the output folder, which must be new, empty, or of an earlier prediction.
-fn prepare(output: &Path) -> Result<(), PredictError> {
-    let failed = |source| PredictError::Write {
-        path: output.to_owned(),
-        source,
-    };
-    let mut content = match std::fs::read_dir(output) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            std::fs::create_dir_all(output).map_err(failed)?;
-            std::fs::read_dir(output)
-        }
-        other => other,
-    }
-    .map_err(failed)?;
-    let is_ours = output.join(SUMMARY).is_file();
-    if content.next().is_some() && !is_ours {
-        return Err(PredictError::OtherContent {
-            path: output.to_owned(),
-        });
-    }
-    // From now on the folder is known to be ours, also if this run is cut off.
-    write(&output.join(SUMMARY), b"{}")
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), PredictError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)
-        .and_then(|()| durable::write(path, bytes))
-        .map_err(|source| PredictError::Write {
-            path: path.to_owned(),
-            source,
-        })
-}
-
 /// One line per box: class, centre and size as fractions, confidence; YOLO's label form.
-fn rows(found: &[Detection], (width, height): (u32, u32)) -> String {
+pub(crate) fn rows(found: &[Detection], (width, height): (u32, u32)) -> String {
     let scale = (1.0 / width as f32, 1.0 / height as f32);
     let mut text = String::new();
     for detection in found {
@@ -343,12 +298,12 @@ fn labels_of(path: &Path, (width, height): (u32, u32), classes: usize) -> Vec<La
 
 /// Names of results, each used once.
 #[derive(Default)]
-struct FileNames {
+pub(crate) struct FileNames {
     used: BTreeSet<String>,
 }
 
 impl FileNames {
-    fn unique(&mut self, path: &Path) -> String {
+    pub(crate) fn unique(&mut self, path: &Path) -> String {
         let stem = path
             .file_stem()
             .unwrap_or_default()
@@ -369,19 +324,6 @@ mod tests {
     use trainer_core::boxes::Xyxy;
 
     use super::*;
-
-    #[test]
-    fn a_folder_of_something_else_is_refused() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let output = folder.path().join("new");
-        prepare(&output).expect("made");
-        prepare(&output).expect("ours");
-        std::fs::remove_file(output.join(SUMMARY)).expect("removed");
-        prepare(&output).expect("empty");
-        std::fs::write(folder.path().join("photo.jpg"), "").expect("written");
-        let text = prepare(folder.path()).expect_err("refused").to_string();
-        assert!(text.contains("nothing is overwritten"), "{text}");
-    }
 
     #[test]
     fn pictures_of_one_name_get_two_files() {

@@ -8,10 +8,12 @@ use trainer_core::early_stopping::EarlyStopping;
 use crate::checkpoint::{self, EpochSums, Saved};
 use crate::distributed::Gradients;
 use crate::error::Error;
-use crate::evaluate::{Measured, Outcome};
+use crate::evaluate::{Audience, Measured, Outcome};
+use crate::finder::Finder;
 use crate::report::{EpochTimes, Timing};
 use crate::results;
 use crate::session::Session;
+use crate::shutdown::StopRequest;
 use crate::step::{StepError, StepInput, StepOutput};
 use crate::weights::WeightsInfo;
 
@@ -20,6 +22,18 @@ use crate::weights::WeightsInfo;
 enum Flow {
     On,
     Stop,
+}
+
+/// Ends an evaluation when the run is to stop.
+struct Listener {
+    stop: StopRequest,
+    step: u64,
+}
+
+impl Audience for Listener {
+    fn wants_stop(&self) -> bool {
+        self.stop.is_due(self.step)
+    }
 }
 
 /// Trains from the session's state to the end, or until a rank is asked to stop; says how it ended.
@@ -167,12 +181,15 @@ impl Session<'_> {
 
     fn evaluate(&mut self, epoch: u32) -> Result<Outcome, Error> {
         self.reporter.phase(Phase::Evaluating);
-        let (stop, step) = (self.stop.clone(), self.state.step);
-        let network = self.learner.ema.network();
-        let result = self
-            .evaluator
-            .run(network, &mut self.ranks, || stop.is_due(step), |_| ());
-        let outcome = result.map_err(|source| Error::Evaluate { epoch, source })?;
+        let failed = |source| Error::Evaluate { epoch, source };
+        let network = self.learner.ema.network().fuse();
+        let finder = Finder::of(network.map_err(|source| failed(source.into()))?);
+        let mut audience = Listener {
+            stop: self.stop.clone(),
+            step: self.state.step,
+        };
+        let result = self.evaluator.run(&finder, &mut self.ranks, &mut audience);
+        let outcome = result.map_err(failed)?;
         if let Outcome::Whole(measured) = &outcome {
             self.skipped.note(&measured.skipped);
         }

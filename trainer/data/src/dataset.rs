@@ -25,6 +25,8 @@ pub enum Split {
     Train,
     /// The images to measure on.
     Val,
+    /// Images to measure on in the end, which no choice of training depended on.
+    Test,
 }
 
 impl Split {
@@ -33,6 +35,7 @@ impl Split {
         match self {
             Self::Train => "train",
             Self::Val => "val",
+            Self::Test => "test",
         }
     }
 }

@@ -14,10 +14,15 @@ pub(super) fn list(
     description: &Description,
     split: Split,
 ) -> Result<Vec<PathBuf>, DatasetError> {
+    let yaml = &description.yaml;
     let entries = match split {
-        Split::Train => &description.yaml.train,
-        Split::Val => &description.yaml.val,
+        Split::Train => Some(&yaml.train),
+        Split::Val => Some(&yaml.val),
+        Split::Test => yaml.test.as_ref(),
     };
+    let entries = entries.ok_or(DatasetError::NoSplit {
+        split: split.as_str(),
+    })?;
     let mut files = BTreeSet::new();
     let mut first = None;
     for value in entries.paths() {
