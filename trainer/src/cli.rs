@@ -106,6 +106,10 @@ pub struct EvalArgs {
     /// Print JSON instead of a table.
     #[arg(long)]
     pub json: bool,
+    /// Also draw curves, confusion matrix, labels and the first batches into this folder: new, empty, or of an
+    /// earlier `eval`.
+    #[arg(long, value_name = "DIR")]
+    pub plots: Option<PathBuf>,
     /// Also write the detections as a results file of COCO: a new file.
     #[arg(long, value_name = "FILE.JSON")]
     pub save_json: Option<PathBuf>,

@@ -10,6 +10,7 @@
 //! predict      weights, pictures    -> annotated pictures
 //! info         model or weights     -> a table of layers
 //! distributed  ranks                -> what all of them compute together
+//! gallery      epochs, pictures     -> what a run leaves for people
 //! checkpoint   state                -> folders that survive a crash, and back
 //! agent_link   progress             -> the agent of this worker
 //! ```
@@ -30,11 +31,13 @@ pub mod durable;
 pub mod error;
 pub mod evaluate;
 pub mod finder;
+pub mod gallery;
 pub mod info;
 pub mod job;
 pub mod manifest;
 mod memory;
 pub mod output_folder;
+pub mod pictures;
 pub mod predict;
 pub mod report;
 pub mod results;

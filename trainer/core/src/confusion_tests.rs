@@ -10,7 +10,10 @@ struct Case {
     matrix: Vec<Vec<u64>>,
 }
 
-fn cases() -> Vec<(Vec<Detection>, Vec<LabelledBox>, Vec<Vec<u64>>)> {
+/// Detections and labels of an image, and the matrix to expect.
+type Expected = (Vec<Detection>, Vec<LabelledBox>, Vec<Vec<u64>>);
+
+fn cases() -> Vec<Expected> {
     let cases: Vec<Case> =
         serde_json::from_str(include_str!("../testdata/confusion.json")).unwrap();
     let read = |case: Case| {

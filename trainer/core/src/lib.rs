@@ -14,7 +14,8 @@
 //! average_precision,
 //! confusion                    predictions -> detections, precision, recall, mAP, mix-ups
 //! topology, retention,
-//! progress, early_stopping     numbers     -> decisions of the training loop
+//! progress, early_stopping,
+//! overfitting                  numbers     -> decisions of the training loop, and what it says
 //! ```
 //!
 //! "YOLOv5 v7.0 behaviour" in a comment means that the formula gives that program's numbers; the
@@ -45,6 +46,7 @@ pub mod mosaic;
 pub mod mosaic9;
 pub mod multi_scale;
 pub mod nms;
+pub mod overfitting;
 pub mod progress;
 pub mod rect;
 pub mod retention;

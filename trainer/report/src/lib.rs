@@ -6,6 +6,8 @@
 //! confusion  confusion matrix       -> picture
 //! labels     labels of a data set   -> picture of their distribution
 //! results    results.csv            -> losses and metrics over the epochs
+//! tensorboard  numbers of epochs   -> TensorBoard's event files
+//! html       everything             -> one page
 //! chart      lines, axes            -> picture; the font is part of the program
 //! ```
 
@@ -21,8 +23,10 @@ pub mod chart;
 pub mod coco;
 pub mod confusion;
 pub mod curves;
+pub mod html;
 pub mod labels;
 pub mod results;
+pub mod tensorboard;
 
 pub use chart::ChartError;
 pub use image::RgbImage;

@@ -24,6 +24,7 @@ use crate::distributed::Ranks;
 use crate::evaluate::{Audience, Classes, EvaluateError, Evaluator, Measured, Outcome};
 use crate::finder::{Finder, FinderError};
 use crate::output_folder::{self, OutputError};
+use crate::pictures::{self, PictureError, Sheets, Shown};
 use crate::predict::{FileNames, rows};
 use crate::weights::WeightsError;
 
@@ -53,6 +54,8 @@ pub enum EvalError {
     Coco(#[from] CocoError),
     #[error(transparent)]
     Output(#[from] OutputError),
+    #[error(transparent)]
+    Pictures(#[from] PictureError),
 }
 
 impl EvalError {
@@ -67,7 +70,7 @@ impl EvalError {
             Self::Weights(_) | Self::Finder(_) | Self::Device(_) | Self::Classes { .. } => {
                 FailureReason::InvalidConfig
             }
-            Self::Output(_) => FailureReason::OutputUnwritable,
+            Self::Output(_) | Self::Pictures(_) => FailureReason::OutputUnwritable,
         }
     }
 }
@@ -76,7 +79,7 @@ impl EvalError {
 struct Report {
     dataset: Arc<Dataset>,
     measured: Measured,
-    confusion: ConfusionMatrix,
+    shown: Shown,
     coco: Option<CocoSummary>,
 }
 
@@ -85,7 +88,7 @@ pub fn eval(args: &EvalArgs) -> Result<String, EvalError> {
     if let Some(file) = &args.save_json {
         output_folder::must_be_new(file)?;
     }
-    if let Some(folder) = &args.save_txt {
+    for folder in args.save_txt.iter().chain(&args.plots) {
         output_folder::prepare(folder, SUMMARY)?;
     }
     let report = measure(args)?;
@@ -93,8 +96,14 @@ pub fn eval(args: &EvalArgs) -> Result<String, EvalError> {
         console::warn(&format!("image skipped: {skipped}"));
     }
     let document = tables::json(&report).to_string();
-    if let Some(folder) = &args.save_txt {
+    for folder in args.save_txt.iter().chain(&args.plots) {
         output_folder::write(&folder.join(SUMMARY), document.as_bytes())?;
+    }
+    if let Some(folder) = &args.plots {
+        let measured = &report.measured;
+        let curves = (&measured.evaluation, measured.curves.as_slice());
+        pictures::write(folder, curves, &report.shown, report.dataset.names())?;
+        pictures::write_labels(folder, &report.dataset)?;
     }
     Ok(if args.json {
         document
@@ -140,7 +149,7 @@ fn measure(args: &EvalArgs) -> Result<Report, EvalError> {
     };
     let Collector {
         images,
-        confusion,
+        shown,
         failure,
         ..
     } = collector;
@@ -160,7 +169,7 @@ fn measure(args: &EvalArgs) -> Result<Report, EvalError> {
     Ok(Report {
         dataset,
         measured,
-        confusion,
+        shown,
         coco,
     })
 }
@@ -195,7 +204,7 @@ struct Collector<'a> {
     keeps_images: bool,
     /// In the order of the batches, which is that of the data set.
     images: Vec<ImageResult>,
-    confusion: ConfusionMatrix,
+    shown: Shown,
     texts: Option<&'a Path>,
     names: FileNames,
     /// The first thing that could not be written.
@@ -209,7 +218,10 @@ impl<'a> Collector<'a> {
             bar: (!args.json).then(|| Bar::new("evaluation", batches)),
             keeps_images: args.coco || args.save_json.is_some(),
             images: Vec::new(),
-            confusion: ConfusionMatrix::new(dataset.classes() as u16),
+            shown: Shown {
+                confusion: ConfusionMatrix::new(dataset.classes() as u16),
+                sheets: Sheets::default(),
+            },
             texts: args.save_txt.as_deref(),
             names: FileNames::default(),
             failure: Ok(()),
@@ -218,11 +230,8 @@ impl<'a> Collector<'a> {
 }
 
 impl Audience for Collector<'_> {
-    fn wants_stop(&self) -> bool {
-        false
-    }
-
     fn batch_done(&mut self, done: u64) {
+        self.shown.sheets.batch_done();
         if let Some(bar) = &mut self.bar {
             bar.set(done, String::new);
         }
@@ -230,7 +239,8 @@ impl Audience for Collector<'_> {
 
     fn image(&mut self, batch: &Batch, k: usize, detections: &[Detection]) {
         let evaluated = &batch.evaluated[k];
-        self.confusion.add(detections, &evaluated.labels);
+        self.shown.confusion.add(detections, &evaluated.labels);
+        self.shown.sheets.add(batch, k, detections);
         let record = self.dataset.image(batch.indices[k]);
         let size = record.map_or((1, 1), |record| record.size);
         if let (Some(folder), Ok(())) = (self.texts, &self.failure) {

@@ -11,4 +11,5 @@ mod learning;
 mod messages;
 mod options;
 mod ranks;
+mod report;
 mod resume;

@@ -32,6 +32,7 @@ pub fn json(report: &Report) -> Value {
         })
         .collect();
     let mixed_up: Vec<_> = report
+        .shown
         .confusion
         .entries()
         .map(|(found, real, count)| {
@@ -104,7 +105,7 @@ fn name_of(report: &Report, class: u16) -> &str {
 }
 
 fn found_name(report: &Report, class: u16) -> &str {
-    if class == report.confusion.classes() {
+    if class == report.shown.confusion.classes() {
         "background"
     } else {
         name_of(report, class)
@@ -113,7 +114,7 @@ fn found_name(report: &Report, class: u16) -> &str {
 
 /// The matrix, or of many classes the commonest mix-ups.
 fn confusion(report: &Report) -> Vec<String> {
-    let matrix: &ConfusionMatrix = &report.confusion;
+    let matrix: &ConfusionMatrix = &report.shown.confusion;
     let background = matrix.classes();
     if background > MATRIX_CLASSES {
         let mut wrong: Vec<_> = matrix
