@@ -121,6 +121,7 @@ pub struct EvalArgs {
 
 /// Arguments of `predict`.
 #[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct PredictArgs {
     /// A `.safetensors` file of this program, a checkpoint folder, or a run's folder; several of the same classes
     /// are used together.
@@ -132,7 +133,7 @@ pub struct PredictArgs {
     /// See each image also smaller and mirrored (test-time augmentation): slower, mostly better.
     #[arg(long)]
     pub augment: bool,
-    /// Pictures, or folders of pictures.
+    /// Pictures, folders of pictures, patterns such as 'in/*.jpg', or text files with one of these in a line.
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     pub source: Vec<PathBuf>,
     /// Folder for the results: new, empty, or of an earlier `predict`.
@@ -142,11 +143,20 @@ pub struct PredictArgs {
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
     /// Least confidence of a detection.
-    #[arg(long, default_value_t = 0.25, value_parser = fraction)]
+    #[arg(long, visible_alias = "conf-thres", default_value_t = 0.25, value_parser = fraction)]
     pub conf: f32,
     /// Largest overlap of two detections of one class.
-    #[arg(long, default_value_t = 0.45, value_parser = fraction)]
+    #[arg(long, visible_alias = "iou-thres", default_value_t = 0.45, value_parser = fraction)]
     pub iou: f32,
+    /// Most detections of a picture.
+    #[arg(long, default_value_t = NmsOptions::DETECTION.max_detections as u32, value_parser = clap::value_parser!(u32).range(1..=30_000))]
+    pub max_det: u32,
+    /// Show only these classes, by number.
+    #[arg(long, num_args = 1.., value_name = "CLASS")]
+    pub classes: Vec<u16>,
+    /// Let detections of all classes compete for a place, not only those of one class.
+    #[arg(long)]
+    pub agnostic_nms: bool,
     /// Side of the image in pixels, a multiple of 32. Default: that of the training.
     #[arg(long, value_parser = image_size)]
     pub image_size: Option<u32>,
@@ -162,6 +172,12 @@ pub struct PredictArgs {
     /// Also write each picture's boxes as text: class, centre, size, confidence.
     #[arg(long)]
     pub save_txt: bool,
+    /// Also cut the objects out: `crops/CLASS/PICTURE.png`.
+    #[arg(long)]
+    pub save_crop: bool,
+    /// Also write all detections as a results file of COCO: `coco.json`.
+    #[arg(long)]
+    pub save_json: bool,
 }
 
 /// Arguments of `info`.

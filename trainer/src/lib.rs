@@ -45,6 +45,7 @@ pub mod run_folder;
 pub mod scaler;
 pub mod session;
 pub mod shutdown;
+pub mod sources;
 pub mod step;
 pub mod threads;
 pub mod train;

@@ -57,6 +57,14 @@ pub fn prepare(folder: &Path, marker: &'static str) -> Result<(), OutputError> {
     write(&folder.join(marker), b"{}")
 }
 
+/// Makes a folder and those above it.
+pub fn make(folder: &Path) -> Result<(), OutputError> {
+    std::fs::create_dir_all(folder).map_err(|source| OutputError::Write {
+        path: folder.to_owned(),
+        source,
+    })
+}
+
 /// Makes sure that no file is there yet.
 pub fn must_be_new(file: &Path) -> Result<(), OutputError> {
     if file.exists() {

@@ -73,6 +73,66 @@ fn predictions_are_drawn_and_written_and_nothing_is_overwritten() {
 }
 
 #[test]
+fn only_what_is_asked_for_is_predicted_cut_out_and_written() {
+    let fixture = trained();
+    let output = fixture.path("found");
+    let flags = [
+        "--limit=2",
+        "--conf=0",
+        "--max-det=6",
+        "--agnostic-nms",
+        "--save-crop",
+        "--save-json",
+    ];
+    let all = predict(
+        &fixture,
+        &output,
+        &[
+            &flags[..],
+            &[
+                "--classes",
+                "0",
+                "1",
+                "2",
+                "3",
+                "4",
+                "5",
+                "6",
+                "7",
+                "8",
+                "9",
+            ],
+        ]
+        .concat(),
+    );
+    assert_eq!(Some(0), all.code, "{}", all.text);
+    let rows = |folder: &Path| -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(folder.join("coco.json")).expect("written");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let found = rows(&output);
+    assert_eq!(12, found.len());
+    let class = found[0]["category_id"].as_u64().expect("a class");
+    let folder = output.join(format!("crops/{class} {class}"));
+    assert!(std::fs::read_dir(&folder).expect("crops").count() > 0);
+
+    let one = fixture.path("one");
+    let chosen = predict(
+        &fixture,
+        &one,
+        &[&flags[..], &["--classes", &class.to_string()]].concat(),
+    );
+    assert_eq!(Some(0), chosen.code, "{}", chosen.text);
+    let of_class: Vec<_> = found
+        .into_iter()
+        .filter(|row| row["category_id"] == class)
+        .collect();
+    assert_eq!(of_class, rows(&one));
+    let refused = predict(&fixture, &fixture.path("none"), &["--classes", "10"]);
+    assert_eq!(Some(64), refused.code, "{}", refused.text);
+}
+
+#[test]
 fn weights_of_all_forms_evaluate_alike() {
     let fixture = trained();
     let run = fixture.run_folder("o");
