@@ -14,7 +14,7 @@ cd "$(dirname "$0")/../.."
 work="$PWD/target/parity"
 mkdir -p "$work"
 parts=("$@")
-((${#parts[@]})) || parts=(steps formats loader training)
+((${#parts[@]})) || parts=(steps formats loader training report)
 python="$(scripts/peer.sh)"
 eval "$(scripts/libtorch.sh --env)"
 cargo build --quiet --locked --release -p trainer
@@ -49,8 +49,24 @@ for part in "${parts[@]}"; do
     training)
         peer tests/parity/training.py "$work/training" "$work/digits" target/release/yolo-trainer
         ;;
+    report)
+        rm -rf "$work/report"
+        mkdir -p "$work/report"
+        cat >"$work/report/job.yaml" <<'YAML'
+apiVersion: yolo-operator.dev/v1alpha1
+kind: YoloTrainingJob
+metadata: { name: report }
+spec:
+  model: { size: n }
+  dataset: { persistentVolumeClaim: { claimName: d } }
+  training: { epochs: 3, batchSize: 16, imageSize: 64, device: cpu }
+  output: { persistentVolumeClaim: { claimName: o } }
+YAML
+        target/release/yolo-trainer train -f "$work/report/job.yaml" --dataset "$work/digits" --output "$work/report" >"$work/report.log"
+        peer tests/parity/report.py "$work/report/report-local"
+        ;;
     *)
-        echo "run.sh: unknown part '$part'; the parts are steps, formats, loader and training" >&2
+        echo "run.sh: unknown part '$part'; the parts are steps, formats, loader, training and report" >&2
         exit 1
         ;;
     esac

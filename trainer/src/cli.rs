@@ -8,8 +8,11 @@ use contract::spec::{Device, Precision};
 use serde::Deserialize as _;
 use serde::de::IntoDeserializer as _;
 use serde::de::value::{Error as NameError, StrDeserializer};
+use trainer_core::nms::NmsOptions;
+use trainer_data::Split;
 
 use crate::commands;
+use crate::finder::{Ensemble, Views};
 
 /// Trains, evaluates and runs YOLOv5.
 #[derive(Debug, Parser)]
@@ -71,34 +74,82 @@ pub struct TrainArgs {
 
 /// Arguments of `eval`.
 #[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct EvalArgs {
-    /// A `.safetensors` file of this program, a `.pt` file of YOLOv5, a checkpoint folder, or a run's folder.
-    #[arg(long, value_name = "PATH")]
-    pub weights: PathBuf,
-    /// The YOLO data file; its `val` images are used.
+    /// A `.safetensors` file of this program, a `.pt` file of YOLOv5, a checkpoint folder, or a run's folder; several of
+    /// the same classes are used together.
+    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    pub weights: Vec<PathBuf>,
+    /// How several weights are used together.
+    #[arg(long, value_enum, default_value_t = Ensemble::Nms)]
+    pub ensemble: Ensemble,
+    /// See each image also smaller and mirrored (test-time augmentation): slower, mostly better.
+    #[arg(long)]
+    pub augment: bool,
+    /// The YOLO data file.
     #[arg(long, value_name = "DATA.YAML")]
     pub data: PathBuf,
+    /// Which of its images to use.
+    #[arg(long, value_enum, default_value_t = TaskArg::Val)]
+    pub task: TaskArg,
     /// Images computed at a time.
     #[arg(long, default_value_t = crate::evaluate::MAX_BATCH as u32, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub batch_size: u32,
     /// Side of the image in pixels, a multiple of 32. Default: that of the training.
     #[arg(long, value_parser = image_size)]
     pub image_size: Option<u32>,
+    /// Least confidence of a detection.
+    #[arg(long, visible_alias = "conf-thres", default_value_t = NmsOptions::VALIDATION.confidence, value_parser = fraction)]
+    pub conf: f32,
+    /// Largest overlap of two detections of one class.
+    #[arg(long, visible_alias = "iou-thres", default_value_t = NmsOptions::VALIDATION.iou, value_parser = fraction)]
+    pub iou: f32,
+    /// Most detections of an image.
+    #[arg(long, default_value_t = NmsOptions::VALIDATION.max_detections as u32, value_parser = clap::value_parser!(u32).range(1..=30_000))]
+    pub max_det: u32,
+    /// Take all classes for one: how well objects are found, whatever they are.
+    #[arg(long, visible_alias = "single-cls")]
+    pub single_class: bool,
     /// Where to compute.
     #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
     pub device: DeviceArg,
+    /// Show COCO's definition of average precision and recall beside `YOLOv5`'s.
+    #[arg(long)]
+    pub coco: bool,
+    /// Show every class, also of 50 or more, and which are taken for which.
+    #[arg(long)]
+    pub verbose: bool,
     /// Print JSON instead of a table.
     #[arg(long)]
     pub json: bool,
+    /// Also draw curves, confusion matrix, labels and the first batches into this folder: new, empty, or of an
+    /// earlier `eval`.
+    #[arg(long, value_name = "DIR")]
+    pub plots: Option<PathBuf>,
+    /// Also write the detections as a results file of COCO: a new file.
+    #[arg(long, value_name = "FILE.JSON")]
+    pub save_json: Option<PathBuf>,
+    /// Also write each image's detections as text (class, centre, size, confidence) to this folder: new, empty,
+    /// or of an earlier `eval`.
+    #[arg(long, value_name = "DIR")]
+    pub save_txt: Option<PathBuf>,
 }
 
 /// Arguments of `predict`.
 #[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct PredictArgs {
-    /// A `.safetensors` file of this program, a `.pt` file of YOLOv5, a checkpoint folder, or a run's folder.
-    #[arg(long, value_name = "PATH")]
-    pub weights: PathBuf,
-    /// Pictures, or folders of pictures.
+    /// A `.safetensors` file of this program, a `.pt` file of YOLOv5, a checkpoint folder, or a run's folder; several of
+    /// the same classes are used together.
+    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
+    pub weights: Vec<PathBuf>,
+    /// How several weights are used together.
+    #[arg(long, value_enum, default_value_t = Ensemble::Nms)]
+    pub ensemble: Ensemble,
+    /// See each image also smaller and mirrored (test-time augmentation): slower, mostly better.
+    #[arg(long)]
+    pub augment: bool,
+    /// Pictures, folders of pictures, patterns such as 'in/*.jpg', or text files with one of these in a line.
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     pub source: Vec<PathBuf>,
     /// Folder for the results: new, empty, or of an earlier `predict`.
@@ -108,11 +159,20 @@ pub struct PredictArgs {
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
     /// Least confidence of a detection.
-    #[arg(long, default_value_t = 0.25, value_parser = fraction)]
+    #[arg(long, visible_alias = "conf-thres", default_value_t = 0.25, value_parser = fraction)]
     pub conf: f32,
     /// Largest overlap of two detections of one class.
-    #[arg(long, default_value_t = 0.45, value_parser = fraction)]
+    #[arg(long, visible_alias = "iou-thres", default_value_t = 0.45, value_parser = fraction)]
     pub iou: f32,
+    /// Most detections of a picture.
+    #[arg(long, default_value_t = NmsOptions::DETECTION.max_detections as u32, value_parser = clap::value_parser!(u32).range(1..=30_000))]
+    pub max_det: u32,
+    /// Show only these classes, by number.
+    #[arg(long, num_args = 1.., value_name = "CLASS")]
+    pub classes: Vec<u16>,
+    /// Let detections of all classes compete for a place, not only those of one class.
+    #[arg(long)]
+    pub agnostic_nms: bool,
     /// Side of the image in pixels, a multiple of 32. Default: that of the training.
     #[arg(long, value_parser = image_size)]
     pub image_size: Option<u32>,
@@ -128,6 +188,12 @@ pub struct PredictArgs {
     /// Also write each picture's boxes as text: class, centre, size, confidence.
     #[arg(long)]
     pub save_txt: bool,
+    /// Also cut the objects out: `crops/CLASS/PICTURE.png`.
+    #[arg(long)]
+    pub save_crop: bool,
+    /// Also write all detections as a results file of COCO: `coco.json`.
+    #[arg(long)]
+    pub save_json: bool,
 }
 
 /// Arguments of `export`.
@@ -327,6 +393,27 @@ pub struct AnchorsArgs {
     pub seed: u64,
 }
 
+/// Images of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TaskArg {
+    /// Those that training learns from.
+    Train,
+    /// Those that training measures on.
+    Val,
+    /// Those that no choice of training depended on.
+    Test,
+}
+
+impl From<TaskArg> for Split {
+    fn from(task: TaskArg) -> Self {
+        match task {
+            TaskArg::Train => Self::Train,
+            TaskArg::Val => Self::Val,
+            TaskArg::Test => Self::Test,
+        }
+    }
+}
+
 /// Where to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DeviceArg {
@@ -346,6 +433,11 @@ impl From<DeviceArg> for Device {
             DeviceArg::Cuda => Self::Cuda,
         }
     }
+}
+
+/// What `--augment` means.
+pub fn views(augment: bool) -> Views {
+    if augment { Views::Several } else { Views::One }
 }
 
 fn image_size(text: &str) -> Result<u32, String> {

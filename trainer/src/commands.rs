@@ -1,20 +1,16 @@
 //! What each subcommand does: the edge at which errors become words and exit codes.
 
+mod eval;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use contract::env::RankEnv;
 use contract::exit::FailureReason;
 use contract::protocol::RankResult;
-use contract::spec::Hyperparameters;
-use trainer_core::average_precision::Evaluation;
-use trainer_data::{
-    Dataset, DatasetError, DigitsConfig, EvaluateSource, ImageStore, Sizing, Split,
-    make_dataset_digits,
-};
-use trainer_model::loss::{Loss, LossSettings};
+use trainer_data::{DigitsConfig, make_dataset_digits};
 
 use crate::agent_link::AgentLink;
 use crate::cli::{
@@ -22,16 +18,13 @@ use crate::cli::{
     PredictArgs, TrainArgs,
 };
 use crate::console::{self, Bar, Speaks, chain};
-use crate::distributed::Ranks;
 use crate::error::Error;
-use crate::evaluate::{EvaluateError, Evaluator, Measured, Outcome};
 use crate::inspect::{self, InspectError};
 use crate::job::{self, Request};
 use crate::report::Reporter;
 use crate::session::{Session, StartOptions};
 use crate::shutdown::StopRequest;
 use crate::threads::{Threads, available_cpus};
-use crate::weights;
 
 /// The text of the last panic of the main thread.
 static PANIC: Mutex<String> = Mutex::new(String::new());
@@ -113,165 +106,15 @@ fn run_job(
     crate::train::train(Session::open(resolved.job, options, reporter)?)
 }
 
-/// Why `eval` failed.
-#[derive(Debug, thiserror::Error)]
-enum EvalError {
-    #[error(transparent)]
-    Weights(#[from] weights::WeightsError),
-    #[error(transparent)]
-    Device(#[from] crate::device::DeviceError),
-    #[error("cannot set libtorch up")]
-    Libtorch(#[from] torch_bridge::Error),
-    #[error(transparent)]
-    Dataset(#[from] DatasetError),
-    #[error("{} is not a path of a data file", .0.display())]
-    DataPath(PathBuf),
-    #[error("the weights know {weights} classes, the data set has {dataset}")]
-    Classes { weights: usize, dataset: usize },
-    #[error("the evaluation failed")]
-    Evaluate(#[from] EvaluateError),
-}
-
-impl EvalError {
-    fn reason(&self) -> FailureReason {
-        match self {
-            Self::Dataset(_) | Self::DataPath(_) => FailureReason::InvalidDataset,
-            Self::Libtorch(_) | Self::Evaluate(_) => FailureReason::Internal,
-            Self::Weights(_) | Self::Device(_) | Self::Classes { .. } => {
-                FailureReason::InvalidConfig
-            }
-        }
-    }
-}
-
 /// `eval`.
 pub fn eval(args: &EvalArgs) -> ExitCode {
-    let result = measure(args);
-    match result {
-        Ok((dataset, measured)) => {
-            for skipped in &measured.skipped {
-                console::warn(&format!("image skipped: {skipped}"));
-            }
-            let evaluation = &measured.evaluation;
-            console::say(&if args.json {
-                json(&dataset, evaluation)
-            } else {
-                table(&dataset, evaluation)
-            });
+    match eval::eval(args) {
+        Ok(text) => {
+            console::say(&text);
             ExitCode::SUCCESS
         }
         Err(error) => failed(error.reason(), &chain(&error)),
     }
-}
-
-fn measure(args: &EvalArgs) -> Result<(Arc<Dataset>, Measured), EvalError> {
-    let threads = local_threads();
-    threads.apply()?;
-    let device = crate::device::for_inference(args.device.into())?;
-    let (network, info) = weights::load(&args.weights, device)?;
-    let bad_path = || EvalError::DataPath(args.data.clone());
-    let config = args.data.file_name().and_then(|name| name.to_str());
-    let root = match args.data.parent() {
-        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
-        Some(folder) => folder,
-        None => return Err(bad_path()),
-    };
-    let dataset = Arc::new(Dataset::open(
-        root,
-        config.ok_or_else(bad_path)?,
-        Split::Val,
-    )?);
-    if dataset.classes() != info.nc {
-        return Err(EvalError::Classes {
-            weights: info.nc,
-            dataset: dataset.classes(),
-        });
-    }
-    let size = args.image_size.unwrap_or(info.image_size);
-    let architecture = &network.options().architecture;
-    weights::check_image_size(size, architecture)?;
-    let settings = LossSettings::scaled(&Hyperparameters::default(), architecture, size);
-    let store = ImageStore::new(Arc::clone(&dataset), size, Sizing::Evaluate, 0);
-    let evaluator = Evaluator::new(
-        EvaluateSource::new(store),
-        Loss::new(network.options(), settings),
-        args.batch_size as usize,
-        threads.loader,
-    );
-    let mut bar = (!args.json).then(|| Bar::new("evaluation", evaluator.batches()));
-    let progress = |done| {
-        if let Some(bar) = &mut bar {
-            bar.set(done, String::new);
-        }
-    };
-    let outcome = evaluator.run(&network, &mut Ranks::alone(), || false, progress)?;
-    drop(bar);
-    match outcome {
-        Outcome::Whole(measured) => Ok((dataset, measured)),
-        Outcome::Stopped => unreachable!("nobody asked to stop"),
-    }
-}
-
-fn name_of(dataset: &Dataset, class: u16) -> &str {
-    let name = dataset.names().get(usize::from(class));
-    name.map_or("", String::as_str)
-}
-
-fn table(dataset: &Dataset, evaluation: &Evaluation) -> String {
-    let objects: u64 = evaluation.classes.iter().map(|class| class.labels).sum();
-    let row = |name: &str, labels: u64, values: [f64; 4]| {
-        let [p, r, map50, map50_95] = values;
-        format!("{name:<20} {labels:>8} {p:>9.4} {r:>9.4} {map50:>9.4} {map50_95:>9.4}")
-    };
-    let mut lines = vec![
-        format!("{} images, {objects} objects", dataset.len()),
-        format!(
-            "{:<20} {:>8} {:>9} {:>9} {:>9} {:>9}",
-            "class", "objects", "P", "R", "mAP50", "mAP50_95"
-        ),
-        row(
-            "all",
-            objects,
-            [
-                evaluation.precision,
-                evaluation.recall,
-                evaluation.map50,
-                evaluation.map50_95,
-            ],
-        ),
-    ];
-    lines.extend(evaluation.classes.iter().map(|class| {
-        let values = [class.precision, class.recall, class.ap50(), class.ap50_95()];
-        row(name_of(dataset, class.class), class.labels, values)
-    }));
-    lines.join("\n")
-}
-
-fn json(dataset: &Dataset, evaluation: &Evaluation) -> String {
-    let classes: Vec<_> = evaluation
-        .classes
-        .iter()
-        .map(|class| {
-            serde_json::json!({
-                "name": name_of(dataset, class.class),
-                "labels": class.labels,
-                "precision": class.precision,
-                "recall": class.recall,
-                "mAP50": class.ap50(),
-                "mAP50_95": class.ap50_95(),
-            })
-        })
-        .collect();
-    serde_json::json!({
-        "images": dataset.len(),
-        "precision": evaluation.precision,
-        "recall": evaluation.recall,
-        "mAP50": evaluation.map50,
-        "mAP50_95": evaluation.map50_95,
-        "bestConfidence": evaluation.best_confidence,
-        "classes": classes,
-    })
-    .to_string()
 }
 
 /// `predict`.

@@ -6,20 +6,22 @@
 use std::sync::Arc;
 
 use tch::{Kind, Tensor};
-use trainer_core::average_precision::{DuplicateImageError, Evaluation, ap_per_class, merge};
+use trainer_core::average_precision::{
+    ClassCurves, DuplicateImageError, Evaluation, merge, with_curves,
+};
+use trainer_core::detection::Detection;
 use trainer_core::image_stats::ImageStats;
-use trainer_core::nms::NmsOptions;
+use trainer_core::nms::{Competition, NmsOptions};
 use trainer_core::stats_bytes::{self, DecodeStatsError};
 use trainer_data::{
     Batch, EvaluateSource, Loader, LoaderConfig, LoaderError, SampleSource as _, SkippedImage,
     StepRequest,
 };
-use trainer_model::detect::detections;
 use trainer_model::loss::Loss;
-use trainer_model::network::{FusedNetwork, Network};
 
 use crate::checkpoint::EpochSums;
 use crate::distributed::Ranks;
+use crate::finder::{Finder, Found};
 use crate::step::targets;
 
 /// Images computed at a time, at most.
@@ -72,10 +74,26 @@ pub enum Outcome {
 pub struct Measured {
     /// Precision, recall, mAP.
     pub evaluation: Evaluation,
+    /// How precision and recall depend on the confidence, by classes of the labels.
+    pub curves: Vec<ClassCurves>,
     /// Validation losses.
     pub losses: EpochSums,
     /// Images that this rank could not decode.
     pub skipped: Vec<SkippedImage>,
+}
+
+/// Who asked for an evaluation: may end it and sees how it goes on this rank.
+pub trait Audience {
+    /// Whether this rank was asked to stop.
+    fn wants_stop(&self) -> bool {
+        false
+    }
+
+    /// So many of this rank's batches are done.
+    fn batch_done(&mut self, _done: u64) {}
+
+    /// Image `k` of a batch was evaluated; the detections are in its own pixels.
+    fn image(&mut self, _batch: &Batch, _k: usize, _detections: &[Detection]) {}
 }
 
 /// Evaluates networks on one set of images.
@@ -84,6 +102,17 @@ pub struct Evaluator {
     loss: Loss,
     batch: usize,
     loader: LoaderConfig,
+    nms: NmsOptions,
+    classes: Classes,
+}
+
+/// Which classes detections are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Classes {
+    /// Those that the network knows.
+    Own,
+    /// All of the first: how well objects are found, whatever they are.
+    Single,
 }
 
 /// The losses of one batch.
@@ -104,7 +133,20 @@ impl Evaluator {
                 threads: loader_threads,
                 prefetch_steps: PREFETCH_STEPS,
             },
+            nms: NmsOptions::VALIDATION,
+            classes: Classes::Own,
         }
+    }
+
+    /// The same with other thresholds and classes than a validation's.
+    #[must_use]
+    pub fn with(mut self, nms: NmsOptions, classes: Classes) -> Self {
+        self.nms = nms;
+        if classes == Classes::Single {
+            self.nms.competition = Competition::AcrossClasses;
+        }
+        self.classes = classes;
+        self
     }
 
     /// Batches of an evaluation, over all ranks.
@@ -112,16 +154,13 @@ impl Evaluator {
         self.source.len().div_ceil(self.batch) as u64
     }
 
-    /// Evaluates `network`. `stop` says whether this rank was asked to stop; `progress` hears how many of
-    /// this rank's batches are done.
+    /// Evaluates what `finder` finds.
     pub fn run(
         &self,
-        network: &Network,
+        finder: &Finder,
         ranks: &mut Ranks,
-        stop: impl Fn() -> bool,
-        mut progress: impl FnMut(u64),
+        audience: &mut dyn Audience,
     ) -> Result<Outcome, EvaluateError> {
-        let network = network.fuse()?;
         let requests = self.requests(ranks);
         let rounds = self.batches().div_ceil(u64::from(ranks.world()));
         let source = Arc::clone(&self.source);
@@ -129,18 +168,20 @@ impl Evaluator {
         let (mut stats, mut losses, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
         for round in 1..=rounds {
             // Every rank takes part in every round, also one that has no batch left.
-            let asked = ranks.sum(&[f64::from(u8::from(stop()))])?;
+            let asked = ranks.sum(&[f64::from(u8::from(audience.wants_stop()))])?;
             if ranks.finish(asked)?[0] > 0.0 {
                 return Ok(Outcome::Stopped);
             }
             let Some(batch) = loader.next() else { continue };
             let batch = batch?;
-            losses.push(self.one_batch(&network, &batch, &mut stats)?);
+            losses.push(self.one_batch(finder, &batch, &mut stats, audience)?);
             skipped.extend(batch.skipped);
-            progress(round);
+            audience.batch_done(round);
         }
+        let (evaluation, curves) = together(&stats, ranks)?;
         Ok(Outcome::Whole(Measured {
-            evaluation: together(&stats, ranks)?,
+            evaluation,
+            curves,
             losses: add_up(&losses, ranks)?,
             skipped,
         }))
@@ -164,27 +205,32 @@ impl Evaluator {
 
     fn one_batch(
         &self,
-        network: &FusedNetwork,
+        finder: &Finder,
         batch: &Batch,
         stats: &mut Vec<ImageStats>,
+        audience: &mut dyn Audience,
     ) -> Result<BatchLosses, EvaluateError> {
         let (images, side) = (batch.indices.len(), i64::from(batch.image_size));
         let shape = [images as i64, 3, side, side];
         let pixels = Tensor::f_from_data_size(&batch.images, &shape, Kind::Uint8)?;
-        let evaluated = network.evaluate(&network.input(&pixels)?)?;
+        let Found { detections, raw } = finder.find(&pixels, &self.nms)?;
 
         let size = batch.image_size as usize;
         let assignment = self.loss.assign(&targets(batch), images, size, size)?;
-        let terms = self.loss.terms(&evaluated.raw, &assignment)?;
+        let terms = self.loss.terms(&raw, &assignment)?;
         let total = terms.total(&terms.own, 1.0)?;
         let parts: Vec<f64> = Vec::try_from(total.parts.f_to_kind(Kind::Double)?)?;
 
-        let found = detections(&evaluated.decoded, &NmsOptions::VALIDATION)?;
-        for ((index, mut found), image) in batch.indices.iter().zip(found).zip(&batch.evaluated) {
+        let batched = batch.indices.iter().zip(&batch.evaluated);
+        for (k, (mut found, (index, image))) in detections.into_iter().zip(batched).enumerate() {
             for detection in &mut found {
                 detection.xyxy = image.letterbox.to_original(detection.xyxy);
+                if self.classes == Classes::Single {
+                    detection.class = 0;
+                }
             }
             stats.push(ImageStats::new(*index, &found, &image.labels));
+            audience.image(batch, k, &found);
         }
         let weight = images as f64;
         Ok(BatchLosses {
@@ -200,7 +246,10 @@ impl Evaluator {
 }
 
 /// The evaluation over all ranks' images, in the order of the images.
-fn together(stats: &[ImageStats], ranks: &mut Ranks) -> Result<Evaluation, EvaluateError> {
+fn together(
+    stats: &[ImageStats],
+    ranks: &mut Ranks,
+) -> Result<(Evaluation, Vec<ClassCurves>), EvaluateError> {
     let mut all = Vec::new();
     for (rank, bytes) in ranks
         .gather(&stats_bytes::encode(stats))?
@@ -210,7 +259,7 @@ fn together(stats: &[ImageStats], ranks: &mut Ranks) -> Result<Evaluation, Evalu
         let decoded = stats_bytes::decode(bytes);
         all.extend(decoded.map_err(|source| EvaluateError::Decode { rank, source })?);
     }
-    Ok(ap_per_class(&merge(all).map_err(EvaluateError::Merge)?))
+    Ok(with_curves(&merge(all).map_err(EvaluateError::Merge)?))
 }
 
 /// The losses over all ranks' batches, added in the order of the batches.

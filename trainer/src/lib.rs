@@ -15,6 +15,7 @@
 //! convert      options of YOLOv5     -> a manifest
 //! inspect      data set             -> what it holds, which anchors fit it
 //! distributed  ranks                -> what all of them compute together
+//! gallery      epochs, pictures     -> what a run leaves for people
 //! checkpoint   state                -> folders that survive a crash, and back
 //! agent_link   progress             -> the agent of this worker
 //! ```
@@ -37,12 +38,16 @@ pub mod durable;
 pub mod error;
 pub mod evaluate;
 pub mod export;
+pub mod finder;
+pub mod gallery;
 pub mod info;
 mod initial;
 pub mod inspect;
 pub mod job;
 pub mod manifest;
 mod memory;
+pub mod output_folder;
+pub mod pictures;
 pub mod predict;
 pub mod report;
 pub mod results;
@@ -50,6 +55,7 @@ pub mod run_folder;
 pub mod scaler;
 pub mod session;
 pub mod shutdown;
+pub mod sources;
 pub mod step;
 pub mod threads;
 pub mod train;

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use contract::exit::FailureReason;
 use serde_json::json;
@@ -11,23 +10,22 @@ use tch::{Kind, Tensor};
 use trainer_core::detection::{Detection, LabelledBox};
 use trainer_core::labels::parse_label_file;
 use trainer_core::letterbox::Letterbox;
-use trainer_core::nms::NmsOptions;
+use trainer_core::nms::{Competition, NmsOptions};
 use trainer_data::decode::{DecodeError, Shrink, decode, decode_whole};
 use trainer_data::store::{FILL, evaluation_letterbox};
 use trainer_data::{DrawError, DrawnImage, RgbImage, annotated, contact_sheet, write_png};
-use trainer_model::detect::detections;
-use trainer_model::network::FusedNetwork;
+use trainer_report::coco;
 
-use crate::cli::PredictArgs;
+use crate::cli::{PredictArgs, views};
 use crate::console::{self, Bar, chain};
 use crate::device::{self, DeviceError};
-use crate::durable;
-use crate::weights::{self, WeightsError};
+use crate::finder::{Finder, FinderError};
+use crate::output_folder::{self, OutputError};
+use crate::sources::{self, EXTENSIONS, SourceError};
+use crate::weights::{WeightsError, WeightsInfo};
 
 /// What a results folder is known by.
 const SUMMARY: &str = "predictions.json";
-/// Extensions of pictures in a folder.
-const EXTENSIONS: [&str; 7] = ["bmp", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
 /// Pictures on a contact sheet, and in one of its rows.
 const SHEET: usize = 48;
 const COLUMNS: u32 = 4;
@@ -41,17 +39,22 @@ pub enum PredictError {
     /// The device is not there.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The weights cannot be used together.
+    #[error(transparent)]
+    Finder(#[from] FinderError),
     /// The weights cannot be used.
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// A source cannot be listed.
-    #[error("cannot read the source {}", path.display())]
-    Source {
-        /// The source.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A class was asked for that there is not.
+    #[error("--classes names {class}, but the weights know {known} classes: choose from 0 to {}", known - 1)]
+    NoSuchClass {
+        /// The class.
+        class: u16,
+        /// How many there are.
+        known: usize,
     },
     /// No source holds a picture.
     #[error("there are no pictures in the sources ({})", EXTENSIONS.join(", "))]
@@ -59,23 +62,9 @@ pub enum PredictError {
     /// No picture can be read.
     #[error("none of the {0} pictures can be read")]
     NoneReadable(usize),
-    /// The output folder holds something else.
-    #[error(
-        "{} is not empty and holds no {SUMMARY}: nothing is overwritten; choose another --output", path.display()
-    )]
-    OtherContent {
-        /// The folder.
-        path: PathBuf,
-    },
     /// Results cannot be written.
-    #[error("cannot write {}", path.display())]
-    Write {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Output(#[from] OutputError),
     /// A picture cannot be written.
     #[error(transparent)]
     Draw(#[from] DrawError),
@@ -91,47 +80,38 @@ impl PredictError {
     /// The word that decides the exit code.
     pub fn reason(&self) -> FailureReason {
         match self {
-            Self::Libtorch(_) | Self::Model(_) | Self::Tensor(_) => FailureReason::Internal,
-            Self::Device(_) | Self::Weights(_) => FailureReason::InvalidConfig,
-            Self::Source { .. } | Self::NoPictures | Self::NoneReadable(_) => {
+            Self::Libtorch(_)
+            | Self::Model(_)
+            | Self::Tensor(_)
+            | Self::Finder(FinderError::Network(_)) => FailureReason::Internal,
+            Self::Device(_) | Self::Weights(_) | Self::Finder(_) | Self::NoSuchClass { .. } => {
+                FailureReason::InvalidConfig
+            }
+            Self::Source(_) | Self::NoPictures | Self::NoneReadable(_) => {
                 FailureReason::InvalidDataset
             }
-            Self::OtherContent { .. } | Self::Write { .. } | Self::Draw(_) => {
-                FailureReason::OutputUnwritable
-            }
+            Self::Output(_) | Self::Draw(_) => FailureReason::OutputUnwritable,
         }
     }
 }
 
 /// Does what the arguments say; returns what to tell.
 pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
-    let device = device::for_inference(args.device.into())?;
-    let (network, info) = weights::load(&args.weights, device)?;
-    let image_size = args.image_size.unwrap_or(info.image_size);
-    weights::check_image_size(image_size, &network.options().architecture)?;
-    let network = network.fuse()?;
-    let mut pictures = list(&args.source)?;
+    let (predictor, info) = predictor(args)?;
+    let mut pictures = sources::list(&args.source)?;
     pictures.truncate(args.limit.unwrap_or(usize::MAX));
     if pictures.is_empty() {
         return Err(PredictError::NoPictures);
     }
-    prepare(&args.output)?;
+    output_folder::prepare(&args.output, SUMMARY)?;
 
-    let predictor = Predictor {
-        network,
-        image_size,
-        options: NmsOptions {
-            confidence: args.conf,
-            iou: args.iou,
-            ..NmsOptions::DETECTION
-        },
-    };
     let mut names = FileNames::default();
     let mut sheet = Vec::new();
     let mut summary = Vec::new();
+    let mut coco_rows = Vec::new();
     let mut bar = Bar::new("pictures", pictures.len() as u64);
     for (done, path) in (1..).zip(&pictures) {
-        let (image, found) = match predictor.find(path)? {
+        let (image, mut found) = match predictor.find(path)? {
             Ok(found) => found,
             Err(error) => {
                 console::warn(&format!("{} is skipped: {}", path.display(), chain(&error)));
@@ -139,9 +119,16 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
             }
         };
         let stem = names.unique(path);
+        found.retain(|found| args.classes.is_empty() || args.classes.contains(&found.class));
+        if args.save_crop {
+            save_crops(&args.output, &stem, &image, &found, &info.names)?;
+        }
+        if args.save_json {
+            coco_rows.extend(coco::results(&path.display().to_string(), &found));
+        }
         if args.save_txt {
             let text = rows(&found, image.dimensions());
-            write(
+            output_folder::write(
                 &args.output.join(format!("labels/{stem}.txt")),
                 text.as_bytes(),
             )?;
@@ -177,9 +164,15 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
     if summary.is_empty() {
         return Err(PredictError::NoneReadable(pictures.len()));
     }
+    let weights = args.weights.iter().map(|path| path.display().to_string());
+    let weights: Vec<String> = weights.collect();
     let mut text = format!("{} pictures in {}", summary.len(), args.output.display());
-    let document = json!({"weights": args.weights.display().to_string(), "images": summary});
-    write(&args.output.join(SUMMARY), document.to_string().as_bytes())?;
+    let document = json!({"weights": weights.join(" "), "images": summary});
+    output_folder::write(&args.output.join(SUMMARY), document.to_string().as_bytes())?;
+    if args.save_json {
+        let rows = serde_json::Value::from(coco_rows).to_string();
+        output_folder::write(&args.output.join("coco.json"), rows.as_bytes())?;
+    }
     if let Some(path) = &args.contact_sheet {
         write_png(&contact_sheet(&sheet, &info.names, COLUMNS), path)?;
         // Writing to a string cannot fail.
@@ -188,8 +181,41 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
     Ok(text)
 }
 
+fn predictor(args: &PredictArgs) -> Result<(Predictor, WeightsInfo), PredictError> {
+    let device = device::for_inference(args.device.into())?;
+    let (finder, info) = Finder::load(&args.weights, args.ensemble, views(args.augment), device)?;
+    let image_size = args.image_size.unwrap_or(info.image_size);
+    finder.check_image_size(image_size)?;
+    if let Some(class) = args
+        .classes
+        .iter()
+        .find(|class| usize::from(**class) >= info.nc)
+    {
+        return Err(PredictError::NoSuchClass {
+            class: *class,
+            known: info.nc,
+        });
+    }
+    let predictor = Predictor {
+        finder,
+        image_size,
+        options: NmsOptions {
+            confidence: args.conf,
+            iou: args.iou,
+            max_detections: args.max_det as usize,
+            competition: if args.agnostic_nms {
+                Competition::AcrossClasses
+            } else {
+                Competition::WithinClass
+            },
+            ..NmsOptions::DETECTION
+        },
+    };
+    Ok((predictor, info))
+}
+
 struct Predictor {
-    network: FusedNetwork,
+    finder: Finder,
     image_size: u32,
     options: NmsOptions,
 }
@@ -209,8 +235,7 @@ impl Predictor {
             Err(error) => return Ok(Err(error)),
         };
         let pixels = self.lay(&resized, &letterbox)?;
-        let evaluated = self.network.evaluate(&self.network.input(&pixels)?)?;
-        let mut found = detections(&evaluated.decoded, &self.options)?;
+        let mut found = self.finder.find(&pixels, &self.options)?.detections;
         let mut found = found.pop().unwrap_or_default();
         for detection in &mut found {
             detection.xyxy = letterbox.to_original(detection.xyxy);
@@ -234,68 +259,58 @@ impl Predictor {
     }
 }
 
-/// All pictures, those of a folder in order of their names.
-fn list(sources: &[PathBuf]) -> Result<Vec<PathBuf>, PredictError> {
-    let mut pictures = Vec::new();
-    for path in sources {
-        let failed = |source| PredictError::Source {
-            path: path.clone(),
-            source,
+/// Writes each object as a picture of its own into a folder of its class, a fiftieth and ten pixels wider and higher,
+/// as `YOLOv5` does.
+fn save_crops(
+    output: &Path,
+    stem: &str,
+    image: &RgbImage,
+    found: &[Detection],
+    names: &[String],
+) -> Result<(), PredictError> {
+    let mut files = FileNames::default();
+    for detection in found {
+        let b = detection.xyxy.to_xywh();
+        let around = |middle: f32, size: f32, limit: u32| {
+            let half = f32::midpoint(size * 1.02, 10.0);
+            let low = (middle - half).max(0.0) as u32;
+            let high = (middle + half).clamp(0.0, limit as f32) as u32;
+            (low.min(limit), high.saturating_sub(low))
         };
-        if !std::fs::metadata(path).map_err(failed)?.is_dir() {
-            pictures.push(path.clone());
+        let (left, width) = around(b.x, b.w, image.width());
+        let (top, height) = around(b.y, b.h, image.height());
+        if width == 0 || height == 0 {
             continue;
         }
-        let entries = std::fs::read_dir(path)
-            .and_then(Iterator::collect::<io::Result<Vec<_>>>)
-            .map_err(failed)?;
-        let mut inside: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
-        inside.retain(|path| {
-            let extension = path.extension().and_then(|extension| extension.to_str());
-            extension.is_some_and(|it| EXTENSIONS.contains(&it.to_lowercase().as_str()))
-        });
-        inside.sort();
-        pictures.append(&mut inside);
+        let class = usize::from(detection.class);
+        // A name may hold what a path must not.
+        let name = names.get(class).map_or("", String::as_str);
+        let name: String = name
+            .chars()
+            .map(|c| {
+                if c.is_alphanumeric() || " -_".contains(c) {
+                    c
+                } else {
+                    '_'
+                }
+            })
+            .collect();
+        let folder = output
+            .join("crops")
+            .join(format!("{class} {name}").trim_end());
+        output_folder::make(&folder)?;
+        let file = folder.join(format!(
+            "{}.png",
+            files.unique(Path::new(&format!("{stem}.png")))
+        ));
+        let crop = image::imageops::crop_imm(image, left, top, width, height).to_image();
+        write_png(&crop, &file)?;
     }
-    Ok(pictures)
-}
-
-/// Makes the output folder, which must be new, empty, or of an earlier prediction.
-fn prepare(output: &Path) -> Result<(), PredictError> {
-    let failed = |source| PredictError::Write {
-        path: output.to_owned(),
-        source,
-    };
-    let mut content = match std::fs::read_dir(output) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            std::fs::create_dir_all(output).map_err(failed)?;
-            std::fs::read_dir(output)
-        }
-        other => other,
-    }
-    .map_err(failed)?;
-    let is_ours = output.join(SUMMARY).is_file();
-    if content.next().is_some() && !is_ours {
-        return Err(PredictError::OtherContent {
-            path: output.to_owned(),
-        });
-    }
-    // From now on the folder is known to be ours, also if this run is cut off.
-    write(&output.join(SUMMARY), b"{}")
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), PredictError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)
-        .and_then(|()| durable::write(path, bytes))
-        .map_err(|source| PredictError::Write {
-            path: path.to_owned(),
-            source,
-        })
+    Ok(())
 }
 
 /// One line per box: class, centre and size as fractions, confidence; YOLO's label form.
-fn rows(found: &[Detection], (width, height): (u32, u32)) -> String {
+pub(crate) fn rows(found: &[Detection], (width, height): (u32, u32)) -> String {
     let scale = (1.0 / width as f32, 1.0 / height as f32);
     let mut text = String::new();
     for detection in found {
@@ -343,12 +358,12 @@ fn labels_of(path: &Path, (width, height): (u32, u32), classes: usize) -> Vec<La
 
 /// Names of results, each used once.
 #[derive(Default)]
-struct FileNames {
+pub(crate) struct FileNames {
     used: BTreeSet<String>,
 }
 
 impl FileNames {
-    fn unique(&mut self, path: &Path) -> String {
+    pub(crate) fn unique(&mut self, path: &Path) -> String {
         let stem = path
             .file_stem()
             .unwrap_or_default()
@@ -369,19 +384,6 @@ mod tests {
     use trainer_core::boxes::Xyxy;
 
     use super::*;
-
-    #[test]
-    fn a_folder_of_something_else_is_refused() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let output = folder.path().join("new");
-        prepare(&output).expect("made");
-        prepare(&output).expect("ours");
-        std::fs::remove_file(output.join(SUMMARY)).expect("removed");
-        prepare(&output).expect("empty");
-        std::fs::write(folder.path().join("photo.jpg"), "").expect("written");
-        let text = prepare(folder.path()).expect_err("refused").to_string();
-        assert!(text.contains("nothing is overwritten"), "{text}");
-    }
 
     #[test]
     fn pictures_of_one_name_get_two_files() {

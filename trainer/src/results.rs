@@ -45,31 +45,35 @@ fn table(text: &str, metrics: &EpochMetrics, learning_rates: [f64; 3]) -> String
             .map(|cell| cell.trim().parse::<u32>());
         number.is_some_and(|number| number.is_ok_and(|number| number < epoch))
     });
+    let values = named(metrics, learning_rates).into_iter();
+    let values = values.map(|(_, value)| five_digits(value));
+    let row: Vec<String> = std::iter::once(epoch.to_string()).chain(values).collect();
+    let mut lines = vec![joined(COLUMNS.iter().copied())];
+    lines.extend(earlier.map(ToOwned::to_owned));
+    lines.push(joined(row.iter().map(String::as_str)));
+    lines.join("\n") + "\n"
+}
+
+/// The numbers of an epoch under the names of their columns.
+pub fn named(metrics: &EpochMetrics, learning_rates: [f64; 3]) -> Vec<(&'static str, f64)> {
     let losses = |losses: Option<Losses>| {
         let Losses {
             box_loss, obj, cls, ..
         } = losses.unwrap_or_default();
         [box_loss, obj, cls]
     };
+    let measured = [
+        metrics.precision,
+        metrics.recall,
+        metrics.map50,
+        metrics.map50_95,
+    ];
     let values = losses(metrics.train_loss)
         .into_iter()
-        .chain(
-            [
-                metrics.precision,
-                metrics.recall,
-                metrics.map50,
-                metrics.map50_95,
-            ]
-            .map(Option::unwrap_or_default),
-        )
+        .chain(measured.map(Option::unwrap_or_default))
         .chain(losses(metrics.val_loss))
-        .chain(learning_rates)
-        .map(five_digits);
-    let row: Vec<String> = std::iter::once(epoch.to_string()).chain(values).collect();
-    let mut lines = vec![joined(COLUMNS.iter().copied())];
-    lines.extend(earlier.map(ToOwned::to_owned));
-    lines.push(joined(row.iter().map(String::as_str)));
-    lines.join("\n") + "\n"
+        .chain(learning_rates);
+    COLUMNS.into_iter().skip(1).zip(values).collect()
 }
 
 fn joined<'a>(cells: impl Iterator<Item = &'a str>) -> String {

@@ -5,6 +5,8 @@
 //!   config.json             the settings, frozen by the first start
 //!   owner.json              which start of the run may write here
 //!   results.csv             one row per evaluated epoch, YOLOv5's columns
+//!   *.png, report.html, events.out.tfevents.*
+//!                           for people, see [`crate::gallery`]
 //!   checkpoints/            see [`crate::checkpoint`]
 //!   weights/best.safetensors, last.safetensors
 //! ```

@@ -25,6 +25,7 @@ use crate::distributed::Ranks;
 use crate::distributed::rendezvous::{self, Limits};
 use crate::error::Error;
 use crate::evaluate::{self, Evaluator};
+use crate::gallery::Gallery;
 use crate::job::Job;
 use crate::memory;
 use crate::report::{Plan, Reporter};
@@ -60,6 +61,8 @@ pub struct Session<'a> {
     pub(crate) store: CheckpointStore,
     /// Only on rank 0.
     pub(crate) writer: Option<Writer>,
+    /// Only on rank 0.
+    pub(crate) gallery: Option<Gallery>,
     pub(crate) skipped: Skipped,
     pub(crate) stop: StopRequest,
     pub(crate) reporter: &'a mut Reporter,
@@ -164,6 +167,7 @@ impl<'a> Session<'a> {
             .then(|| Writer::start(folder.clone(), store.clone(), keep));
         let mut session = Self {
             plan,
+            gallery: Gallery::of_first(&ranks, &folder, &spec.output, &data.train),
             learner,
             ranks,
             loader,

@@ -4,15 +4,21 @@ use std::time::Instant;
 
 use contract::progress::{CheckpointRef, EpochMetrics, Phase};
 use serde::{Deserialize, Serialize};
+use trainer_core::confusion::ConfusionMatrix;
+use trainer_core::detection::Detection;
 use trainer_core::early_stopping::EarlyStopping;
+use trainer_data::Batch;
 
 use crate::checkpoint::{self, EpochSums, Saved};
 use crate::distributed::Gradients;
 use crate::error::Error;
-use crate::evaluate::{Measured, Outcome};
+use crate::evaluate::{Audience, Measured, Outcome};
+use crate::finder::Finder;
+use crate::pictures::{Sheets, Shown};
 use crate::report::{EpochTimes, Timing};
 use crate::results;
 use crate::session::Session;
+use crate::shutdown::StopRequest;
 use crate::step::{StepError, StepInput, StepOutput};
 use crate::weights::WeightsInfo;
 
@@ -21,6 +27,36 @@ use crate::weights::WeightsInfo;
 enum Flow {
     On,
     Stop,
+}
+
+/// Ends an evaluation when the run is to stop.
+struct Listener {
+    stop: StopRequest,
+    step: u64,
+    confusion: Option<ConfusionMatrix>,
+    /// Only on rank 0.
+    sheets: Option<Sheets>,
+}
+
+impl Audience for Listener {
+    fn wants_stop(&self) -> bool {
+        self.stop.is_due(self.step)
+    }
+
+    fn batch_done(&mut self, _done: u64) {
+        if let Some(sheets) = &mut self.sheets {
+            sheets.batch_done();
+        }
+    }
+
+    fn image(&mut self, batch: &Batch, k: usize, detections: &[Detection]) {
+        if let Some(confusion) = &mut self.confusion {
+            confusion.add(detections, &batch.evaluated[k].labels);
+        }
+        if let Some(sheets) = &mut self.sheets {
+            sheets.add(batch, k, detections);
+        }
+    }
 }
 
 /// Trains from the session's state to the end, or until a rank is asked to stop; says how it ended.
@@ -70,6 +106,9 @@ impl Session<'_> {
         let data = start.elapsed();
         self.skipped.note(&batch.skipped);
 
+        if let Some(gallery) = &mut self.gallery {
+            gallery.batch(self.state.step, &batch);
+        }
         let plan = self.plan_step();
         let since = self.state.step + 1 - self.state.last_optimizer_step;
         let gradients = if since >= u64::from(plan.accumulate) {
@@ -144,8 +183,8 @@ impl Session<'_> {
         let start = Instant::now();
         let measured = if self.plan.evaluates_after(epoch) || self.is_spent() {
             match self.evaluate(epoch)? {
-                Outcome::Stopped => return Ok(Flow::Stop),
-                Outcome::Whole(measured) => Some(measured),
+                (Outcome::Stopped, _) => return Ok(Flow::Stop),
+                (Outcome::Whole(measured), shown) => Some((measured, shown)),
             }
         } else {
             None
@@ -153,13 +192,16 @@ impl Session<'_> {
         let evaluation = start.elapsed().as_secs_f64();
         self.state.training_seconds += evaluation;
 
-        let is_best = self.keep_metrics(epoch, measured.as_ref());
+        let is_best = self.keep_metrics(epoch, measured.as_ref().map(|(measured, _)| measured));
         let metrics = self.state.latest.clone().unwrap_or_default();
-        self.write_results(&metrics)?;
         let took = EpochTimes {
             training,
             evaluation: measured.as_ref().map(|_| evaluation),
         };
+        if let (Some(gallery), Some((measured, Some(shown)))) = (&mut self.gallery, measured) {
+            gallery.evaluated(epoch, &measured, shown, is_best);
+        }
+        self.write_results(&metrics)?;
         self.reporter
             .epoch(&metrics, self.state.best.as_ref(), took);
 
@@ -175,28 +217,51 @@ impl Session<'_> {
     }
 
     /// Rank 0 adds the epoch's row to the table.
-    fn write_results(&self, metrics: &EpochMetrics) -> Result<(), Error> {
+    fn write_results(&mut self, metrics: &EpochMetrics) -> Result<(), Error> {
         if !self.ranks.is_first() {
             return Ok(());
         }
         let plan = self.last_plan();
         let path = self.folder.results();
         let rates = [plan.lr_bias, plan.lr_other, plan.lr_other];
-        results::append(&path, metrics, rates).map_err(|source| Error::Results { path, source })
+        results::append(&path, metrics, rates).map_err(|source| Error::Results { path, source })?;
+        let gallery = self.gallery.as_mut();
+        if let Some(problem) = gallery.and_then(|gallery| gallery.epoch(metrics, rates)) {
+            self.reporter.warn(&problem);
+        }
+        Ok(())
     }
 
-    fn evaluate(&mut self, epoch: u32) -> Result<Outcome, Error> {
+    /// Also returns what pictures need, if there are to be any.
+    fn evaluate(&mut self, epoch: u32) -> Result<(Outcome, Option<Shown>), Error> {
         self.reporter.phase(Phase::Evaluating);
-        let (stop, step) = (self.stop.clone(), self.state.step);
-        let network = self.learner.ema.network();
-        let result = self
-            .evaluator
-            .run(network, &mut self.ranks, || stop.is_due(step), |_| ());
-        let outcome = result.map_err(|source| Error::Evaluate { epoch, source })?;
+        let failed = |source| Error::Evaluate { epoch, source };
+        let network = self.learner.ema.network().fuse();
+        let finder = Finder::of(network.map_err(|source| failed(source.into()))?);
+        // The same on all ranks, which put their confusion together.
+        let plots = self.spec().output.plots;
+        let mut audience = Listener {
+            stop: self.stop.clone(),
+            step: self.state.step,
+            confusion: plots.then(|| ConfusionMatrix::new(self.data.train.classes() as u16)),
+            sheets: (plots && self.ranks.is_first()).then(Sheets::default),
+        };
+        let result = self.evaluator.run(&finder, &mut self.ranks, &mut audience);
+        let outcome = result.map_err(failed)?;
         if let Outcome::Whole(measured) = &outcome {
             self.skipped.note(&measured.skipped);
+        } else {
+            return Ok((outcome, None));
         }
-        Ok(outcome)
+        let Some(own) = audience.confusion else {
+            return Ok((outcome, None));
+        };
+        let mut confusion = ConfusionMatrix::new(own.classes());
+        for bytes in self.gather("the exchange of mix-ups", &own.to_bytes())? {
+            confusion.add_bytes(&bytes);
+        }
+        let shown = audience.sheets.map(|sheets| Shown { confusion, sheets });
+        Ok((outcome, shown))
     }
 
     /// Puts the epoch's metrics together; returns whether they are the best so far.
@@ -330,12 +395,22 @@ impl Session<'_> {
 
     fn finish(mut self) -> Result<String, Error> {
         self.wait_saved()?;
+        let ended = self.how_it_ended();
+        if let Some(mut gallery) = self.gallery.take() {
+            let (trend, problems) = gallery.finish(&self.state, &ended);
+            if let Some(trend) = trend {
+                self.reporter.say(&trend);
+            }
+            for problem in problems {
+                self.reporter.warn(&problem);
+            }
+        }
         // Nobody leaves before rank 0 has written everything: its end would look like a failure.
         self.ranks.gather(&[]).map_err(|source| Error::Ranks {
             when: "the end",
             source,
         })?;
-        Ok(self.how_it_ended())
+        Ok(ended)
     }
 
     fn how_it_ended(&self) -> String {

@@ -6,10 +6,11 @@
 
 use crate::image_stats::ImageStats;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const LEVELS: usize = 10;
-const CURVE_POINTS: usize = 1000;
+/// Numbers of a curve.
+pub const CURVE_POINTS: usize = 1000;
 const TINY: f64 = 1e-16;
 
 /// The result of one evaluation. Means are over the classes that occur in the labels.
@@ -34,6 +35,9 @@ pub struct Evaluation {
 pub struct ClassResult {
     /// Class index.
     pub class: u16,
+    /// Number of images with such a label.
+    #[serde(default)]
+    pub images: u64,
     /// Number of labels.
     pub labels: u64,
     /// Precision at the common best confidence.
@@ -86,9 +90,20 @@ pub fn merge(mut stats: Vec<ImageStats>) -> Result<Vec<ImageStats>, DuplicateIma
 ///
 /// Detections of equal confidence count in image order, then in the order within the image.
 pub fn ap_per_class(stats: &[ImageStats]) -> Evaluation {
+    with_curves(stats).0
+}
+
+/// [`ap_per_class`], and for each class of the labels, in their order, how it comes about.
+pub fn with_curves(stats: &[ImageStats]) -> (Evaluation, Vec<ClassCurves>) {
     let mut labels: BTreeMap<u16, u64> = BTreeMap::new();
-    for class in stats.iter().flat_map(|image| &image.target_class) {
-        *labels.entry(*class).or_default() += 1;
+    let mut images: BTreeMap<u16, u64> = BTreeMap::new();
+    for image in stats {
+        for class in &image.target_class {
+            *labels.entry(*class).or_default() += 1;
+        }
+        for class in image.target_class.iter().collect::<BTreeSet<_>>() {
+            *images.entry(*class).or_default() += 1;
+        }
     }
     let mut ranked: BTreeMap<u16, Vec<(f32, u16)>> = BTreeMap::new();
     for image in stats {
@@ -106,9 +121,10 @@ pub fn ap_per_class(stats: &[ImageStats]) -> Evaluation {
     let best = best_f1_index(&curves);
     let classes: Vec<ClassResult> = labels
         .into_iter()
-        .zip(curves)
+        .zip(&curves)
         .map(|((class, labels), curves)| ClassResult {
             class,
+            images: images[&class],
             labels,
             precision: curves.precision[best],
             recall: curves.recall[best],
@@ -118,14 +134,15 @@ pub fn ap_per_class(stats: &[ImageStats]) -> Evaluation {
     let mean = |of: fn(&ClassResult) -> f64| {
         classes.iter().map(of).sum::<f64>() / classes.len().max(1) as f64
     };
-    Evaluation {
+    let evaluation = Evaluation {
         precision: mean(|c| c.precision),
         recall: mean(|c| c.recall),
         map50: mean(ClassResult::ap50),
         map50_95: mean(ClassResult::ap50_95),
         best_confidence: curve_confidence(best),
         classes,
-    }
+    };
+    (evaluation, curves)
 }
 
 /// Area under the precision-recall curve.
@@ -134,6 +151,15 @@ pub fn ap_per_class(stats: &[ImageStats]) -> Evaluation {
 /// by (0, 1) and (1, 0), precision made non-increasing, sampled at 101 recalls and integrated by
 /// trapezoids.
 pub fn average_precision(recall: &[f64], precision: &[f64]) -> f64 {
+    let (recalls, envelope) = envelope(recall, precision);
+    let at = |k: i32| interpolate(f64::from(k) / 100.0, &recalls, &envelope, 1.0);
+    (0..100)
+        .map(|k| f64::midpoint(at(k), at(k + 1)) / 100.0)
+        .sum()
+}
+
+/// Recalls and precisions of the curve whose area is the average precision.
+fn envelope(recall: &[f64], precision: &[f64]) -> (Vec<f64>, Vec<f64>) {
     let mut recalls = vec![0.0];
     recalls.extend_from_slice(recall);
     recalls.push(1.0);
@@ -143,25 +169,34 @@ pub fn average_precision(recall: &[f64], precision: &[f64]) -> f64 {
     for k in (0..envelope.len() - 1).rev() {
         envelope[k] = envelope[k].max(envelope[k + 1]);
     }
-    let at = |k: i32| interpolate(f64::from(k) / 100.0, &recalls, &envelope, 1.0);
-    (0..100)
-        .map(|k| f64::midpoint(at(k), at(k + 1)) / 100.0)
-        .sum()
+    (recalls, envelope)
 }
 
-/// Precision and recall of one class as functions of the confidence threshold.
-struct ClassCurves {
-    precision: Vec<f64>,
-    recall: Vec<f64>,
+/// The curves of one class at `IoU` 0.5, [`CURVE_POINTS`] numbers each, over an axis of equal steps from 0 to 1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClassCurves {
+    /// Precision over the confidence threshold.
+    pub precision: Vec<f64>,
+    /// Recall over the confidence threshold.
+    pub recall: Vec<f64>,
+    /// Precision over recall: non-increasing.
+    pub precision_at_recall: Vec<f64>,
     ap: [f64; LEVELS],
 }
 
 impl ClassCurves {
+    /// The harmonic mean of precision and recall over the confidence threshold.
+    pub fn f1(&self) -> Vec<f64> {
+        let pairs = self.precision.iter().zip(&self.recall);
+        pairs.map(|(p, r)| 2.0 * p * r / (p + r + TINY)).collect()
+    }
+
     fn of(mut detections: Vec<(f32, u16)>, labels: f64) -> Self {
         if detections.is_empty() {
             let zeros = vec![0.0; CURVE_POINTS];
             return Self {
                 precision: zeros.clone(),
+                precision_at_recall: zeros.clone(),
                 recall: zeros,
                 ap: [0.0; LEVELS],
             };
@@ -169,7 +204,7 @@ impl ClassCurves {
         // Stable: the order does not depend on anything but the data.
         detections.sort_by(|a, b| b.0.total_cmp(&a.0));
         let falling: Vec<f64> = detections.iter().map(|d| -f64::from(d.0)).collect();
-        let mut curves = (Vec::new(), Vec::new());
+        let mut curves = (Vec::new(), Vec::new(), Vec::new());
         let ap = std::array::from_fn(|level| {
             let mut right = 0.0;
             let (mut recall, mut precision) = (Vec::new(), Vec::new());
@@ -184,13 +219,21 @@ impl ClassCurves {
                     let at = |k| interpolate(-curve_confidence(k), &falling, values, left);
                     (0..CURVE_POINTS).map(at).collect()
                 };
-                curves = (sample(&precision, 1.0), sample(&recall, 0.0));
+                let (recalls, envelope) = envelope(&recall, &precision);
+                let at = |k| interpolate(curve_confidence(k), &recalls, &envelope, 1.0);
+                let precision_at_recall = (0..CURVE_POINTS).map(at).collect();
+                curves = (
+                    sample(&precision, 1.0),
+                    sample(&recall, 0.0),
+                    precision_at_recall,
+                );
             }
             area
         });
         Self {
             precision: curves.0,
             recall: curves.1,
+            precision_at_recall: curves.2,
             ap,
         }
     }
@@ -204,13 +247,9 @@ fn curve_confidence(k: usize) -> f64 {
 /// Where the mean F1 of all classes, smoothed by a box filter over 10 % of the curve whose ends are
 /// continued with their last value, is highest; the first of equals.
 fn best_f1_index(curves: &[ClassCurves]) -> usize {
+    let f1: Vec<Vec<f64>> = curves.iter().map(ClassCurves::f1).collect();
     let mean_f1: Vec<f64> = (0..CURVE_POINTS)
-        .map(|k| {
-            let f1 = |c: &ClassCurves| {
-                2.0 * c.precision[k] * c.recall[k] / (c.precision[k] + c.recall[k] + TINY)
-            };
-            curves.iter().map(f1).sum::<f64>() / curves.len().max(1) as f64
-        })
+        .map(|k| f1.iter().map(|f1| f1[k]).sum::<f64>() / curves.len().max(1) as f64)
         .collect();
     let half = CURVE_POINTS / 20;
     let smooth = |k: usize| -> f64 {

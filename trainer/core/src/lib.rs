@@ -11,9 +11,12 @@
 //! mosaic9                      sizes       -> where pixels and boxes go
 //! schedule, ema                counters    -> learning rates, decay
 //! anchors, autoanchor          box sizes   -> how well anchors fit, better ones
-//! nms, average_precision       predictions -> detections, precision, recall, mAP
+//! nms, fusion,
+//! average_precision,
+//! confusion                    predictions -> detections, precision, recall, mAP, mix-ups
 //! topology, retention,
-//! progress, early_stopping     numbers     -> decisions of the training loop
+//! progress, early_stopping,
+//! overfitting                  numbers     -> decisions of the training loop, and what it says
 //! ```
 //!
 //! "YOLOv5 v7.0 behaviour" in a comment means that the formula gives that program's numbers; the
@@ -32,10 +35,12 @@ pub mod anchors;
 pub mod autoanchor;
 pub mod average_precision;
 pub mod boxes;
+pub mod confusion;
 pub mod data_yaml;
 pub mod detection;
 pub mod early_stopping;
 pub mod ema;
+pub mod fusion;
 pub mod image_stats;
 pub mod labels;
 pub mod letterbox;
@@ -43,6 +48,7 @@ pub mod mosaic;
 pub mod mosaic9;
 pub mod multi_scale;
 pub mod nms;
+pub mod overfitting;
 pub mod progress;
 pub mod rect;
 pub mod retention;

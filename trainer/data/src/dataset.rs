@@ -30,6 +30,8 @@ pub enum Split {
     Train,
     /// The images to measure on.
     Val,
+    /// Images to measure on in the end, which no choice of training depended on.
+    Test,
 }
 
 impl Split {
@@ -38,6 +40,7 @@ impl Split {
         match self {
             Self::Train => "train",
             Self::Val => "val",
+            Self::Test => "test",
         }
     }
 }

@@ -55,6 +55,33 @@ impl DrawnImage {
     }
 }
 
+impl DrawnImage {
+    /// The same with a long side of at most `side` pixels.
+    #[must_use]
+    pub fn at_most(self, side: u32) -> Self {
+        let (width, height) = self.image.dimensions();
+        if width.max(height) <= side || width.min(height) == 0 {
+            return self;
+        }
+        let size = trainer_core::letterbox::resize_to_long_side(width, height, side);
+        let (x, y) = (size.0 as f32 / width as f32, size.1 as f32 / height as f32);
+        let detections = self.detections.into_iter().map(|found| Detection {
+            xyxy: found.xyxy.scale(x, y),
+            ..found
+        });
+        let labels = self.labels.into_iter().map(|label| LabelledBox {
+            xyxy: label.xyxy.scale(x, y),
+            ..label
+        });
+        Self {
+            image: enlarged(&self.image, size),
+            detections: detections.collect(),
+            labels: labels.collect(),
+            title: self.title,
+        }
+    }
+}
+
 /// Why a picture was not written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the picture {}", path.display())]
@@ -75,6 +102,25 @@ const INK: Rgb<u8> = Rgb([40, 40, 40]);
 /// Lays the images out in rows of `columns` (0 counts as 1), all enlarged or reduced to the same
 /// long side. `names` are the classes' names.
 pub fn contact_sheet(images: &[DrawnImage], names: &[String], columns: u32) -> RgbImage {
+    let legend = "coloured: found by the model, with confidence   dashed: label";
+    sheet(images, columns, legend, |picture, image| {
+        paint(picture, image, names);
+    })
+}
+
+/// As [`contact_sheet`], but of labels alone: in the colours of their classes, with their names.
+pub fn label_sheet(images: &[DrawnImage], names: &[String], columns: u32) -> RgbImage {
+    sheet(images, columns, "labels", |picture, image| {
+        paint_labels(picture, image, names);
+    })
+}
+
+fn sheet(
+    images: &[DrawnImage],
+    columns: u32,
+    legend: &str,
+    paint: impl Fn(&mut RgbImage, &DrawnImage),
+) -> RgbImage {
     let columns = columns.clamp(1, images.len().max(1) as u32);
     let rows = (images.len() as u32).div_ceil(columns);
     let cells: Vec<(u32, u32)> = images.iter().map(|i| fitted(&i.image)).collect();
@@ -93,12 +139,11 @@ pub fn contact_sheet(images: &[DrawnImage], names: &[String], columns: u32) -> R
     for ((images, sizes), height) in rows.zip(heights) {
         let mut left = GAP;
         for (image, size) in images.iter().zip(sizes) {
-            draw_cell(&mut sheet, (left, top), image, *size, names);
+            draw_cell(&mut sheet, (left, top), image, *size, &paint);
             left += CELL + GAP;
         }
         top += TITLE + height + GAP;
     }
-    let legend = "coloured: found by the model, with confidence   dashed: label";
     text::write(
         &mut sheet,
         (GAP, top),
@@ -135,20 +180,17 @@ fn draw_cell(
     (left, top): (u32, u32),
     drawn: &DrawnImage,
     size: (u32, u32),
-    names: &[String],
+    paint: &impl Fn(&mut RgbImage, &DrawnImage),
 ) {
     text::write(sheet, (left, top), &text::fit(&drawn.title, CELL), INK);
     let mut cell = enlarged(&drawn.image, size);
-    paint(&mut cell, drawn, names);
+    paint(&mut cell, drawn);
     image::imageops::replace(sheet, &cell, left.into(), (top + TITLE).into());
 }
 
 /// Draws boxes and names on `picture`, which shows the image at any size.
 fn paint(picture: &mut RgbImage, drawn: &DrawnImage, names: &[String]) {
-    let ratio = (
-        picture.width() as f32 / drawn.image.width().max(1) as f32,
-        picture.height() as f32 / drawn.image.height().max(1) as f32,
-    );
+    let ratio = ratio(picture, drawn);
     let mut painter = Painter::new(picture);
     for label in &drawn.labels {
         painter.dashed(label.xyxy.scale(ratio.0, ratio.1));
@@ -162,14 +204,40 @@ fn paint(picture: &mut RgbImage, drawn: &DrawnImage, names: &[String]) {
     }
     for found in &detections {
         let area = found.xyxy.scale(ratio.0, ratio.1);
-        let name = names.get(usize::from(found.class));
-        let name = name.map_or_else(|| format!("class {}", found.class), Clone::clone);
+        let name = name_of(names, found.class);
         painter.tag(
             area,
             &format!("{name} {:.2}", found.conf),
             colour(found.class),
         );
     }
+}
+
+/// Draws labels as frames with names on `picture`, which shows the image at any size.
+fn paint_labels(picture: &mut RgbImage, drawn: &DrawnImage, names: &[String]) {
+    let ratio = ratio(picture, drawn);
+    let mut painter = Painter::new(picture);
+    for label in &drawn.labels {
+        painter.frame(label.xyxy.scale(ratio.0, ratio.1), colour(label.class));
+    }
+    for label in &drawn.labels {
+        let name = name_of(names, label.class);
+        let area = label.xyxy.scale(ratio.0, ratio.1);
+        painter.tag(area, &name, colour(label.class));
+    }
+}
+
+fn name_of(names: &[String], class: u16) -> String {
+    let name = names.get(usize::from(class));
+    name.map_or_else(|| format!("class {class}"), Clone::clone)
+}
+
+/// Pixels of `picture` for one of the image.
+fn ratio(picture: &RgbImage, drawn: &DrawnImage) -> (f32, f32) {
+    (
+        picture.width() as f32 / drawn.image.width().max(1) as f32,
+        picture.height() as f32 / drawn.image.height().max(1) as f32,
+    )
 }
 
 fn enlarged(image: &RgbImage, size: (u32, u32)) -> RgbImage {

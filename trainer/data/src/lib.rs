@@ -28,7 +28,7 @@ pub mod store;
 pub use augment::TrainSource;
 pub use dataset::{Dataset, DatasetError, ImageRecord, SkippedImage, Split, Summary};
 pub use digits::{DigitsConfig, DigitsError, DigitsProgress, DigitsSummary, make_dataset_digits};
-pub use draw::{DrawError, DrawnImage, annotated, contact_sheet, write_png};
+pub use draw::{DrawError, DrawnImage, annotated, contact_sheet, label_sheet, write_png};
 pub use image::RgbImage;
 pub use letterbox::EvaluateSource;
 pub use loader::{Batch, Loader, LoaderConfig, LoaderError, PixelBuffer, StepRequest, Target};

@@ -68,6 +68,15 @@ pub enum Error {
         #[source]
         source: TchError,
     },
+    /// Images could not be scaled, or the predictions for the scaled ones not scaled back.
+    #[error("cannot augment images of shape {images:?}")]
+    Augment {
+        /// Shape of the network's input.
+        images: Vec<i64>,
+        /// What libtorch said.
+        #[source]
+        source: TchError,
+    },
     /// Convolutions could not be joined with their normalisation.
     #[error("cannot fold the batch normalisation into {name}")]
     Fuse {

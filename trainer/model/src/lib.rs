@@ -27,6 +27,7 @@
 
 pub mod architecture;
 mod assign;
+mod augmented;
 mod blocks;
 mod ciou;
 pub mod detect;

@@ -3,6 +3,7 @@
 use tch::{TchError, Tensor};
 
 use crate::architecture::{Form, Layer, Level, Role};
+use crate::augmented;
 use crate::blocks::scope::Finder;
 use crate::blocks::{Block, NORM_EPS, Phase};
 use crate::error::Error;
@@ -104,6 +105,12 @@ impl Network {
         self.body.evaluate(images)
     }
 
+    /// Predictions for the images at three scales, at one of them mirrored (test-time augmentation); `raw` is that
+    /// of the images as they are.
+    pub fn evaluate_augmented(&self, images: &Tensor) -> Result<Evaluated, Error> {
+        self.body.evaluate_augmented(images)
+    }
+
     /// The same network with its normalisations folded into kernels and biases; it gives the same
     /// predictions as [`Network::evaluate`] up to rounding, faster.
     pub fn fuse(&self) -> Result<FusedNetwork, Error> {
@@ -132,6 +139,11 @@ impl FusedNetwork {
     /// As [`Network::evaluate`].
     pub fn evaluate(&self, images: &Tensor) -> Result<Evaluated, Error> {
         self.body.evaluate(images)
+    }
+
+    /// As [`Network::evaluate_augmented`].
+    pub fn evaluate_augmented(&self, images: &Tensor) -> Result<Evaluated, Error> {
+        self.body.evaluate_augmented(images)
     }
 }
 
@@ -235,6 +247,12 @@ impl Body {
             })?;
             Ok(Evaluated { decoded, raw })
         })
+    }
+
+    fn evaluate_augmented(&self, images: &Tensor) -> Result<Evaluated, Error> {
+        self.check_shape(&images.size())?;
+        let multiple = i64::from(self.options.architecture.multiple());
+        augmented::evaluate(images, multiple, |view| self.evaluate(view))
     }
 
     fn check_shape(&self, shape: &[i64]) -> Result<(), Error> {

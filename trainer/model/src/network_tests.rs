@@ -48,8 +48,12 @@ fn golden_network(layout: Layout) -> Network {
 }
 
 fn golden_images() -> Tensor {
-    let wave = Tensor::arange(3 * 64 * 64, (Kind::Double, Device::Cpu)) * 0.01;
-    (wave.sin() * 0.5 + 0.5).view([1, 3, 64, 64])
+    waves(64)
+}
+
+fn waves(side: i64) -> Tensor {
+    let wave = Tensor::arange(3 * side * side, (Kind::Double, Device::Cpu)) * 0.01;
+    (wave.sin() * 0.5 + 0.5).view([1, 3, side, side])
 }
 
 #[track_caller]
@@ -107,6 +111,41 @@ fn a_fused_network_gives_the_golden_forward_too() {
         .expect("same architecture");
     assert_eq!(1_867_405, fused.state().parameter_count());
     check_golden(&fused.evaluate(&golden_images()).expect("64 pixels"));
+}
+
+/// The numbers are those of `yolov5` 7.0.14 with `augment=True`.
+#[test]
+fn golden_test_time_augmentation() {
+    let network = golden_network(Layout::ChannelsLast);
+    #[rustfmt::skip]
+    let golden = [
+        (64, 552, 120_788.187_895_005_58,
+            [19.513_034_225_311_856, 44.509_115_688_640_684, 15.069_093_033_944_034, 0.557_074_387_739_396_3],
+            [86.221_256_690_970_63, 84.466_835_379_482_19, 770.063_551_590_447_9, 0.453_388_626_207_131_67]),
+        (160, 3315, 1_008_301.103_381_924_2,
+            [-9.876_348_045_202_462, 73.497_643_715_086_72, 15.227_747_722_691_669, 0.558_215_545_923_260_8],
+            [181.747_881_040_406_16, 179.991_074_570_989_18, 770.034_076_645_648_7, 0.453_326_461_923_508_5]),
+    ];
+    for (side, rows, sum, middle, last) in golden {
+        let evaluated = network
+            .evaluate_augmented(&waves(side))
+            .expect("a multiple");
+        let decoded = evaluated.decoded;
+        assert_eq!([1, rows, 85], decoded.size()[..]);
+        let close = |want: f64, got: f64| {
+            assert!(
+                (got - want).abs() < 1e-8 * want.abs(),
+                "{got} is not {want}"
+            );
+        };
+        close(sum, decoded.sum(Kind::Double).double_value(&[]));
+        for (row, values) in [(rows / 2, middle), (rows - 1, last)] {
+            for (column, want) in [0, 1, 2, 4].into_iter().zip(values) {
+                close(want, decoded.double_value(&[0, row, column]));
+            }
+        }
+        assert_eq!(side / 8, evaluated.raw[0].size()[2]);
+    }
 }
 
 /// Evaluates one image of 64 pixels; `sides` are those of the grids.

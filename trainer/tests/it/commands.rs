@@ -73,6 +73,66 @@ fn predictions_are_drawn_and_written_and_nothing_is_overwritten() {
 }
 
 #[test]
+fn only_what_is_asked_for_is_predicted_cut_out_and_written() {
+    let fixture = trained();
+    let output = fixture.path("found");
+    let flags = [
+        "--limit=2",
+        "--conf=0",
+        "--max-det=6",
+        "--agnostic-nms",
+        "--save-crop",
+        "--save-json",
+    ];
+    let all = predict(
+        &fixture,
+        &output,
+        &[
+            &flags[..],
+            &[
+                "--classes",
+                "0",
+                "1",
+                "2",
+                "3",
+                "4",
+                "5",
+                "6",
+                "7",
+                "8",
+                "9",
+            ],
+        ]
+        .concat(),
+    );
+    assert_eq!(Some(0), all.code, "{}", all.text);
+    let rows = |folder: &Path| -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(folder.join("coco.json")).expect("written");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let found = rows(&output);
+    assert_eq!(12, found.len());
+    let class = found[0]["category_id"].as_u64().expect("a class");
+    let folder = output.join(format!("crops/{class} {class}"));
+    assert!(std::fs::read_dir(&folder).expect("crops").count() > 0);
+
+    let one = fixture.path("one");
+    let chosen = predict(
+        &fixture,
+        &one,
+        &[&flags[..], &["--classes", &class.to_string()]].concat(),
+    );
+    assert_eq!(Some(0), chosen.code, "{}", chosen.text);
+    let of_class: Vec<_> = found
+        .into_iter()
+        .filter(|row| row["category_id"] == class)
+        .collect();
+    assert_eq!(of_class, rows(&one));
+    let refused = predict(&fixture, &fixture.path("none"), &["--classes", "10"]);
+    assert_eq!(Some(64), refused.code, "{}", refused.text);
+}
+
+#[test]
 fn weights_of_all_forms_evaluate_alike() {
     let fixture = trained();
     let run = fixture.run_folder("o");
@@ -107,6 +167,137 @@ fn weights_of_all_forms_evaluate_alike() {
         missing.text.contains("cannot read the weights"),
         "{}",
         missing.text
+    );
+}
+
+fn eval(fixture: &Fixture, more: &[&str]) -> Ended {
+    let command = program()
+        .args(["eval", "--weights"])
+        .arg(fixture.run_folder("o"))
+        .arg("--data")
+        .arg(fixture.path("data/data.yaml"))
+        .args(more)
+        .output();
+    ended(command.expect("ran"))
+}
+
+fn parsed(ended: &Ended) -> serde_json::Value {
+    assert_eq!(Some(0), ended.code, "{}", ended.text);
+    serde_json::from_str(&ended.text).expect("JSON")
+}
+
+#[test]
+fn an_evaluation_shows_and_writes_what_is_asked_for() {
+    let fixture = trained();
+    let (json, texts) = (fixture.path("coco.json"), fixture.path("texts"));
+    let files = [
+        format!("--save-json={}", json.display()),
+        format!("--save-txt={}", texts.display()),
+    ];
+    let all = ["--coco", "--verbose", "--max-det=40", &files[0], &files[1]];
+    let shown = eval(&fixture, &all);
+    assert_eq!(Some(0), shown.code, "{}", shown.text);
+    for part in [
+        "COCO's definition",
+        "AR100",
+        "Why they differ",
+        "background",
+        "images",
+    ] {
+        assert!(shown.text.contains(part), "no {part} in {}", shown.text);
+    }
+    let text = std::fs::read_to_string(&json).expect("written");
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&text).expect("JSON");
+    let lines: usize = std::fs::read_dir(&texts)
+        .expect("written")
+        .map(|entry| entry.expect("entry").path())
+        .filter(|path| path.extension().is_some_and(|it| it == "txt"))
+        .map(|path| std::fs::read_to_string(path).expect("text").lines().count())
+        .sum();
+    assert_eq!(rows.len(), lines);
+    assert_eq!(
+        10 * 40,
+        lines,
+        "an untrained network finds more than 40 on each image"
+    );
+
+    let again = eval(&fixture, &all);
+    assert_eq!(Some(73), again.code, "{}", again.text);
+    assert!(again.text.contains("coco.json exists"), "{}", again.text);
+    let missing = eval(&fixture, &["--task=test"]);
+    assert_ne!(Some(0), missing.code);
+    assert!(
+        missing.text.contains("names no test images"),
+        "{}",
+        missing.text
+    );
+}
+
+#[test]
+fn thresholds_and_classes_of_an_evaluation_are_obeyed() {
+    let fixture = trained();
+    let usual = parsed(&eval(&fixture, &["--json"]));
+    let train = parsed(&eval(&fixture, &["--json", "--task=train"]));
+    assert_eq!(
+        (&json!(10), &json!(26)),
+        (&usual["images"], &train["images"])
+    );
+    let single = parsed(&eval(&fixture, &["--json", "--single-cls"]));
+    let classes = single["classes"].as_array().expect("a list");
+    assert_eq!((1, &json!("item")), (classes.len(), &classes[0]["name"]));
+    let labels = |report: &serde_json::Value| -> u64 {
+        let classes = report["classes"].as_array().expect("a list");
+        classes
+            .iter()
+            .map(|class| class["labels"].as_u64().expect("a count"))
+            .sum()
+    };
+    assert_eq!(labels(&usual), labels(&single));
+    let strict = parsed(&eval(&fixture, &["--json", "--conf-thres=1"]));
+    assert_eq!(json!(0.0), strict["recall"]);
+}
+
+#[test]
+fn several_weights_and_views_are_used_together() {
+    let fixture = trained();
+    let run = fixture.run_folder("o");
+    let same = format!(
+        "--weights={}",
+        run.join("weights/last.safetensors").display()
+    );
+    let found = |name: &str, flags: &[&str]| -> Vec<serde_json::Value> {
+        let file = fixture.path(&format!("{name}.json"));
+        let save = format!("--save-json={}", file.display());
+        let ended = eval(&fixture, &[flags, &[&save]].concat());
+        assert_eq!(Some(0), ended.code, "{}", ended.text);
+        let text = std::fs::read_to_string(file).expect("written");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let alone = found("alone", &[]);
+    // Twice the same network says what one says.
+    assert_eq!(alone, found("mean", &["--ensemble=mean", &same]));
+    assert_eq!(alone, found("nms", &["--ensemble=nms", &same]));
+    let fused = found("wbf", &["--ensemble=wbf", &same]);
+    assert!(fused.len() > 10 && fused != alone, "{} fused", fused.len());
+    assert_ne!(alone, found("augmented", &["--augment"]));
+    let found = predict(
+        &fixture,
+        &fixture.path("found"),
+        &["--limit=1", "--augment", &same],
+    );
+    assert_eq!(Some(0), found.code, "{}", found.text);
+
+    let data = fixture.path("data/data.yaml");
+    let text = std::fs::read_to_string(&data).expect("readable");
+    std::fs::write(&data, text.replace('7', "seven")).expect("written");
+    fixture.succeed(&Start::new("other", 1));
+    let other = fixture.run_folder("other");
+    let refused = eval(&fixture, &["--weights", &other.display().to_string()]);
+    assert_eq!(Some(64), refused.code, "{}", refused.text);
+    assert!(
+        refused.text.contains("knows other classes than"),
+        "{}",
+        refused.text
     );
 }
 

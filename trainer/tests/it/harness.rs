@@ -81,7 +81,9 @@ impl Fixture {
                 // Two steps are accumulated, so that an epoch of three ends in the middle of one.
                 "hyperparameters": {"nominalBatchSize": 24, "warmupEpochs": 0.0},
                 "distributed": {"timeoutSeconds": 60},
-                "output": {"persistentVolumeClaim": {"claimName": "o"}},
+                "output": {
+                    "persistentVolumeClaim": {"claimName": "o"}, "plots": false, "tensorboard": false,
+                },
             },
         });
         merge(&mut manifest["spec"], changes);

@@ -14,4 +14,5 @@ mod messages;
 mod options;
 mod ranks;
 mod recovery;
+mod report;
 mod resume;

@@ -98,6 +98,10 @@ impl PullPolicy {
     }
 }
 
+fn yes() -> bool {
+    true
+}
+
 /// Where checkpoints, weights and results go. A run writes only into its own folder
 /// `<job>-<first 8 characters of the job's uid>` there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,4 +110,11 @@ impl PullPolicy {
 pub struct Output {
     /// The volume that receives the run's folder. All workers must be able to mount it.
     pub persistent_volume_claim: VolumeClaim,
+    /// Draw what people look at (curves, confusion matrix, labels, batches) into the run's folder, and put it
+    /// together on one page, report.html (YOLOv5's --noplots is false).
+    #[serde(default = "yes")]
+    pub plots: bool,
+    /// Write events for TensorBoard into the run's folder.
+    #[serde(default = "yes")]
+    pub tensorboard: bool,
 }

@@ -20,11 +20,15 @@ pub(super) struct Description {
 
 impl Description {
     /// What the data file says of a split.
-    pub(super) fn paths(&self, split: Split) -> &PathList {
-        match split {
-            Split::Train => &self.yaml.train,
-            Split::Val => &self.yaml.val,
-        }
+    pub(super) fn paths(&self, split: Split) -> Result<&PathList, DatasetError> {
+        let paths = match split {
+            Split::Train => Some(&self.yaml.train),
+            Split::Val => Some(&self.yaml.val),
+            Split::Test => self.yaml.test.as_ref(),
+        };
+        paths.ok_or(DatasetError::NoSplit {
+            split: split.as_str(),
+        })
     }
 }
 

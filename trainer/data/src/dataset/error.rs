@@ -66,6 +66,14 @@ pub enum DatasetError {
         /// What such a path is relative to.
         relative_to: &'static str,
     },
+    /// The data file does not name these images at all.
+    #[error(
+        "the data file names no {split} images: add `{split}:` with a folder or a list of images"
+    )]
+    NoSplit {
+        /// test.
+        split: &'static str,
+    },
     /// A folder or list that the data file names does not exist.
     #[error(
         "{split} in the data file names '{value}', but {} does not exist: correct {split} or path, relative to the data file's folder", path.display()

@@ -42,7 +42,7 @@ impl Labelling {
         split: Split,
     ) -> Result<Self, DatasetError> {
         Ok(
-            match (description.paths(split), description.yaml.label_format) {
+            match (description.paths(split)?, description.yaml.label_format) {
                 (PathList::Coco(paths), _) => {
                     Self::Coco(CocoFile::open(root, description, split, paths)?)
                 }

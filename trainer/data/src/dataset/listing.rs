@@ -19,7 +19,7 @@ pub(super) fn list(
     description: &Description,
     split: Split,
 ) -> Result<Vec<PathBuf>, DatasetError> {
-    let entries = description.paths(split);
+    let entries = description.paths(split)?;
     let format = description.yaml.label_format;
     let mut files = BTreeSet::new();
     let mut first = None;

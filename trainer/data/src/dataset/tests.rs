@@ -16,6 +16,24 @@ fn fails_with(set: &TestSet, parts: &[&str]) {
 }
 
 #[test]
+fn test_images_are_optional_and_classes_can_become_one() {
+    let set = TestSet::new();
+    set.image("images/train/a.jpg", &noise(2, (40, 20)));
+    set.write("labels/train/a.txt", "1 0.5 0.5 0.25 0.5\n");
+    let error = Dataset::open(set.root(), "data.yaml", Split::Test).unwrap_err();
+    assert!(
+        error.to_string().contains("names no test images"),
+        "{error}"
+    );
+    let yaml = fs::read_to_string(set.root().join("data.yaml")).unwrap();
+    set.write("data.yaml", yaml + "\ntest: images/train\n");
+    let mut single = set.open(Split::Test).as_ref().clone();
+    single.merge_classes();
+    assert_eq!(single.names(), ["item"]);
+    assert_eq!(single.image(0).unwrap().labels[0].class, 0);
+}
+
+#[test]
 fn images_and_labels_are_found_and_sorted() {
     let set = TestSet::new();
     set.image("images/train/b/2.PNG", &noise(1, (20, 10)));
