@@ -1,6 +1,7 @@
 //! A run ready to go on: device, data, ranks and state, new or from the newest checkpoint.
 
 mod data;
+mod fault;
 mod recovery;
 mod requests;
 mod restore;

@@ -102,7 +102,11 @@ const INK: Rgb<u8> = Rgb([40, 40, 40]);
 /// Lays the images out in rows of `columns` (0 counts as 1), all enlarged or reduced to the same
 /// long side. `names` are the classes' names.
 pub fn contact_sheet(images: &[DrawnImage], names: &[String], columns: u32) -> RgbImage {
-    let legend = "coloured: found by the model, with confidence   dashed: label";
+    let legend = if images.iter().any(|image| !image.labels.is_empty()) {
+        "coloured: found by the model, with confidence   dashed: label"
+    } else {
+        "coloured: found by the model, with confidence"
+    };
     sheet(images, columns, legend, |picture, image| {
         paint(picture, image, names);
     })

@@ -77,6 +77,11 @@ pub(crate) fn picture(
     Ok(pixels)
 }
 
+/// A number on an axis, without the digits that rounding adds.
+fn number(value: f64) -> String {
+    format!("{}", (value * 1e6).round() / 1e6)
+}
+
 /// Draws `lines` over axes, with a legend if any of them has a label.
 pub(crate) fn lines(area: &Area<'_>, axes: &Axes<'_>, lines: &[Line]) -> Result<(), Failure> {
     let mut chart = ChartBuilder::on(area)
@@ -91,6 +96,7 @@ pub(crate) fn lines(area: &Area<'_>, axes: &Axes<'_>, lines: &[Line]) -> Result<
         .y_desc(axes.y)
         .light_line_style(TRANSPARENT)
         .bold_line_style(RGBColor(225, 225, 225))
+        .x_label_formatter(&|x| number(*x))
         .label_style((FONT, SMALL))
         .axis_desc_style((FONT, SMALL))
         .draw()?;
