@@ -20,7 +20,7 @@ import time
 
 import peer
 
-EPOCHS, SEEDS, THREADS = 60, (0, 1, 2), 2
+EPOCHS, SEEDS, THREADS = 60, (0, 1, 2), 1
 # Boxes are easy in these scenes and ten digits are hard to tell apart; a mirrored 2 is no 2.
 HYPERPARAMETERS = {"cls": 4.0}
 AUGMENTATION = {
