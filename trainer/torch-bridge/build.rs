@@ -44,7 +44,12 @@ fn main() {
 
     let mut build = cxx_build::bridge("src/ffi.rs");
     build
-        .files(["cpp/distributed.cpp", "cpp/tensor_ops.cpp"])
+        .files([
+            "cpp/distributed.cpp",
+            "cpp/tensor_ops.cpp",
+            "cpp/norm_silu.cpp",
+            "cpp/pick.cpp",
+        ])
         .std("c++20")
         // Glue gains nothing from optimisation, and these units take most of this crate's build time.
         .opt_level(1)
@@ -57,6 +62,14 @@ fn main() {
         build.flag(format!("-isystem{}", root.join(folder).display()));
     }
     build.compile("torch-bridge");
+    // Arithmetic: names no libtorch header, builds in seconds, and is worth the optimiser's work.
+    cc::Build::new()
+        .cpp(true)
+        .file("cpp/norm_silu_kernels.cpp")
+        .std("c++20")
+        .opt_level(3)
+        .flag_if_supported("-Wno-psabi")
+        .compile("torch-bridge-kernels");
 
     for folder in ["cpp", "src/ffi.rs"] {
         println!("cargo::rerun-if-changed={folder}");

@@ -193,3 +193,8 @@ pub enum Error {
         source: torch_bridge::Error,
     },
 }
+
+/// An error of the bridge as one of tch.
+pub(crate) fn bridged<T>(result: Result<T, torch_bridge::Error>) -> Result<T, TchError> {
+    result.map_err(|error| TchError::Torch(error.to_string()))
+}

@@ -1,10 +1,11 @@
 //! The three sums of one level's loss.
 
 use tch::{Device, Kind, Reduction, TchError, Tensor};
+use torch_bridge::pick;
 
 use crate::assign::LevelMatches;
 use crate::ciou::ciou;
-use crate::error::Error;
+use crate::error::{Error, bridged};
 use crate::loss::LossSettings;
 
 /// Weight of positives in the focal loss; negatives have the rest to 1.
@@ -43,9 +44,14 @@ pub(crate) fn of_level(
     let mut overlap_targets = zeros(&raw.size()[..4]).map_err(part("objectness"))?;
     let mut boxes = zeros(&[]).map_err(part("box"))?;
     let mut class = zeros(&[]).map_err(part("class"))?;
+    let indices = Indices::new(matches, device).map_err(part("matches"))?;
+    let (logits, at_sites) = bridged(pick(raw, 4, &indices.sites)).map_err(part("predictions"))?;
     if !matches.site.is_empty() {
-        let indices = Indices::new(matches, device).map_err(part("matches"))?;
-        let picked = indices.pick(raw, kind).map_err(part("matches"))?;
+        // Matches in two steps, by their sites: the backward pass of the first then writes to each place once, and
+        // that of the second goes through rows in order, so threads cannot change a sum.
+        let picked = at_sites
+            .f_index_select(0, &indices.site)
+            .map_err(part("matches"))?;
         let overlap = overlaps(&picked, matches).map_err(part("box"))?;
         boxes = one_minus(&overlap).map_err(part("box"))?;
         indices
@@ -55,13 +61,8 @@ pub(crate) fn of_level(
             class = class_sum(&picked, &indices.classes, settings).map_err(part("class"))?;
         }
     }
-    let objects = raw
-        .f_select(-1, 4)
-        .and_then(|logits| logits.f_to_kind(kind))
-        .and_then(|logits| {
-            let weight = settings.object_positive_weight;
-            cross_entropy(&logits, &overlap_targets, weight, settings.focal_gamma)
-        })
+    let weight = settings.object_positive_weight;
+    let objects = cross_entropy(&logits, &overlap_targets, weight, settings.focal_gamma)
         .map_err(part("objectness"))?;
     Ok(LevelSums {
         boxes,
@@ -97,17 +98,6 @@ impl Indices {
             classes: upload(&matches.classes)?.f_unsqueeze(1)?,
             last_match: upload(&matches.last_match)?,
         })
-    }
-
-    /// The prediction of each match, `[matches, 5 + classes]`.
-    ///
-    /// In two steps, sites and then matches: the backward pass of the first then writes to each place
-    /// once, and that of the second goes through rows in order, so threads cannot change a sum.
-    fn pick(&self, raw: &Tensor, kind: Kind) -> Result<Tensor, TchError> {
-        let sites = self.sites.each_ref().map(Some);
-        raw.f_index(&sites)?
-            .f_to_kind(kind)?
-            .f_index_select(0, &self.site)
     }
 
     /// Writes the overlap of each site's last match to its place, as v5 does on a CPU.

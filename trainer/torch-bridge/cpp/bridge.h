@@ -128,6 +128,8 @@ void foreach_copy(const Tensors& targets, const Tensors& sources);
 void foreach_zero(const Tensors& targets);
 void foreach_scale(const Tensors& targets, const at::Tensor& factor);
 std::unique_ptr<Tensors> foreach_norm(const Tensors& tensors, double order);
+// Of dense float32 tensors on the CPU.
+double sum_of_squares(const Tensors& tensors);
 void unscale(const Tensors& grads, const at::Tensor& inverse_scale, const at::Tensor& found_inf);
 
 bool is_dense(const at::Tensor& tensor);
@@ -136,6 +138,14 @@ at::Tensor* contiguous_channels_last(const at::Tensor& tensor);
 
 at::Tensor* leaky_relu(const at::Tensor& tensor, double slope);
 at::Tensor* elu(const at::Tensor& tensor, double alpha);
+
+// One column of all rows, and the rows at some places; see pick.rs.
+std::unique_ptr<Tensors> pick(const at::Tensor& table, std::int64_t column, const Tensors& places);
+
+// Changes the running mean and variance. norm_silu.rs checks what the tensors are like.
+at::Tensor* norm_silu(
+    const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& running_mean,
+    const at::Tensor& running_var, double momentum, double eps);
 
 // Devices and number kinds cross as small numbers, see ffi.rs.
 bool autocast_enabled(bool cuda);

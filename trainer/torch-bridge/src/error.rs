@@ -236,6 +236,13 @@ pub enum Error {
         operation: &'static str,
         source: Fault,
     },
+    /// A function that works on some tensors only was given others.
+    #[error("{operation} needs {needs}")]
+    #[allow(missing_docs, reason = "the message names the fields")]
+    Unsuited {
+        operation: &'static str,
+        needs: &'static str,
+    },
     /// A setting of libtorch could not be changed.
     #[error("cannot change libtorch's setting {setting}")]
     #[allow(missing_docs, reason = "the message names the fields")]
@@ -277,6 +284,7 @@ impl Error {
             | Self::GroupUnusable { .. }
             | Self::NotDense { .. }
             | Self::AverageOfIntegers(_)
+            | Self::Unsuited { .. }
             | Self::ListLengths { .. }
             | Self::AutocastKind(_)
             | Self::AutocastDevice(_) => None,

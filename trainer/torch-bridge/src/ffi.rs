@@ -149,6 +149,7 @@ mod bridge {
         fn foreach_zero(targets: &Tensors) -> Result<()>;
         fn foreach_scale(targets: &Tensors, factor: &Tensor) -> Result<()>;
         fn foreach_norm(tensors: &Tensors, order: f64) -> Result<UniquePtr<Tensors>>;
+        fn sum_of_squares(tensors: &Tensors) -> f64;
         fn unscale(grads: &Tensors, inverse_scale: &Tensor, found_inf: &Tensor) -> Result<()>;
 
         fn is_dense(tensor: &Tensor) -> bool;
@@ -157,6 +158,16 @@ mod bridge {
 
         fn leaky_relu(tensor: &Tensor, slope: f64) -> Result<*mut Tensor>;
         fn elu(tensor: &Tensor, alpha: f64) -> Result<*mut Tensor>;
+        fn pick(table: &Tensor, column: i64, places: &Tensors) -> Result<UniquePtr<Tensors>>;
+        fn norm_silu(
+            x: &Tensor,
+            weight: &Tensor,
+            bias: &Tensor,
+            running_mean: &Tensor,
+            running_var: &Tensor,
+            momentum: f64,
+            eps: f64,
+        ) -> Result<*mut Tensor>;
 
         fn autocast_enabled(cuda: bool) -> Result<bool>;
         fn autocast_kind(cuda: bool) -> Result<i32>;

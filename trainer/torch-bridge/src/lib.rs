@@ -6,7 +6,8 @@
 //!
 //! 1. **One boundary.** `src/ffi.rs` declares every C++ function that is linked, through cxx, which checks both
 //!    sides' signatures when compiling. `src/cuda.rs` is the one exception: it loads a C interface at run time and
-//!    compares a version number first. C++ decides nothing; it only forwards.
+//!    compares a version number first. C++ decides nothing; it only forwards. The
+//!    arithmetic on plain memory in `cpp/norm_silu_kernels.cpp` is called from `cpp/norm_silu.cpp` alone.
 //! 2. **Handles are `at::Tensor`s.** tch's `C_tensor` is an `at::Tensor` behind a pointer, and so is ours. A borrowed
 //!    one lives as long as the borrow (`tensors::as_ffi`); an owned one was made by `new` and has one owner
 //!    (`tensors::adopt`). This holds for exactly the version of tch that `Cargo.toml` pins.
@@ -34,7 +35,9 @@ pub mod error;
 mod ffi;
 pub mod group;
 pub mod layout;
+mod norm_silu;
 pub mod optim;
+mod pick;
 pub mod reducer;
 pub mod runtime;
 pub mod store;
@@ -46,5 +49,7 @@ pub use cuda::{Cuda, NoCuda};
 pub use error::{Error, Fault};
 pub use group::{Backend, GroupOptions, ProcessGroup, ReduceOp, Work};
 pub use layout::{contiguous_channels_last, is_channels_last};
+pub use norm_silu::{Norm, can_norm_silu, norm_silu};
+pub use pick::pick;
 pub use reducer::{Compression, Reducer, ReducerOptions, verify_params};
 pub use store::{Store, TcpStoreOptions};

@@ -3,6 +3,7 @@
 use tch::{TchError, Tensor};
 
 use crate::architecture::Activation;
+use crate::error::bridged;
 
 /// The activation of `x`, which stays as it is.
 pub(crate) fn activate(activation: Activation, x: &Tensor) -> Result<Tensor, TchError> {
@@ -29,8 +30,4 @@ pub(crate) fn activate_own(activation: Activation, mut x: Tensor) -> Result<Tens
         Activation::Identity => Ok(x),
         other => activate(other, &x),
     }
-}
-
-fn bridged(result: Result<Tensor, torch_bridge::Error>) -> Result<Tensor, TchError> {
-    result.map_err(|error| TchError::Torch(error.to_string()))
 }

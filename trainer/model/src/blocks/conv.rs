@@ -1,12 +1,13 @@
 //! Convolutions and normalisations.
 
 use tch::{TchError, Tensor};
+use torch_bridge::{Norm, can_norm_silu, norm_silu};
 
 use super::activation::{activate, activate_own};
 use super::scope::{Maker, Scope};
 use super::{NORM_EPS, NORM_MOMENTUM, Phase};
 use crate::architecture::{Activation, Convolution, Form, Initial, Role, Shape, Work};
-use crate::error::Error;
+use crate::error::{Error, bridged};
 
 /// A convolution alone, or with a bias.
 pub(crate) struct Conv2d<T> {
@@ -173,6 +174,19 @@ impl BatchNorm<Tensor> {
     }
 }
 
+impl BatchNorm<Tensor> {
+    /// [`BatchNorm::forward`] in training, and SiLU.
+    fn forward_with_silu(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        let norm = Norm {
+            weight: &self.scale,
+            bias: &self.shift,
+            running_mean: &mut self.mean.shallow_clone(),
+            running_var: &mut self.variance.shallow_clone(),
+        };
+        bridged(norm_silu(x, norm, NORM_MOMENTUM, NORM_EPS))
+    }
+}
+
 impl<T> Conv<T> {
     pub(crate) fn new<M: Maker<Tensor = T>>(
         scope: &mut Scope<'_, M>,
@@ -209,6 +223,10 @@ impl Conv<Tensor> {
     pub(crate) fn forward(&self, x: &Tensor, phase: Phase) -> Result<Tensor, TchError> {
         let mut x = self.convolution.forward(x)?;
         if let Some(normalisation) = &self.normalisation {
+            if phase == Phase::Training && self.activation == Activation::Silu && can_norm_silu(&x)
+            {
+                return normalisation.forward_with_silu(&x);
+            }
             x = normalisation.forward(&x, phase)?;
         }
         match phase {

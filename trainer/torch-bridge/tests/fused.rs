@@ -1,0 +1,288 @@
+//! Operations that libtorch has in parts: each against these parts, on tensors of many shapes.
+
+use tch::{Kind, Tensor};
+use torch_bridge::{
+    Norm, can_norm_silu, contiguous_channels_last, norm_silu, optim, pick, runtime,
+};
+
+const MOMENTUM: f64 = 0.03;
+const EPS: f64 = 1e-3;
+
+/// Everything that training needs of one normalisation.
+struct Outcome {
+    out: Tensor,
+    grad_x: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+}
+
+struct Case {
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    grad_out: Tensor,
+}
+
+impl Case {
+    /// Values that are far from 0 compared to how they vary, as a normalisation's input may be.
+    fn new(shape: [i64; 4]) -> Self {
+        tch::manual_seed(shape.iter().sum());
+        let channels = [shape[1]];
+        let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, tch::Device::Cpu));
+        Self {
+            x: random(&shape) * 0.7 + random(&[1, shape[1], 1, 1]) * 5.0,
+            weight: random(&channels) * 0.2 + 1.0,
+            bias: random(&channels) * 0.3,
+            grad_out: random(&shape),
+        }
+    }
+
+    /// In float64, by libtorch's own operations; inputs as `kind` has them.
+    fn expected(&self, kind: Kind) -> Outcome {
+        let double = |tensor: &Tensor| tensor.to_kind(Kind::Double).set_requires_grad(true);
+        let (x, weight, bias) = (
+            double(&self.x.to_kind(kind)),
+            double(&self.weight),
+            double(&self.bias),
+        );
+        let channels = weight.size();
+        let mean = Tensor::zeros(&channels, (Kind::Double, tch::Device::Cpu));
+        let variance = Tensor::ones(&channels, (Kind::Double, tch::Device::Cpu));
+        let out = x
+            .batch_norm(
+                Some(&weight),
+                Some(&bias),
+                Some(&mean),
+                Some(&variance),
+                true,
+                MOMENTUM,
+                EPS,
+                false,
+            )
+            .silu();
+        (&out * self.grad_out.to_kind(kind))
+            .sum(Kind::Double)
+            .backward();
+        Outcome {
+            out: out.detach(),
+            grad_x: x.grad(),
+            grad_weight: weight.grad(),
+            grad_bias: bias.grad(),
+            mean,
+            variance,
+        }
+    }
+
+    /// By our operation; `strided` gives it a gradient that is a part of a concatenation.
+    fn actual(&self, kind: Kind, strided: bool) -> Outcome {
+        let leaf = |tensor: &Tensor| tensor.copy().set_requires_grad(true);
+        let x = contiguous_channels_last(&self.x.to_kind(kind).copy())
+            .expect("four dimensions")
+            .set_requires_grad(true);
+        assert!(can_norm_silu(&x));
+        let (weight, bias) = (leaf(&self.weight), leaf(&self.bias));
+        let mut mean = self.bias.zeros_like();
+        let mut variance = self.bias.ones_like();
+        let norm = Norm {
+            weight: &weight,
+            bias: &bias,
+            running_mean: &mut mean,
+            running_var: &mut variance,
+        };
+        let out = norm_silu(&x, norm, MOMENTUM, EPS).expect("it is suited");
+        assert_eq!(kind, out.kind());
+        let grad_out = self.grad_out.to_kind(kind);
+        if strided {
+            let (used, other) = (contiguous_channels_last(&out), out.ones_like());
+            let wide = Tensor::cat(&[other, used.expect("four dimensions")], 1);
+            let grad = Tensor::cat(&[grad_out.zeros_like(), grad_out], 1);
+            (wide * grad).sum(Kind::Float).backward();
+        } else {
+            (&out * grad_out).sum(Kind::Float).backward();
+        }
+        Outcome {
+            out: out.detach(),
+            grad_x: x.grad(),
+            grad_weight: weight.grad(),
+            grad_bias: bias.grad(),
+            mean,
+            variance,
+        }
+    }
+}
+
+/// The largest difference, as a share of the largest value.
+fn difference(actual: &Tensor, expected: &Tensor) -> f64 {
+    let (actual, expected) = (actual.to_kind(Kind::Double), expected.to_kind(Kind::Double));
+    (&actual - &expected).abs().max().double_value(&[]) / expected.abs().max().double_value(&[])
+}
+
+fn assert_close(actual: &Outcome, expected: &Outcome, within: f64, what: &str) {
+    for (name, actual, expected) in [
+        ("output", &actual.out, &expected.out),
+        ("gradient of x", &actual.grad_x, &expected.grad_x),
+        (
+            "gradient of the weight",
+            &actual.grad_weight,
+            &expected.grad_weight,
+        ),
+        (
+            "gradient of the bias",
+            &actual.grad_bias,
+            &expected.grad_bias,
+        ),
+        ("running mean", &actual.mean, &expected.mean),
+        ("running variance", &actual.variance, &expected.variance),
+    ] {
+        let difference = difference(actual, expected);
+        assert!(
+            difference <= within,
+            "{what}: {name} differs by {difference:.1e}"
+        );
+    }
+}
+
+/// Channels that fill the lanes and that do not, one pixel, several chunks.
+const SHAPES: [[i64; 4]; 6] = [
+    [2, 16, 5, 7],
+    [3, 48, 4, 4],
+    [2, 19, 3, 5],
+    [4, 3, 1, 1],
+    [2, 32, 40, 40],
+    [1, 1280, 6, 6],
+];
+
+#[test]
+fn normalisation_with_silu_is_the_two_in_turn() {
+    for shape in SHAPES {
+        let case = Case::new(shape);
+        for strided in [false, true] {
+            let what = format!("{shape:?}, strided {strided}");
+            let (single, half) = (Kind::Float, Kind::BFloat16);
+            assert_close(
+                &case.actual(single, strided),
+                &case.expected(single),
+                3e-6,
+                &what,
+            );
+            // 8 bits of precision.
+            assert_close(
+                &case.actual(half, strided),
+                &case.expected(half),
+                2e-2,
+                &what,
+            );
+        }
+    }
+}
+
+#[test]
+fn normalisation_with_silu_does_not_depend_on_threads() {
+    let case = Case::new([4, 24, 40, 40]);
+    let before = runtime::num_threads();
+    let [one, three] = [1, 3].map(|threads| {
+        runtime::set_num_threads(threads).expect("some threads");
+        case.actual(Kind::Float, false)
+    });
+    runtime::set_num_threads(before).expect("as before");
+    assert!(one.out.equal(&three.out));
+    assert!(one.grad_x.equal(&three.grad_x));
+    assert!(one.grad_weight.equal(&three.grad_weight));
+    assert!(one.variance.equal(&three.variance));
+}
+
+#[test]
+fn normalisation_with_silu_passes_nan_on() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        let case = Case::new([2, 16, 4, 4]);
+        let _ = case.x.get(0).get(5).get(1).get(2).fill_(f64::NAN);
+        let outcome = case.actual(kind, false);
+        let nan =
+            |tensor: &Tensor, channel| tensor.select(1, channel).isnan().all().int64_value(&[]);
+        assert_eq!((1, 1), (nan(&outcome.out, 5), nan(&outcome.grad_x, 5)));
+        assert_eq!((0, 0), (nan(&outcome.out, 4), nan(&outcome.grad_x, 4)));
+    }
+}
+
+#[test]
+fn normalisation_with_silu_refuses_what_it_cannot_do() {
+    let case = Case::new([2, 16, 4, 4]);
+    assert!(!can_norm_silu(&case.x.contiguous()));
+    let wide = contiguous_channels_last(&case.x.to_kind(Kind::Double)).expect("four dimensions");
+    assert!(!can_norm_silu(&wide));
+    let x = contiguous_channels_last(&case.x).expect("four dimensions");
+    let norm = Norm {
+        weight: &case.weight.narrow(0, 0, 8),
+        bias: &case.bias,
+        running_mean: &mut case.bias.zeros_like(),
+        running_var: &mut case.bias.ones_like(),
+    };
+    let error = norm_silu(&x, norm, MOMENTUM, EPS).expect_err("8 weights, 16 channels");
+    assert!(
+        error.to_string().contains("one float32 for each channel"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_picked_is_what_two_operations_pick() {
+    tch::manual_seed(1);
+    // Lies in memory as the predictions of a network with channels last do: `[images, rows, columns, anchors, 6]`.
+    for kind in [Kind::Double, Kind::Float, Kind::BFloat16] {
+        let memory = Tensor::randn([2, 4, 5, 3, 6], (kind, tch::Device::Cpu));
+        let [ours, theirs] = [(); 2].map(|()| memory.copy().set_requires_grad(true));
+        let table = |leaf: &Tensor| leaf.permute([0, 3, 1, 2, 4]);
+        let places = [[0, 1, 1], [2, 0, 1], [3, 3, 0], [4, 0, 2]]
+            .map(|at: [i64; 3]| Tensor::from_slice(&at));
+        let (column, rows) = pick(&table(&ours), 4, &places).expect("places that are there");
+        let expected = (
+            table(&theirs).select(-1, 4).to_kind(column.kind()),
+            table(&theirs)
+                .index(&places.each_ref().map(Some))
+                .to_kind(rows.kind()),
+        );
+        assert!(column.equal(&expected.0) && rows.equal(&expected.1));
+        let loss = |column: &Tensor, rows: &Tensor| {
+            (column.square().sum(column.kind()) + rows.exp().sum(rows.kind())).backward();
+        };
+        loss(&column, &rows);
+        loss(&expected.0, &expected.1);
+        assert!(
+            ours.grad()
+                .isclose(&theirs.grad(), 1e-2, 1e-6, false)
+                .all()
+                .int64_value(&[])
+                == 1
+        );
+        if kind != Kind::BFloat16 {
+            assert!(difference(&ours.grad(), &theirs.grad()) < 1e-6);
+        }
+    }
+}
+
+#[test]
+fn the_norm_of_gradients_is_that_of_all_their_elements() {
+    tch::manual_seed(2);
+    let sizes: [&[i64]; 5] = [&[1], &[17], &[64, 3, 3, 3], &[100_003], &[0]];
+    let grads = sizes.map(|size| Tensor::randn(size, (Kind::Float, tch::Device::Cpu)));
+    let expected = Tensor::cat(&grads.each_ref().map(|grad| grad.view(-1)), 0)
+        .to_kind(Kind::Double)
+        .norm()
+        .double_value(&[]);
+    let norm = optim::grad_norm(&grads)
+        .expect("gradients")
+        .double_value(&[]);
+    assert!(
+        (norm - expected).abs() <= 1e-6 * expected,
+        "{norm} is not {expected}"
+    );
+    let _ = grads[3].get(77).fill_(f64::NAN);
+    assert!(
+        optim::grad_norm(&grads)
+            .expect("gradients")
+            .double_value(&[])
+            .is_nan()
+    );
+}
