@@ -123,6 +123,20 @@ impl Schedule {
         }
     }
 
+    /// The epoch by which the rate has fallen in `epoch`.
+    ///
+    /// YOLOv5 v7.0, measured: its scheduler is set one epoch back at the start, and warm-up writes over what
+    /// it says. So epochs that begin after the warm-up train with the rate of the epoch before.
+    fn decay_epoch(&self, nb: u64, epoch: u32, warmup: u64) -> u32 {
+        let follows = matches!(self.kind, ScheduleKind::Linear | ScheduleKind::Cosine);
+        let warms_up = warmup > 0 && u64::from(epoch) * nb <= warmup;
+        if follows && !warms_up {
+            epoch.saturating_sub(1)
+        } else {
+            epoch
+        }
+    }
+
     /// The factor at iteration `ni` where `last` is the last one.
     fn one_cycle(&self, ni: f64, last: f64) -> f64 {
         let peak = ONE_CYCLE_RISE * (last + 1.0) - 1.0;
@@ -140,8 +154,8 @@ impl Schedule {
     /// has `nb` iterations. `spent` is the share of the time that was used, 0 in a run without a limit of
     /// time: it moves the decay on where that is ahead of the epochs.
     pub fn at(&self, ni: u64, nb: u64, epoch: u32, spent: f64) -> StepPlan {
-        let lr = self.lr0 * self.lr_factor(ni, nb, epoch, spent);
         let warmup = self.warmup_iterations(nb);
+        let lr = self.lr0 * self.lr_factor(ni, nb, self.decay_epoch(nb, epoch, warmup), spent);
         if warmup == 0 || ni > warmup {
             return StepPlan {
                 lr_bias: lr,
@@ -250,6 +264,27 @@ mod tests {
         assert_eq!(s.warmup_iterations(3), 100);
         s.warmup_epochs = 0.0;
         assert_eq!(s.at(0, 3, 0, 0.0).lr_other, s.lr0);
+    }
+
+    /// Column x/lr0 of the Python program's results.csv: 60 epochs of 25 iterations, warm-up of 100.
+    #[test]
+    fn golden_rates_after_the_warmup() {
+        let s = Schedule {
+            epochs: 60,
+            ..schedule(ScheduleKind::Linear)
+        };
+        let golden = [
+            (3, 0.010_410),
+            (4, 0.009_340),
+            (5, 0.009_340),
+            (6, 0.009_175),
+            (7, 0.009_010),
+            (59, 0.000_430),
+        ];
+        for (epoch, want) in golden {
+            let last = s.at(25 * u64::from(epoch) + 24, 25, epoch, 0.0);
+            assert!((last.lr_bias - want).abs() < 5e-7, "{epoch}: {last:?}");
+        }
     }
 
     /// `torch.optim.lr_scheduler.OneCycleLR(max_lr=0.01, total_steps=40, final_div_factor=1/(25*0.01))`.
