@@ -20,6 +20,7 @@ import torch
 import yaml
 from yolov5.models.experimental import attempt_load
 from yolov5.models.yolo import Model
+from PIL import Image
 from yolov5 import val
 
 SIDE, CLASSES = 160, 10
@@ -46,17 +47,32 @@ def ours(trainer, *arguments):
     return done.stdout
 
 
-def our_map(trainer, weights, data):
-    told = json.loads(ours(trainer, "eval", "--json", "--weights", weights, "--data", data, "--image-size", SIDE))
+def our_map(trainer, weights, data, *more):
+    told = json.loads(ours(trainer, "eval", "--json", "--weights", weights, "--data", data, "--image-size", SIDE, *more))
     return told["mAP50"], told["mAP50_95"]
 
 
-def peer_map(weights, data, folder):
-    # The task `speed` takes square images without a border, as ours are evaluated.
+def peer_map(weights, data, folder, task="val"):
+    # In batches of one: there its rectangles are those of each image, as ours are. The task `speed` takes squares
+    # without a border, our --square.
     results, *_ = val.run(data=str(data), weights=str(weights), batch_size=1, imgsz=SIDE, device="cpu", half=False,
                           plots=False, project=str(folder), name="val", exist_ok=True, verbose=False, workers=0,
-                          task="speed", conf_thres=0.001, iou_thres=0.6)
+                          task=task, conf_thres=0.001, iou_thres=0.6)
     return results[2], results[3]
+
+
+def shapes(copy):
+    """Lays the validation images onto paper of several shapes, labels with them."""
+    for number, path in enumerate(sorted((copy / "images/val").iterdir())):
+        image = Image.open(path).convert("RGB")
+        (width, height), paper = image.size, [(160, 160), (240, 160), (160, 220), (300, 170)][number % 4]
+        wide = Image.new("RGB", paper, (90, 120, 60))
+        wide.paste(image, (0, 0))
+        wide.save(path)
+        label = copy / "labels/val" / f"{path.stem}.txt"
+        rows = [[float(word) for word in row.split()] for row in label.read_text().splitlines()]
+        across, down = width / paper[0], height / paper[1]
+        label.write_text("".join(f"{int(c)} {x * across} {y * down} {w * across} {h * down}\n" for c, x, y, w, h in rows))
 
 
 class Report:
@@ -75,6 +91,7 @@ def main(folder, dataset, trainer):
     copy = folder / "dataset"
     if not copy.exists():
         shutil.copytree(dataset, copy)
+        shapes(copy)
     data, described = copy / "data.yaml", yaml.safe_load((copy / "data.yaml").read_text())
     # It takes paths from its own folder on, we take none that could leave the data set.
     peer_data = copy / "peer.yaml"
@@ -115,9 +132,8 @@ def main(folder, dataset, trainer):
     compare("torchscript in torch.jit", traced(image).detach().numpy())
     assert json.loads(extra["config.txt"])["shape"] == [1, 3, SIDE, SIDE]
 
-    own = our_map(trainer, weights, data)
-    for form in ("pt", "onnx", "torchscript"):
-        theirs = peer_map(files[form], peer_data, folder)
+    for form, task, more in (("pt", "val", []), ("onnx", "speed", ["--square"]), ("torchscript", "speed", ["--square"])):
+        own, theirs = our_map(trainer, weights, data, *more), peer_map(files[form], peer_data, folder, task)
         report.line(f"mAP50 and mAP50-95 of our .{form}, {theirs[0]:.4f} and {theirs[1]:.4f} in the peer",
                     max(abs(a - b) for a, b in zip(own, theirs)), MAP)
 

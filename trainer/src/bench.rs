@@ -238,8 +238,8 @@ impl SampleSource for Noise {
         self.images as usize
     }
 
-    fn image_size(&self) -> u32 {
-        self.image_size
+    fn size(&self, _index: u32) -> (u32, u32) {
+        (self.image_size, self.image_size)
     }
 
     fn sample(&self, epoch: u64, index: u32, pixels: &mut [u8]) -> Sample {

@@ -98,6 +98,10 @@ pub struct EvalArgs {
     /// Side of the image in pixels, a multiple of 32. Default: that of the training.
     #[arg(long, value_parser = image_size)]
     pub image_size: Option<u32>,
+    /// Lay images into squares without a border, as an exported network of fixed size sees them, instead of into
+    /// rectangles with half a stride of border or more, as the training and YOLOv5 do.
+    #[arg(long)]
+    pub square: bool,
     /// Least confidence of a detection.
     #[arg(long, visible_alias = "conf-thres", default_value_t = NmsOptions::VALIDATION.confidence, value_parser = fraction)]
     pub conf: f32,

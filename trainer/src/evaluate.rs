@@ -14,8 +14,7 @@ use trainer_core::image_stats::ImageStats;
 use trainer_core::nms::{Competition, NmsOptions};
 use trainer_core::stats_bytes::{self, DecodeStatsError};
 use trainer_data::{
-    Batch, EvaluateSource, Loader, LoaderConfig, LoaderError, SampleSource as _, SkippedImage,
-    StepRequest,
+    Batch, EvaluateSource, Loader, LoaderConfig, LoaderError, SkippedImage, StepRequest,
 };
 use trainer_model::loss::Loss;
 
@@ -100,7 +99,7 @@ pub trait Audience {
 pub struct Evaluator {
     source: Arc<EvaluateSource>,
     loss: Loss,
-    batch: usize,
+    batches: Vec<Vec<u32>>,
     loader: LoaderConfig,
     nms: NmsOptions,
     classes: Classes,
@@ -123,12 +122,12 @@ struct BatchLosses {
 }
 
 impl Evaluator {
-    /// Evaluates on the images of `source`, `batch` at a time.
+    /// Evaluates on the images of `source`, at most `batch` at a time.
     pub fn new(source: EvaluateSource, loss: Loss, batch: usize, loader_threads: usize) -> Self {
         Self {
+            batches: source.batches(batch),
             source: Arc::new(source),
             loss,
-            batch: batch.max(1),
             loader: LoaderConfig {
                 threads: loader_threads,
                 prefetch_steps: PREFETCH_STEPS,
@@ -151,7 +150,7 @@ impl Evaluator {
 
     /// Batches of an evaluation, over all ranks.
     pub fn batches(&self) -> u64 {
-        self.source.len().div_ceil(self.batch) as u64
+        self.batches.len() as u64
     }
 
     /// Evaluates what `finder` finds.
@@ -189,16 +188,15 @@ impl Evaluator {
 
     /// This rank's batches.
     fn requests(&self, ranks: &Ranks) -> Vec<StepRequest> {
-        let indices: Vec<u32> = (0..self.source.len() as u32).collect();
-        indices
-            .chunks(self.batch)
+        self.batches
+            .iter()
             .enumerate()
             .skip(ranks.rank() as usize)
             .step_by(ranks.world() as usize)
             .map(|(number, indices)| StepRequest {
                 epoch: 0,
                 step: number as u64,
-                indices: indices.to_vec(),
+                indices: indices.clone(),
             })
             .collect()
     }
@@ -210,13 +208,13 @@ impl Evaluator {
         stats: &mut Vec<ImageStats>,
         audience: &mut dyn Audience,
     ) -> Result<BatchLosses, EvaluateError> {
-        let (images, side) = (batch.indices.len(), i64::from(batch.image_size));
-        let shape = [images as i64, 3, side, side];
+        let images = batch.indices.len();
+        let (height, width) = (batch.height as usize, batch.width as usize);
+        let shape = [images as i64, 3, height as i64, width as i64];
         let pixels = Tensor::f_from_data_size(&batch.images, &shape, Kind::Uint8)?;
         let Found { detections, raw } = finder.find(&pixels, &self.nms)?;
 
-        let size = batch.image_size as usize;
-        let assignment = self.loss.assign(&targets(batch), images, size, size)?;
+        let assignment = self.loss.assign(&targets(batch), images, height, width)?;
         let terms = self.loss.terms(&raw, &assignment)?;
         let total = terms.total(&terms.own, 1.0)?;
         let parts: Vec<f64> = Vec::try_from(total.parts.f_to_kind(Kind::Double)?)?;

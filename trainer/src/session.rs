@@ -11,6 +11,7 @@ use std::time::Duration;
 use contract::progress::Phase;
 use contract::spec::{Schedule as ScheduleSetting, TrainerSpec};
 use torch_bridge::runtime;
+use trainer_core::rect::MIN_STRIDE;
 use trainer_core::rng::recovery_seed;
 use trainer_core::schedule::{Schedule, ScheduleKind, StepPlan, scaled_weight_decay};
 use trainer_core::{anchors, multi_scale};
@@ -156,8 +157,9 @@ impl<'a> Session<'a> {
             data.train_source(&spec, &state, plan.epochs, budget),
             requests,
         )?;
+        let stride = learner.network.options().architecture.multiple();
         let evaluator = Evaluator::new(
-            data.val_source(&spec, budget),
+            data.val_source(&spec, stride.max(MIN_STRIDE), budget),
             loss,
             (batch as usize).min(evaluate::MAX_BATCH),
             threads.loader,

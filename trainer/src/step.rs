@@ -230,8 +230,9 @@ impl Learner {
         let pixels = if images == 0 {
             black(input.side)?
         } else {
-            let side = i64::from(batch.image_size);
-            Tensor::f_from_data_size(&batch.images, &[images as i64, 3, side, side], Kind::Uint8)?
+            let (height, width) = (i64::from(batch.height), i64::from(batch.width));
+            let shape = [images as i64, 3, height, width];
+            Tensor::f_from_data_size(&batch.images, &shape, Kind::Uint8)?
         };
         let raw = self.forward(&pixels, input.side)?;
 

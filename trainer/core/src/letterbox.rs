@@ -84,6 +84,25 @@ impl Letterbox {
         }
     }
 
+    /// The middle of `output` for an image that [`resize_to_long_side`] brings to a long side of `side`, which
+    /// must fit. YOLOv5 v7.0 behaviour in rectangles.
+    pub fn of_long_side((width, height): (u32, u32), side: u32, output: (u32, u32)) -> Self {
+        let original = (width.max(1), height.max(1));
+        let resized = resize_to_long_side(original.0, original.1, side);
+        let (x, y) = (
+            output.0.saturating_sub(resized.0),
+            output.1.saturating_sub(resized.1),
+        );
+        Self {
+            original,
+            ratio: f64::from(side) / f64::from(original.0.max(original.1)),
+            resized,
+            output,
+            offset: (x / 2, y / 2),
+            pad: (f64::from(x) / 2.0, f64::from(y) / 2.0),
+        }
+    }
+
     /// A box of the original image in the result.
     pub fn from_original(&self, original: Xyxy) -> Xyxy {
         let ratio = self.ratio as f32;

@@ -26,24 +26,41 @@ pub fn plan(
     };
     let mut order: Vec<u32> = (0..sizes.len() as u32).collect();
     order.sort_by(|a, b| aspect(*a).total_cmp(&aspect(*b)));
+    let batch_sizes = order
+        .chunks(batch.max(1))
+        .map(|images| {
+            let aspects = [images[0], images[images.len() - 1]].map(aspect);
+            enclosing(aspects, image_size, stride, pad)
+        })
+        .collect();
+    RectPlan { order, batch_sizes }
+}
+
+/// The least stride of rectangles in evaluation (YOLOv5 v7.0); networks may have a larger one.
+pub const MIN_STRIDE: u32 = 32;
+/// Border around images in evaluation, in strides (YOLOv5 v7.0).
+pub const EVALUATION_PAD: f64 = 0.5;
+
+/// Width and height of the rectangle for an image of this width and height that is scaled to a long side of
+/// `image_size`: what [`plan`] gives it in a batch of its own.
+pub fn rectangle((w, h): (u32, u32), image_size: u32, stride: u32, pad: f64) -> (u32, u32) {
+    let aspect = f64::from(h.max(1)) / f64::from(w.max(1));
+    enclosing([aspect, aspect], image_size, stride, pad)
+}
+
+/// Width and height of a rectangle for images whose height / width lies between these two.
+fn enclosing([flattest, tallest]: [f64; 2], image_size: u32, stride: u32, pad: f64) -> (u32, u32) {
     let side = |fraction: f64| {
         let strides = fraction * f64::from(image_size) / f64::from(stride.max(1)) + pad;
         strides.ceil() as u32 * stride.max(1)
     };
-    let batch_sizes = order
-        .chunks(batch.max(1))
-        .map(|images| {
-            let (flattest, tallest) = (aspect(images[0]), aspect(images[images.len() - 1]));
-            if tallest < 1.0 {
-                (side(1.0), side(tallest))
-            } else if flattest > 1.0 {
-                (side(1.0 / flattest), side(1.0))
-            } else {
-                (side(1.0), side(1.0))
-            }
-        })
-        .collect();
-    RectPlan { order, batch_sizes }
+    if tallest < 1.0 {
+        (side(1.0), side(tallest))
+    } else if flattest > 1.0 {
+        (side(1.0 / flattest), side(1.0))
+    } else {
+        (side(1.0), side(1.0))
+    }
 }
 
 #[cfg(test)]
@@ -65,6 +82,13 @@ mod tests {
         assert_eq!(plan.order, [5, 2, 1, 3, 0, 4]);
         // 360 / 32 + .5 = 11.75 strides; the mixed batch is square; 480 / 32 + .5 = 15.5.
         assert_eq!(plan.batch_sizes, [(672, 384), (672, 672), (512, 672)]);
+    }
+
+    #[test]
+    fn an_image_of_its_own_has_a_border_all_around() {
+        assert_eq!(rectangle((640, 480), 640, 32, EVALUATION_PAD), (672, 512));
+        assert_eq!(rectangle((160, 160), 160, 32, EVALUATION_PAD), (192, 192));
+        assert_eq!(rectangle((500, 1000), 640, 64, 0.0), (320, 640));
     }
 
     proptest! {

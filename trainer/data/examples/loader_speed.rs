@@ -62,7 +62,7 @@ fn seconds() -> f64 {
 
 /// Samples per second.
 fn measure(source: &dyn SampleSource, samples: u32) -> f64 {
-    let side = source.image_size() as usize;
+    let side = source.size(0).0 as usize;
     let mut pixels = vec![0; 3 * side * side];
     let mut run = |epoch, count| {
         for k in 0..count {

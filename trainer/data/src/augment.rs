@@ -122,11 +122,11 @@ impl TrainSource {
         skipped.append(&mut canvas.skipped);
         let mut rng = streams.picture(Purpose::Augment, layer);
         let draw = self.settings.affine.draw(&mut rng);
-        View::new(canvas, &draw, self.image_size()).render()
+        View::new(canvas, &draw, self.store.image_size()).render()
     }
 
     fn draw_changes(&self, streams: Streams, mosaics: &Mosaics, is_mosaic: bool) -> Changes {
-        let (side, images) = (self.image_size(), self.store.dataset().len());
+        let (side, images) = (self.store.image_size(), self.store.dataset().len());
         let Settings { crop, effects, .. } = self.settings;
         let Mosaics { mixup, cutmix, .. } = *mosaics;
         Changes {
@@ -179,7 +179,7 @@ impl TrainSource {
 
     /// Covers parts of a finished sample, and drops the labels of what is hidden.
     fn cover(&self, streams: Streams, pixels: &mut [u8], targets: &mut Vec<SampleTarget>) {
-        let (side, probability) = (self.image_size(), self.settings.cutout);
+        let (side, probability) = (self.store.image_size(), self.settings.cutout);
         let Some(mut rng) = streams.sample_if(probability, Purpose::Cutout) else {
             return;
         };
@@ -204,12 +204,12 @@ impl SampleSource for TrainSource {
         self.store.dataset().len()
     }
 
-    fn image_size(&self) -> u32 {
-        self.store.image_size()
+    fn size(&self, _index: u32) -> (u32, u32) {
+        (self.store.image_size(), self.store.image_size())
     }
 
     fn sample(&self, epoch: u64, index: u32, pixels: &mut [u8]) -> Sample {
-        let side = self.image_size();
+        let side = self.store.image_size();
         let streams = Streams::new(self.seed, epoch, index);
         let mosaics = self.settings.mosaics(epoch);
         let mut canvas = self.canvas(streams, Layer::Own, &mosaics, index);

@@ -30,20 +30,20 @@ impl DrawnImage {
     /// if the batch has no such image.
     pub fn from_batch(batch: &Batch, k: usize, detections: Vec<Detection>) -> Option<Self> {
         let index = *batch.indices.get(k)?;
-        let side = batch.image_size as usize;
-        let planes = batch.images.chunks_exact(3 * side * side).nth(k)?;
-        let image = RgbImage::from_fn(batch.image_size, batch.image_size, |x, y| {
-            let at = y as usize * side + x as usize;
-            Rgb(std::array::from_fn(|c| planes[c * side * side + at]))
+        let (width, height) = (batch.width as usize, batch.height as usize);
+        let planes = batch.images.chunks_exact(3 * width * height).nth(k)?;
+        let image = RgbImage::from_fn(batch.width, batch.height, |x, y| {
+            let at = y as usize * width + x as usize;
+            Rgb(std::array::from_fn(|c| planes[c * width * height + at]))
         });
-        let scale = side as f32;
+        let (across, down) = (width as f32, height as f32);
         let labels = batch.targets.iter().filter(|t| t.image as usize == k);
         Some(Self {
             image,
             detections,
             labels: labels
                 .map(|t| LabelledBox {
-                    xyxy: t.xywh.scale(scale, scale).to_xyxy(),
+                    xyxy: t.xywh.scale(across, down).to_xyxy(),
                     class: t.class,
                 })
                 .collect(),

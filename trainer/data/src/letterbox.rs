@@ -1,24 +1,58 @@
-//! Samples for evaluation: the whole image, undistorted, in the middle of a square.
+//! Samples for evaluation: the whole image, undistorted, with a grey border around it.
 
 use crate::source::{EvaluatedImage, Sample, SampleSource, SampleTarget};
-use crate::store::{FILL, ImageStore, evaluation_letterbox};
+use crate::store::{FILL, ImageStore, Sizing, evaluation_letterbox};
 use image::RgbImage;
+use trainer_core::letterbox::Letterbox;
+use trainer_core::rect::{EVALUATION_PAD, rectangle};
 
 /// Makes evaluation samples. The epoch does not matter to them.
 #[derive(Debug)]
 pub struct EvaluateSource {
     store: ImageStore,
+    /// What sides of samples are multiples of.
+    stride: u32,
 }
 
 impl EvaluateSource {
-    /// Samples of the images of `store`, which must have [`crate::Sizing::Evaluate`].
-    pub fn new(store: ImageStore) -> Self {
-        Self { store }
+    /// Samples of the images of `store`: squares if it has [`Sizing::Evaluate`]; if it has
+    /// [`Sizing::Rectangle`], each image with half a `stride` of border or more, up to the next multiple of
+    /// `stride`.
+    ///
+    /// YOLOv5 evaluates in rectangles that are large enough for all images of their batch. Here each image has
+    /// the rectangle that v5 gives it in a batch of its own: its result is then independent of the images beside
+    /// it, so that any number of ranks and any batch size gets the same.
+    pub fn new(store: ImageStore, stride: u32) -> Self {
+        Self { store, stride }
     }
 
     /// Where the images come from.
     pub fn store(&self) -> &ImageStore {
         &self.store
+    }
+
+    /// All images in batches of at most `most`, each of one size; always the same ones.
+    pub fn batches(&self, most: usize) -> Vec<Vec<u32>> {
+        let mut order: Vec<u32> = (0..self.len() as u32).collect();
+        order.sort_by_key(|index| self.size(*index));
+        order
+            .chunk_by(|a, b| self.size(*a) == self.size(*b))
+            .flat_map(|images| images.chunks(most.max(1)))
+            .map(<[u32]>::to_vec)
+            .collect()
+    }
+
+    fn letterbox(&self, index: u32) -> Letterbox {
+        let side = self.store.image_size();
+        let record = self.store.dataset().image(index);
+        let original = record.map_or((side, side), |record| record.size);
+        match self.store.sizing() {
+            Sizing::Rectangle => {
+                let output = rectangle(original, side, self.stride, EVALUATION_PAD);
+                Letterbox::of_long_side(original, side, output)
+            }
+            Sizing::Evaluate | Sizing::Train => evaluation_letterbox(original, side),
+        }
     }
 }
 
@@ -27,31 +61,31 @@ impl SampleSource for EvaluateSource {
         self.store.dataset().len()
     }
 
-    fn image_size(&self) -> u32 {
-        self.store.image_size()
+    fn size(&self, index: u32) -> (u32, u32) {
+        self.letterbox(index).output
     }
 
     fn sample(&self, _epoch: u64, index: u32, pixels: &mut [u8]) -> Sample {
-        let side = self.image_size();
+        let letterbox = self.letterbox(index);
         let loaded = self.store.load(index);
-        let size = match &loaded.record {
-            Ok(record) => record.size,
-            Err(_) => (side, side),
-        };
-        let letterbox = evaluation_letterbox(size, side);
-        lay(&loaded.pixels, letterbox.offset, side, pixels);
         let (labels, name, skipped) = match loaded.record {
-            Ok(record) => (record.labelled_boxes(), record.name.clone(), Vec::new()),
-            Err(skipped) => (Vec::new(), skipped.name.clone(), vec![skipped]),
+            Ok(record) => {
+                lay(&loaded.pixels, &letterbox, pixels);
+                (record.labelled_boxes(), record.name.clone(), Vec::new())
+            }
+            Err(skipped) => {
+                pixels.fill(FILL);
+                (Vec::new(), skipped.name.clone(), vec![skipped])
+            }
         };
-        let scale = 1.0 / side as f32;
+        let (width, height) = letterbox.output;
         let targets = labels
             .iter()
             .map(|label| SampleTarget {
                 class: label.class,
                 xywh: letterbox
                     .from_original(label.xyxy)
-                    .scale(scale, scale)
+                    .scale(1.0 / width as f32, 1.0 / height as f32)
                     .to_xywh(),
             })
             .collect();
@@ -67,14 +101,14 @@ impl SampleSource for EvaluateSource {
     }
 }
 
-/// Writes `image` as planes into a grey square of side `side`, its top left corner at `offset`.
-fn lay(image: &RgbImage, offset: (u32, u32), side: u32, pixels: &mut [u8]) {
-    let side = side as usize;
-    let (left, top) = (offset.0 as usize, offset.1 as usize);
+/// Writes `image` as planes into grey, where `letterbox` says.
+fn lay(image: &RgbImage, letterbox: &Letterbox, pixels: &mut [u8]) {
+    let (across, down) = (letterbox.output.0 as usize, letterbox.output.1 as usize);
+    let (left, top) = (letterbox.offset.0 as usize, letterbox.offset.1 as usize);
     let width = image.width() as usize;
     pixels.fill(FILL);
-    for (channel, plane) in pixels.chunks_exact_mut(side * side).enumerate() {
-        let rows = plane.chunks_exact_mut(side).skip(top);
+    for (channel, plane) in pixels.chunks_exact_mut(across * down).enumerate() {
+        let rows = plane.chunks_exact_mut(across).skip(top);
         for (row, source) in rows.zip(image.as_raw().chunks_exact(3 * width)) {
             let source = source.as_chunks::<3>().0;
             for (to, from) in row[left..left + width].iter_mut().zip(source) {

@@ -49,7 +49,7 @@ pub struct Target {
     pub image: u32,
     /// Class index.
     pub class: u16,
-    /// Centre and size as fractions of the image size.
+    /// Centre and size as fractions of the images' width and height.
     pub xywh: Xywh,
 }
 
@@ -62,10 +62,12 @@ pub struct Batch {
     pub step: u64,
     /// The request's images.
     pub indices: Vec<u32>,
-    /// Width and height S of every image in pixels.
-    pub image_size: u32,
-    /// Per image three planes (red, green, blue) of S by S bytes. The memory is used again for
-    /// another batch after this one is dropped.
+    /// Width of every image in pixels; 0 if there are none.
+    pub width: u32,
+    /// Height of every image in pixels.
+    pub height: u32,
+    /// Per image three planes (red, green, blue) of height by width bytes. The memory is used again
+    /// for another batch after this one is dropped.
     pub images: PixelBuffer,
     /// The objects, by image.
     pub targets: Vec<Target>,
@@ -99,6 +101,14 @@ pub enum LoaderError {
         /// Images of the data set.
         images: usize,
     },
+    /// The samples of a request's images do not have one size.
+    #[error(
+        "the images of step {step} have different sizes; this is a fault of the program, please report it"
+    )]
+    Sizes {
+        /// The request's number.
+        step: u64,
+    },
     /// A sample could not be made because of a fault in this program.
     #[error(
         "making a sample of image {index} in epoch {epoch} failed: {message}; this is a fault of the program, please report it"
@@ -119,6 +129,8 @@ pub enum LoaderError {
 /// A step in the making. The threads share its pixels.
 struct Step {
     request: StepRequest,
+    /// Width and height of the samples; none if they differ.
+    size: Option<(u32, u32)>,
     pixels: Arc<Mutex<PixelBuffer>>,
     samples: Vec<Option<Sample>>,
     missing: usize,
@@ -181,11 +193,11 @@ impl<I: Iterator<Item = StepRequest>> Loader<I> {
     fn begin(&mut self, request: StepRequest) {
         let number = self.oldest + self.steps.len() as u64;
         let count = request.indices.len();
-        let bytes = count * sample_bytes(self.source.image_size());
+        let size = self.common_size(&request.indices);
+        let bytes = count * sample_bytes(size.unwrap_or_default());
         let pixels = Arc::new(Mutex::new(BufferPool::take(&self.pool, bytes)));
-        let valid = |index: &u32| (*index as usize) < self.source.len();
         // An impossible request fails when its turn comes; none of its samples is made.
-        if request.indices.iter().all(valid) {
+        if size.is_some() {
             for (k, index) in request.indices.iter().enumerate() {
                 let task = Task {
                     step: number,
@@ -200,10 +212,22 @@ impl<I: Iterator<Item = StepRequest>> Loader<I> {
         }
         self.steps.push_back(Step {
             request,
+            size,
             pixels,
             samples: vec![None; count],
             missing: count,
         });
+    }
+
+    /// The size of the samples of these images; none if they differ or do not exist.
+    fn common_size(&self, indices: &[u32]) -> Option<(u32, u32)> {
+        let Some(first) = indices.first() else {
+            return Some((0, 0));
+        };
+        let exists = |index: &u32| (*index as usize) < self.source.len();
+        let size = exists(first).then(|| self.source.size(*first))?;
+        let fits = |index: &u32| exists(index) && self.source.size(*index) == size;
+        indices.iter().all(fits).then_some(size)
     }
 
     /// Waits until the oldest step is complete.
@@ -219,6 +243,11 @@ impl<I: Iterator<Item = StepRequest>> Loader<I> {
                 images,
             });
         }
+        let Some(size) = step.size else {
+            return Err(LoaderError::Sizes {
+                step: step.request.step,
+            });
+        };
         while self.steps.front().is_some_and(|step| step.missing > 0) {
             let done = self.done.recv().map_err(|_| LoaderError::ThreadsEnded)?;
             let sample = done.sample?;
@@ -229,11 +258,7 @@ impl<I: Iterator<Item = StepRequest>> Loader<I> {
             }
         }
         self.oldest += 1;
-        let image_size = self.source.image_size();
-        Ok(self
-            .steps
-            .pop_front()
-            .map(|step| step.into_batch(image_size)))
+        Ok(self.steps.pop_front().map(|step| step.into_batch(size)))
     }
 }
 
@@ -267,13 +292,14 @@ impl<I> Drop for Loader<I> {
 }
 
 impl Step {
-    fn into_batch(self, image_size: u32) -> Batch {
+    fn into_batch(self, (width, height): (u32, u32)) -> Batch {
         let mut pixels = self.pixels.lock().unwrap_or_else(PoisonError::into_inner);
         let mut batch = Batch {
             epoch: self.request.epoch,
             step: self.request.step,
             indices: self.request.indices,
-            image_size,
+            width,
+            height,
             images: std::mem::take(&mut *pixels),
             targets: Vec::new(),
             skipped: Vec::new(),

@@ -10,7 +10,7 @@ use trainer_core::letterbox::Letterbox;
 pub struct SampleTarget {
     /// Class index.
     pub class: u16,
-    /// Centre and size as fractions of the sample's side.
+    /// Centre and size as fractions of the sample's sides.
     pub xywh: Xywh,
 }
 
@@ -46,17 +46,17 @@ pub trait SampleSource: Send + Sync {
         self.len() == 0
     }
 
-    /// Width and height S of a sample.
-    fn image_size(&self) -> u32;
+    /// Width and height of the sample of image `index`. Those of one batch must be the same.
+    fn size(&self, index: u32) -> (u32, u32);
 
-    /// Makes the sample of image `index` in `epoch` and writes its pixels, three planes of S by S
-    /// bytes (red, green, blue), to `pixels`, all of which it overwrites.
+    /// Makes the sample of image `index` in `epoch` and writes its pixels, three planes of height by
+    /// width bytes (red, green, blue), to `pixels`, all of which it overwrites.
     ///
     /// The result depends on the arguments alone.
     fn sample(&self, epoch: u64, index: u32, pixels: &mut [u8]) -> Sample;
 }
 
-/// Bytes of a sample of side `image_size`.
-pub(crate) fn sample_bytes(image_size: u32) -> usize {
-    3 * (image_size as usize).pow(2)
+/// Bytes of a sample of this width and height.
+pub(crate) fn sample_bytes((width, height): (u32, u32)) -> usize {
+    3 * width as usize * height as usize
 }

@@ -16,16 +16,14 @@ pub const FILL: u8 = 114;
 pub enum Sizing {
     /// As training needs them: [`resize_to_long_side`], bilinear.
     Train,
-    /// As evaluation needs them: [`evaluation_letterbox`], averaging when smaller.
+    /// As evaluation in squares needs them: [`evaluation_letterbox`], averaging when smaller.
     Evaluate,
+    /// As evaluation in rectangles needs them: [`resize_to_long_side`], averaging when smaller.
+    Rectangle,
 }
 
-/// How evaluation lays an image of `width` by `height` pixels into the square of `image_size`:
-/// as large as it fits, in the middle.
-///
-/// YOLOv5 evaluates in rectangles that are just large enough for their batch, which saves time. This
-/// project evaluates squares: each image's result is then independent of the images beside it, so
-/// that any number of ranks gets the same predictions. Like v5, small images are enlarged.
+/// How an image of `width` by `height` pixels is laid into the square of `image_size`: as large as it
+/// fits, in the middle. Like in v5, small images are enlarged.
 pub fn evaluation_letterbox(size: (u32, u32), image_size: u32) -> Letterbox {
     let options = LetterboxOptions {
         target: (image_size, image_size),
@@ -81,6 +79,11 @@ impl ImageStore {
         self.image_size
     }
 
+    /// To which size images are decoded.
+    pub fn sizing(&self) -> Sizing {
+        self.sizing
+    }
+
     /// Bytes of pixels now in memory.
     pub fn cached_bytes(&self) -> u64 {
         self.cache.used.load(Ordering::Relaxed)
@@ -114,6 +117,10 @@ impl ImageStore {
             ),
             Sizing::Evaluate => (
                 evaluation_letterbox(record.size, self.image_size).resized,
+                Shrink::Area,
+            ),
+            Sizing::Rectangle => (
+                resize_to_long_side(record.size.0, record.size.1, self.image_size),
                 Shrink::Area,
             ),
         };

@@ -11,6 +11,7 @@ use serde_json::Value;
 use trainer_core::confusion::ConfusionMatrix;
 use trainer_core::detection::Detection;
 use trainer_core::nms::NmsOptions;
+use trainer_core::rect::MIN_STRIDE;
 use trainer_data::{Batch, Dataset, DatasetError, EvaluateSource, ImageStore, Sizing};
 use trainer_model::loss::{Loss, LossSettings};
 use trainer_report::ImageResult;
@@ -123,7 +124,13 @@ fn measure(args: &EvalArgs) -> Result<Report, EvalError> {
     let options = finder.network().options();
     let architecture = &options.architecture;
     let settings = LossSettings::scaled(&Hyperparameters::default(), architecture, size);
-    let store = ImageStore::new(Arc::clone(&dataset), size, Sizing::Evaluate, 0);
+    let sizing = if args.square {
+        Sizing::Evaluate
+    } else {
+        Sizing::Rectangle
+    };
+    let store = ImageStore::new(Arc::clone(&dataset), size, sizing, 0);
+    let stride = architecture.multiple().max(MIN_STRIDE);
     let nms = NmsOptions {
         confidence: args.conf,
         iou: args.iou,
@@ -136,7 +143,7 @@ fn measure(args: &EvalArgs) -> Result<Report, EvalError> {
         Classes::Own
     };
     let evaluator = Evaluator::new(
-        EvaluateSource::new(store),
+        EvaluateSource::new(store, stride),
         Loss::new(options, settings),
         args.batch_size as usize,
         threads.loader,
@@ -154,6 +161,9 @@ fn measure(args: &EvalArgs) -> Result<Report, EvalError> {
         ..
     } = collector;
     failure?;
+    let mut images = images;
+    images.sort_by_key(|(index, _)| *index);
+    let images: Vec<ImageResult> = images.into_iter().map(|(_, image)| image).collect();
     if let Some(file) = &args.save_json {
         let rows = images
             .iter()
@@ -202,8 +212,8 @@ struct Collector<'a> {
     dataset: &'a Dataset,
     bar: Option<Bar>,
     keeps_images: bool,
-    /// In the order of the batches, which is that of the data set.
-    images: Vec<ImageResult>,
+    /// With their numbers in the data set.
+    images: Vec<(u32, ImageResult)>,
     shown: Shown,
     texts: Option<&'a Path>,
     names: FileNames,
@@ -250,12 +260,13 @@ impl Audience for Collector<'_> {
             self.failure = output_folder::write(&file, text.as_bytes());
         }
         if self.keeps_images {
-            self.images.push(ImageResult {
+            let result = ImageResult {
                 name: evaluated.name.clone(),
                 size,
                 detections: detections.to_vec(),
                 labels: evaluated.labels.clone(),
-            });
+            };
+            self.images.push((batch.indices[k], result));
         }
     }
 }

@@ -90,14 +90,11 @@ impl Data {
         Arc::new(TrainSource::new(store, seed, &spec.augmentation, epochs))
     }
 
-    pub fn val_source(&self, spec: &TrainerSpec, budget: u64) -> EvaluateSource {
+    /// `stride` is what the network's images must be multiples of.
+    pub fn val_source(&self, spec: &TrainerSpec, stride: u32, budget: u64) -> EvaluateSource {
         let size = spec.training.image_size;
-        EvaluateSource::new(ImageStore::new(
-            Arc::clone(&self.val),
-            size,
-            Sizing::Evaluate,
-            budget,
-        ))
+        let store = ImageStore::new(Arc::clone(&self.val), size, Sizing::Rectangle, budget);
+        EvaluateSource::new(store, stride)
     }
 }
 

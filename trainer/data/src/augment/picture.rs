@@ -16,7 +16,7 @@ pub struct Picture {
 impl Picture {
     /// A picture of side `side`, with three bytes for each pixel.
     pub fn new(side: u32, bytes: Vec<u8>, boxes: Vec<LabelledBox>) -> Self {
-        debug_assert_eq!(bytes.len(), crate::source::sample_bytes(side));
+        debug_assert_eq!(bytes.len(), crate::source::sample_bytes((side, side)));
         Self {
             pixels: RgbImage::from_raw(side, side, bytes).unwrap_or_default(),
             boxes,

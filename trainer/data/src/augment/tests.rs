@@ -25,7 +25,7 @@ fn canvas(source: &TrainSource, epoch: u64, index: u32) -> Canvas {
 }
 
 fn sample(source: &TrainSource, epoch: u64, index: u32) -> (Vec<u8>, Sample) {
-    let mut pixels = vec![1; crate::source::sample_bytes(source.image_size())];
+    let mut pixels = vec![1; crate::source::sample_bytes(source.size(index))];
     let sample = source.sample(epoch, index, &mut pixels);
     (pixels, sample)
 }

@@ -29,12 +29,10 @@ fn boxes_and_pixels_agree() {
         ),
     );
     for side in [32_u32, 120, 320] {
-        let source = EvaluateSource::new(ImageStore::new(
-            set.open(Split::Val),
-            side,
-            Sizing::Evaluate,
-            0,
-        ));
+        let source = EvaluateSource::new(
+            ImageStore::new(set.open(Split::Val), side, Sizing::Evaluate, 0),
+            32,
+        );
         let mut pixels = vec![7; 3 * (side * side) as usize];
         let sample = source.sample(0, 0, &mut pixels);
         let about = sample.evaluated.unwrap();
@@ -89,12 +87,10 @@ fn an_image_of_the_right_size_keeps_its_pixels() {
     let set = TestSet::new();
     let image = noise(5, (64, 64));
     set.image("images/val/a.png", &image);
-    let source = EvaluateSource::new(ImageStore::new(
-        set.open(Split::Val),
-        64,
-        Sizing::Evaluate,
-        0,
-    ));
+    let source = EvaluateSource::new(
+        ImageStore::new(set.open(Split::Val), 64, Sizing::Evaluate, 0),
+        32,
+    );
     let mut pixels = vec![0; 3 * 64 * 64];
     let sample = source.sample(3, 0, &mut pixels);
     assert!(sample.targets.is_empty() && sample.skipped.is_empty());
@@ -108,12 +104,10 @@ fn a_broken_file_is_grey_without_labels() {
     let set = TestSet::new();
     let path = set.image("images/val/a.png", &noise(5, (64, 32)));
     set.write("labels/val/a.txt", "0 0.5 0.5 0.5 0.5");
-    let source = EvaluateSource::new(ImageStore::new(
-        set.open(Split::Val),
-        64,
-        Sizing::Evaluate,
-        0,
-    ));
+    let source = EvaluateSource::new(
+        ImageStore::new(set.open(Split::Val), 64, Sizing::Evaluate, 0),
+        32,
+    );
     std::fs::write(path, "gone").unwrap();
     let mut pixels = vec![0; 3 * 64 * 64];
     let sample = source.sample(0, 0, &mut pixels);
@@ -124,4 +118,40 @@ fn a_broken_file_is_grey_without_labels() {
         (sample.skipped[0].name.as_str(), about.name.as_str()),
         ("images/val/a.png", "images/val/a.png")
     );
+}
+
+/// Half a stride of border or more around an image that keeps its shape, and its boxes with it.
+#[test]
+fn rectangles_are_as_large_as_their_image_needs() {
+    let set = TestSet::new();
+    let sizes = [(120, 60), (64, 64), (50, 100), (240, 120)];
+    for (k, size) in sizes.into_iter().enumerate() {
+        set.image(&format!("images/val/{k}.png"), &noise(k as u64, size));
+        set.write(&format!("labels/val/{k}.txt"), "0 0.5 0.5 1.0 1.0");
+    }
+    let store = ImageStore::new(set.open(Split::Val), 64, Sizing::Rectangle, 0);
+    let source = EvaluateSource::new(store, 32);
+    assert_eq!((96, 64), source.size(0));
+    assert_eq!((96, 96), source.size(1));
+    assert_eq!((64, 96), source.size(2));
+    // Each batch is of one size.
+    assert_eq!(vec![vec![2], vec![0, 3], vec![1]], source.batches(8));
+    assert_eq!(4, source.batches(1).len());
+
+    let mut pixels = vec![0; 3 * 96 * 64];
+    let sample = source.sample(0, 3, &mut pixels);
+    let about = sample.evaluated.unwrap();
+    assert_eq!(
+        ((64, 32), (16, 16)),
+        (about.letterbox.resized, about.letterbox.offset)
+    );
+    let box_ = sample.targets[0].xywh.scale(96.0, 64.0).to_xyxy();
+    assert_eq!(Xyxy::new(16.0, 16.0, 80.0, 48.0), box_);
+    assert_eq!(
+        Xyxy::new(0.0, 0.0, 240.0, 120.0),
+        about.letterbox.to_original(box_)
+    );
+    let row = |y: usize| &pixels[96 * y..96 * (y + 1)];
+    assert!(row(15).iter().all(|v| *v == FILL) && row(48).iter().all(|v| *v == FILL));
+    assert!(row(16)[..16].iter().all(|v| *v == FILL) && row(16)[16..80].iter().any(|v| *v != FILL));
 }

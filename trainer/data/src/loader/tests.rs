@@ -19,8 +19,8 @@ impl SampleSource for Fake {
         100
     }
 
-    fn image_size(&self) -> u32 {
-        2
+    fn size(&self, index: u32) -> (u32, u32) {
+        if index == 14 { (2, 3) } else { (2, 2) }
     }
 
     fn sample(&self, epoch: u64, index: u32, pixels: &mut [u8]) -> Sample {
@@ -57,6 +57,22 @@ fn training(set: &TestSet) -> Arc<dyn SampleSource> {
 }
 
 #[test]
+fn images_of_one_batch_have_one_size() {
+    let source: Arc<dyn SampleSource> = Arc::new(Fake::default());
+    let of = |indices: &[u32]| StepRequest {
+        indices: indices.to_vec(),
+        ..StepRequest::default()
+    };
+    let steps = [of(&[14, 14]), of(&[]), of(&[15, 14])];
+    let mut loader = Loader::start(config(1, 1), source, steps.into_iter()).unwrap();
+    let batch = loader.next().unwrap().unwrap();
+    assert_eq!((batch.width, batch.height, batch.images.len()), (2, 3, 36));
+    assert_eq!(0, loader.next().unwrap().unwrap().images.len());
+    let error = loader.next().unwrap().unwrap_err();
+    assert!(matches!(error, LoaderError::Sizes { .. }), "{error}");
+}
+
+#[test]
 fn batches_come_in_order_whatever_the_threads_do() {
     for (threads, prefetch) in [(0, 0), (1, 1), (4, 3), (3, 50)] {
         let source: Arc<dyn SampleSource> = Arc::new(Fake::default());
@@ -66,7 +82,10 @@ fn batches_come_in_order_whatever_the_threads_do() {
         for (batch, request) in batches.iter().zip(requests(20, 5)) {
             assert_eq!((batch.epoch, batch.step), (request.epoch, request.step));
             assert_eq!(batch.indices, request.indices);
-            assert_eq!((batch.image_size, batch.images.len()), (2, 5 * 12));
+            assert_eq!(
+                (batch.width, batch.height, batch.images.len()),
+                (2, 2, 5 * 12)
+            );
             for (pixels, index) in batch.images.chunks(12).zip(&request.indices) {
                 assert_eq!(pixels, [(request.epoch * 100) as u8 + *index as u8; 12]);
             }
@@ -210,7 +229,7 @@ fn corrupt_images_are_counted_and_nothing_is_written() {
     assert_eq!(batch.images.len(), 7 * 3 * 64 * 64);
 
     let store = ImageStore::new(set.open(Split::Train), 64, Sizing::Evaluate, 0);
-    let source: Arc<dyn SampleSource> = Arc::new(EvaluateSource::new(store));
+    let source: Arc<dyn SampleSource> = Arc::new(EvaluateSource::new(store, 32));
     let count = source.len() as u32;
     let mut loader = Loader::start(
         config(2, 1),

@@ -90,12 +90,14 @@ impl Worker {
     fn run(self) {
         // Made here and then copied, since threads cannot write into one buffer at the same time.
         // The copy is some 1 % of the work, and these bytes stay in this core's cache.
-        let mut pixels = vec![0; sample_bytes(self.source.image_size())];
+        let mut pixels = Vec::new();
         while let Some(task) = self.next_task() {
             if self.stopping.load(Ordering::Relaxed) {
                 return;
             }
             let Task { step, k, .. } = task;
+            // Samples may differ in size; what is left of the one before is overwritten.
+            pixels.resize(sample_bytes(self.source.size(task.index)), 0);
             let sample = self.make(&task, &mut pixels);
             drop(task);
             if self.done.send(Done { step, k, sample }).is_err() {

@@ -300,7 +300,7 @@ proptest! {
         }
         let source = source(&set, side, &everything());
         for index in 0..images as u32 {
-            let bytes = crate::source::sample_bytes(side);
+            let bytes = crate::source::sample_bytes((side, side));
             let (mut pixels, mut again) = (vec![0; bytes], vec![255; bytes]);
             let sample = source.sample(epoch, index, &mut pixels);
             prop_assert_eq!(&source.sample(epoch, index, &mut again), &sample);
