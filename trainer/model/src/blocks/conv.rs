@@ -2,10 +2,12 @@
 
 use tch::{TchError, Tensor};
 
+use super::Phase;
 use super::activation::{activate, activate_own};
 use super::scope::{Maker, Scope};
-use super::{NORM_EPS, NORM_MOMENTUM, Phase};
-use crate::architecture::{Activation, Convolution, Form, Initial, Role, Shape, Work};
+use crate::architecture::{
+    Activation, Convolution, Form, Initial, NORM_EPS, NORM_MOMENTUM, Role, Shape, Work,
+};
 use crate::error::Error;
 
 /// A convolution alone, or with a bias.
