@@ -16,7 +16,7 @@ use trainer_data::store::{FILL, evaluation_letterbox};
 use trainer_data::{DrawError, DrawnImage, RgbImage, annotated, contact_sheet, write_png};
 use trainer_report::coco;
 
-use crate::cli::{PredictArgs, views};
+use crate::cli::PredictArgs;
 use crate::console::{self, Bar, chain};
 use crate::device::{self, DeviceError};
 use crate::finder::{Finder, FinderError};
@@ -164,7 +164,11 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
     if summary.is_empty() {
         return Err(PredictError::NoneReadable(pictures.len()));
     }
-    let weights = args.weights.iter().map(|path| path.display().to_string());
+    let weights = args
+        .networks
+        .weights
+        .iter()
+        .map(|path| path.display().to_string());
     let weights: Vec<String> = weights.collect();
     let mut text = format!("{} pictures in {}", summary.len(), args.output.display());
     let document = json!({"weights": weights.join(" "), "images": summary});
@@ -182,9 +186,9 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
 }
 
 fn predictor(args: &PredictArgs) -> Result<(Predictor, WeightsInfo), PredictError> {
-    let device = device::for_inference(args.device.into())?;
-    let (finder, info) = Finder::load(&args.weights, args.ensemble, views(args.augment), device)?;
-    let image_size = args.image_size.unwrap_or(info.image_size);
+    let device = device::for_inference(args.networks.device.into())?;
+    let (finder, info) = Finder::load(&args.networks, device)?;
+    let image_size = args.networks.image_size.unwrap_or(info.image_size);
     finder.check_image_size(image_size)?;
     if let Some(class) = args
         .classes
