@@ -11,6 +11,7 @@ use trainer_core::detection::{Detection, LabelledBox};
 use trainer_core::labels::parse_label_file;
 use trainer_core::letterbox::Letterbox;
 use trainer_core::nms::{Competition, NmsOptions};
+use trainer_data::bounded;
 use trainer_data::decode::{DecodeError, Shrink, decode, decode_whole};
 use trainer_data::store::{FILL, evaluation_letterbox};
 use trainer_data::{DrawError, DrawnImage, RgbImage, annotated, contact_sheet, write_png};
@@ -26,6 +27,8 @@ use crate::weights::{WeightsError, WeightsInfo};
 
 /// What a results folder is known by.
 const SUMMARY: &str = "predictions.json";
+/// The largest label file in bytes.
+const MAX_LABELS: u64 = 64 << 20;
 /// Pictures on a contact sheet, and in one of its rows.
 const SHEET: usize = 48;
 const COLUMNS: u32 = 4;
@@ -337,8 +340,14 @@ fn labels_of(path: &Path, (width, height): (u32, u32), classes: usize) -> Vec<La
         return Vec::new();
     };
     let file = Path::new(&format!("{before}/labels/{after}")).with_extension("txt");
-    let Ok(content) = std::fs::read_to_string(&file) else {
-        return Vec::new();
+    let content = match bounded::read_text(&file, MAX_LABELS) {
+        Ok(content) => content,
+        Err(error) => {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                console::warn(&format!("{} cannot be read: {error}", file.display()));
+            }
+            return Vec::new();
+        }
     };
     match parse_label_file(&file.display().to_string(), &content, classes) {
         Ok(parsed) => parsed
