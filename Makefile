@@ -51,7 +51,7 @@ lint: ## formatting, clippy, shell scripts
 test-trainer: libtorch ## the trainer against libtorch: golden numbers, resume, ranks
 	@echo "== trainer tests"
 	$(LIBTORCH_ENV)
-	cargo clippy --locked -p tests -p torch-bridge -p trainer-model -p trainer --all-targets -- -D warnings
+	cargo clippy --locked -p tests -p torch-bridge -p trainer-model -p trainer -p fuzz --all-targets -- -D warnings
 	# Built always, though nothing here can run it: a wrong symbol would only show on a GPU.
 	trainer/torch-bridge/build-cuda.sh
 	cargo test --locked -p torch-bridge -p trainer-model -p trainer
@@ -69,6 +69,10 @@ test-cluster: install ## the whole on a real cluster: admission, life of a job, 
 .PHONY: parity
 parity: libtorch ## compare with the Python YOLOv5, step by step and over whole trainings (40 minutes)
 	@tests/parity/run.sh
+
+.PHONY: fuzz
+fuzz: libtorch ## feed the trainer's readers with broken files, FUZZ_SECONDS=60 each (10 minutes)
+	@scripts/fuzz.sh
 
 .PHONY: bench-trainer
 bench-trainer: libtorch ## measure the trainer beside the Python YOLOv5 on the same cores (15 minutes, idle machine)

@@ -41,6 +41,8 @@ for part in "${parts[@]}"; do
     formats)
         peer tests/parity/formats.py "$work/formats" "$work/digits" target/release/yolo-trainer 2>"$work/formats.log" ||
             { tail -n 20 "$work/formats.log" >&2; exit 1; }
+        peer tests/parity/exports.py "$work/exports" "$work/digits" target/release/yolo-trainer 2>"$work/exports.log" ||
+            { tail -n 20 "$work/exports.log" >&2; exit 1; }
         ;;
     loader)
         cargo build --quiet --locked --release -p trainer-data --example loader_speed

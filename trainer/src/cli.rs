@@ -72,10 +72,9 @@ pub struct TrainArgs {
     pub make_non_finite: Vec<u64>,
 }
 
-/// Arguments of `eval`.
+/// Which networks `eval` and `predict` use, and how.
 #[derive(Clone, Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
-pub struct EvalArgs {
+pub struct NetworkArgs {
     /// A `.safetensors` file of this program, a `.pt` file of YOLOv5, a checkpoint folder, or a run's folder; several of
     /// the same classes are used together.
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
@@ -86,6 +85,32 @@ pub struct EvalArgs {
     /// See each image also smaller and mirrored (test-time augmentation): slower, mostly better.
     #[arg(long)]
     pub augment: bool,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
+    pub device: DeviceArg,
+    /// Side of the image in pixels, a multiple of 32. Default: that of the training.
+    #[arg(long, value_parser = image_size)]
+    pub image_size: Option<u32>,
+}
+
+impl NetworkArgs {
+    /// Each image as it is, or several times.
+    pub fn views(&self) -> Views {
+        if self.augment {
+            Views::Several
+        } else {
+            Views::One
+        }
+    }
+}
+
+/// Arguments of `eval`.
+#[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+pub struct EvalArgs {
+    /// With which networks.
+    #[command(flatten)]
+    pub networks: NetworkArgs,
     /// The YOLO data file.
     #[arg(long, value_name = "DATA.YAML")]
     pub data: PathBuf,
@@ -95,9 +120,6 @@ pub struct EvalArgs {
     /// Images computed at a time.
     #[arg(long, default_value_t = crate::evaluate::MAX_BATCH as u32, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub batch_size: u32,
-    /// Side of the image in pixels, a multiple of 32. Default: that of the training.
-    #[arg(long, value_parser = image_size)]
-    pub image_size: Option<u32>,
     /// Lay images into squares without a border, as an exported network of fixed size sees them, instead of into
     /// rectangles with half a stride of border or more, as the training and YOLOv5 do.
     #[arg(long)]
@@ -114,9 +136,6 @@ pub struct EvalArgs {
     /// Take all classes for one: how well objects are found, whatever they are.
     #[arg(long, visible_alias = "single-cls")]
     pub single_class: bool,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
-    pub device: DeviceArg,
     /// Show COCO's definition of average precision and recall beside `YOLOv5`'s.
     #[arg(long)]
     pub coco: bool,
@@ -143,16 +162,9 @@ pub struct EvalArgs {
 #[derive(Clone, Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct PredictArgs {
-    /// A `.safetensors` file of this program, a `.pt` file of YOLOv5, a checkpoint folder, or a run's folder; several of
-    /// the same classes are used together.
-    #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
-    pub weights: Vec<PathBuf>,
-    /// How several weights are used together.
-    #[arg(long, value_enum, default_value_t = Ensemble::Nms)]
-    pub ensemble: Ensemble,
-    /// See each image also smaller and mirrored (test-time augmentation): slower, mostly better.
-    #[arg(long)]
-    pub augment: bool,
+    /// With which networks.
+    #[command(flatten)]
+    pub networks: NetworkArgs,
     /// Pictures, folders of pictures, patterns such as 'in/*.jpg', or text files with one of these in a line.
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     pub source: Vec<PathBuf>,
@@ -177,12 +189,6 @@ pub struct PredictArgs {
     /// Let detections of all classes compete for a place, not only those of one class.
     #[arg(long)]
     pub agnostic_nms: bool,
-    /// Side of the image in pixels, a multiple of 32. Default: that of the training.
-    #[arg(long, value_parser = image_size)]
-    pub image_size: Option<u32>,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value_t = DeviceArg::Auto)]
-    pub device: DeviceArg,
     /// Also write the pictures onto one sheet.
     #[arg(long, value_name = "FILE.PNG")]
     pub contact_sheet: Option<PathBuf>,
@@ -202,6 +208,7 @@ pub struct PredictArgs {
 
 /// Arguments of `export`.
 #[derive(Clone, Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct ExportArgs {
     /// A `.safetensors` file of this program, a `.pt` file of YOLOv5, a checkpoint folder, or a run's folder.
     #[arg(long, value_name = "PATH")]
@@ -222,6 +229,28 @@ pub struct ExportArgs {
     /// Let the number of images and their sides differ from these (onnx only).
     #[arg(long)]
     pub dynamic: bool,
+    /// Weights in half precision (float16): pt and safetensors; onnx, whose images and predictions are then too.
+    #[arg(long)]
+    pub half: bool,
+    /// Keep batch normalisations apart instead of folding them into the convolutions (onnx, torchscript).
+    #[arg(long)]
+    pub no_fuse: bool,
+    /// Let the model itself pick detections (onnx): its output is then `detections`, rows of image number, x1, y1, x2,
+    /// y2 in pixels, confidence, class.
+    #[arg(long)]
+    pub nms: bool,
+    /// With --nms: least confidence of a detection. Default: 0.25.
+    #[arg(long, visible_alias = "conf-thres", value_parser = fraction, requires = "nms")]
+    pub conf: Option<f32>,
+    /// With --nms: largest overlap of two detections of one class. Default: 0.45.
+    #[arg(long, visible_alias = "iou-thres", value_parser = fraction, requires = "nms")]
+    pub iou: Option<f32>,
+    /// With --nms: most detections of an image. Default: 1000.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=30_000), requires = "nms")]
+    pub max_det: Option<u32>,
+    /// With --nms: let detections of all classes compete for a place, not only those of one class.
+    #[arg(long, requires = "nms")]
+    pub agnostic_nms: bool,
     /// Replace a file that exists.
     #[arg(long)]
     pub force: bool,
@@ -437,11 +466,6 @@ impl From<DeviceArg> for Device {
             DeviceArg::Cuda => Self::Cuda,
         }
     }
-}
-
-/// What `--augment` means.
-pub fn views(augment: bool) -> Views {
-    if augment { Views::Several } else { Views::One }
 }
 
 fn image_size(text: &str) -> Result<u32, String> {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use contract::spec::{SpecProblem, TrainerSpec, check};
 use serde_json::{Map, Value, json};
+use trainer_data::bounded;
 
 use crate::cli::ConvertArgs;
 use crate::durable;
@@ -28,14 +29,6 @@ pub enum ConvertError {
         /// What the system said.
         #[source]
         source: io::Error,
-    },
-    /// A file is larger than any file of options.
-    #[error("{} has {size} bytes, a file of options at most {MAX_OPTIONS}: name another", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// Its size.
-        size: u64,
     },
     /// A file is no list of options.
     #[error("{} is not a YAML file of names and values", path.display())]
@@ -165,12 +158,7 @@ fn read(path: &Path) -> Result<Map<String, Value>, ConvertError> {
         path: path.to_owned(),
         source,
     };
-    let size = std::fs::metadata(path).map_err(failed)?.len();
-    if size > MAX_OPTIONS {
-        let path = path.to_owned();
-        return Err(ConvertError::TooLarge { path, size });
-    }
-    let text = std::fs::read_to_string(path).map_err(failed)?;
+    let text = bounded::read_text(path, MAX_OPTIONS).map_err(failed)?;
     serde_saphyr::from_str(&text).map_err(|error| ConvertError::Parse {
         path: path.to_owned(),
         source: Box::new(error),

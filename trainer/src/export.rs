@@ -10,8 +10,11 @@ use std::path::PathBuf;
 
 use contract::exit::FailureReason;
 use serde_json::json;
+use tch::{Kind, Tensor};
+use trainer_core::nms::NmsOptions;
 use trainer_formats::FormatError;
-use trainer_model::architecture::Level;
+use trainer_formats::onnx::Number;
+use trainer_model::architecture::{Architecture, Form};
 
 use crate::checkpoint::{self, TensorFileError};
 use crate::cli::{ExportArgs, ExportFormat};
@@ -35,18 +38,6 @@ pub enum ExportError {
     Flag {
         /// The flag.
         flag: &'static str,
-        /// The format.
-        format: &'static str,
-    },
-    /// A layer cannot be written in the format.
-    #[error(
-        "layer {index} ({module}) cannot be written as {format}: choose another --format (safetensors and torchscript take every model)"
-    )]
-    Module {
-        /// The number of the layer.
-        index: usize,
-        /// Its module.
-        module: String,
         /// The format.
         format: &'static str,
     },
@@ -80,9 +71,7 @@ impl ExportError {
     /// The word that decides the exit code.
     pub fn reason(&self) -> FailureReason {
         match self {
-            Self::Weights(_) | Self::Module { .. } | Self::Flag { .. } => {
-                FailureReason::InvalidConfig
-            }
+            Self::Weights(_) | Self::Flag { .. } => FailureReason::InvalidConfig,
             Self::Exists { .. } | Self::Write { .. } => FailureReason::OutputUnwritable,
             Self::Model(_)
             | Self::Trace(_)
@@ -119,12 +108,15 @@ pub fn export(args: &ExportArgs) -> Result<String, ExportError> {
     };
     let bytes = match args.format {
         ExportFormat::Safetensors => {
-            let tensors = network.state().export()?;
+            let mut tensors = network.state().export()?;
+            if args.half {
+                halve(&mut tensors)?;
+            }
             checkpoint::encode(&tensors, Some(info.note())).map_err(ExportError::Tensors)?
         }
-        ExportFormat::Pt => pt::bytes(&network, &info)?,
-        ExportFormat::Onnx => onnx::bytes(&network, &info, input)?,
-        ExportFormat::Torchscript => torchscript::bytes(&network, &info, input)?,
+        ExportFormat::Pt => pt::bytes(&network, &info, args.half)?,
+        ExportFormat::Onnx => onnx::bytes(&network, &info, onnx_settings(args, input))?,
+        ExportFormat::Torchscript => torchscript::bytes(&network, &info, input, form(args))?,
     };
     durable::write(path, &bytes).map_err(|source| ExportError::Write {
         path: path.clone(),
@@ -139,6 +131,51 @@ pub fn export(args: &ExportArgs) -> Result<String, ExportError> {
     ))
 }
 
+fn form(args: &ExportArgs) -> Form {
+    if args.no_fuse {
+        Form::Trainable
+    } else {
+        Form::Fused
+    }
+}
+
+fn onnx_settings(args: &ExportArgs, input: Input) -> onnx::Settings {
+    let number = if args.half {
+        Number::Half
+    } else {
+        Number::Float
+    };
+    let usual = NmsOptions::DETECTION;
+    let suppression = args.nms.then(|| onnx::Suppression {
+        confidence: args.conf.unwrap_or(usual.confidence),
+        iou: args.iou.unwrap_or(usual.iou),
+        max_detections: args.max_det.unwrap_or(usual.max_detections as u32),
+        agnostic: args.agnostic_nms,
+    });
+    onnx::Settings {
+        input,
+        form: form(args),
+        number,
+        suppression,
+    }
+}
+
+/// Makes numbers half as precise; counters stay as they are.
+fn halve(tensors: &mut [(String, Tensor)]) -> Result<(), ExportError> {
+    for (name, tensor) in tensors {
+        if tensor.kind() == Kind::Float {
+            *tensor =
+                tensor
+                    .f_to_kind(Kind::Half)
+                    .map_err(|source| trainer_model::Error::Copy {
+                        name: name.clone(),
+                        source,
+                    })?;
+        }
+    }
+    Ok(())
+}
+
 fn check_flags(args: &ExportArgs) -> Result<(), ExportError> {
     let (format, is_made_for_images) = match args.format {
         ExportFormat::Pt => ("pt", false),
@@ -148,6 +185,9 @@ fn check_flags(args: &ExportArgs) -> Result<(), ExportError> {
     };
     let flags = [
         ("--dynamic", args.dynamic),
+        ("--nms", args.nms),
+        ("--no-fuse", args.no_fuse && !is_made_for_images),
+        ("--half", args.half && is_made_for_images),
         (
             "--image-size",
             args.image_size.is_some() && !is_made_for_images,
@@ -164,7 +204,7 @@ fn check_flags(args: &ExportArgs) -> Result<(), ExportError> {
 }
 
 /// What YOLOv5's programs want to know of a file without a network of Python's, as its export writes it.
-fn config(info: &WeightsInfo, levels: &[Level], input: Input) -> String {
+fn config(info: &WeightsInfo, architecture: &Architecture, input: Input) -> String {
     let names: serde_json::Map<String, serde_json::Value> = info
         .names
         .iter()
@@ -173,14 +213,16 @@ fn config(info: &WeightsInfo, levels: &[Level], input: Input) -> String {
         .collect();
     json!({
         "shape": [input.images, 3, input.side, input.side],
-        "stride": largest_stride(levels),
+        "stride": stride(architecture),
         "names": names,
     })
     .to_string()
 }
 
-fn largest_stride(levels: &[Level]) -> u32 {
-    levels.iter().map(|level| level.stride).max().unwrap_or(0)
+/// The largest stride of a level.
+fn stride(architecture: &Architecture) -> u32 {
+    let levels = architecture.levels().iter();
+    levels.map(|level| level.stride).max().unwrap_or(0)
 }
 
 /// The names as Python writes a dictionary: programs read it by evaluating it, so each name is quoted whatever is in

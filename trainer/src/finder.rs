@@ -12,6 +12,7 @@ use trainer_model::architecture::Level;
 use trainer_model::detect::detections;
 use trainer_model::network::{Evaluated, FusedNetwork};
 
+use crate::cli::NetworkArgs;
 use crate::weights::{self, WeightsError, WeightsInfo};
 
 /// How what several networks say becomes one answer.
@@ -98,16 +99,15 @@ impl Finder {
         }
     }
 
-    /// Finds with all weights at `paths`; also says what the first are, with the largest of all image sizes.
+    /// Finds with all weights that are named; also says what the first are, with the largest of all image sizes.
     pub fn load(
-        paths: &[PathBuf],
-        ensemble: Ensemble,
-        views: Views,
+        args: &NetworkArgs,
         device: tch::Device,
     ) -> Result<(Self, WeightsInfo), FinderError> {
+        let ensemble = args.ensemble;
         let mut networks: Vec<FusedNetwork> = Vec::new();
         let mut first: Option<(&Path, WeightsInfo)> = None;
-        for path in paths {
+        for path in &args.weights {
             let (network, info) = weights::load(path, device)?;
             match &mut first {
                 None => first = Some((path, info)),
@@ -141,7 +141,7 @@ impl Finder {
         let finder = Self {
             networks,
             ensemble,
-            views,
+            views: args.views(),
         };
         Ok((finder, info))
     }

@@ -7,6 +7,7 @@ use contract::spec::{MAX_ARCHITECTURE, Model, ModelSize};
 use serde::de::IntoDeserializer as _;
 use serde::de::value::{Error as NameError, StrDeserializer};
 use serde::{Deserialize as _, Serialize};
+use trainer_data::bounded;
 use trainer_model::architecture::{Architecture, ArchitectureError, Form, Slot, Work, builtin};
 
 use crate::cli::InfoArgs;
@@ -32,14 +33,6 @@ pub enum InfoError {
         "there is no model {0}: name a size (yolov5n to yolov5x, yolov5n6 to yolov5x6), a model file (.yaml), or trained weights"
     )]
     Unknown(String),
-    /// A model file is larger than any.
-    #[error("{} has {size} bytes, a model file at most {MAX_ARCHITECTURE}: name another", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// Its size.
-        size: usize,
-    },
     /// The model cannot be built.
     #[error("the model {what} cannot be used")]
     Architecture {
@@ -169,17 +162,10 @@ fn size_named(text: &str) -> Option<ModelSize> {
 }
 
 fn read(path: &Path) -> Result<String, InfoError> {
-    let text = std::fs::read_to_string(path).map_err(|source| InfoError::Read {
+    bounded::read_text(path, MAX_ARCHITECTURE as u64).map_err(|source| InfoError::Read {
         path: path.to_owned(),
         source,
-    })?;
-    if text.len() > MAX_ARCHITECTURE {
-        return Err(InfoError::TooLarge {
-            path: path.to_owned(),
-            size: text.len(),
-        });
-    }
-    Ok(text)
+    })
 }
 
 fn summarise(architecture: &Architecture, subject: &Subject) -> Result<Summary, ArchitectureError> {

@@ -7,6 +7,7 @@ use contract::config::{ConfigError, FORMAT_VERSION, Images, JobConfig, JobIdenti
 use contract::env::RankEnv;
 use contract::paths;
 use contract::spec::{SpecProblem, TrainerSpec, check, image_size_problem};
+use trainer_data::bounded;
 use trainer_model::architecture::{Architecture, ArchitectureError};
 
 use crate::initial::{self, InitialError};
@@ -15,6 +16,8 @@ use crate::manifest::{self, ManifestError};
 /// The uid of a run without Kubernetes: its folder is `<name>-local`, so that running the same manifest
 /// again goes on with the same run.
 const LOCAL_UID: &str = "local";
+/// The largest manifest in bytes; Kubernetes itself takes 1.5 MB.
+const MAX_MANIFEST: u64 = 16 << 20;
 
 /// A job with everything this process needs to know of its surroundings.
 #[derive(Clone, Debug, PartialEq)]
@@ -243,7 +246,7 @@ fn local_config(name: String, spec: TrainerSpec, place: &RankEnv) -> JobConfig {
 }
 
 fn read(path: &Path) -> Result<String, JobError> {
-    std::fs::read_to_string(path).map_err(|source| JobError::Read {
+    bounded::read_text(path, MAX_MANIFEST).map_err(|source| JobError::Read {
         path: path.to_owned(),
         source,
     })

@@ -11,12 +11,13 @@ use trainer_core::detection::{Detection, LabelledBox};
 use trainer_core::labels::parse_label_file;
 use trainer_core::letterbox::Letterbox;
 use trainer_core::nms::{Competition, NmsOptions};
+use trainer_data::bounded;
 use trainer_data::decode::{DecodeError, Shrink, decode, decode_whole};
 use trainer_data::store::{FILL, evaluation_letterbox};
 use trainer_data::{DrawError, DrawnImage, RgbImage, annotated, contact_sheet, write_png};
 use trainer_report::coco;
 
-use crate::cli::{PredictArgs, views};
+use crate::cli::PredictArgs;
 use crate::console::{self, Bar, chain};
 use crate::device::{self, DeviceError};
 use crate::finder::{Finder, FinderError};
@@ -26,6 +27,8 @@ use crate::weights::{WeightsError, WeightsInfo};
 
 /// What a results folder is known by.
 const SUMMARY: &str = "predictions.json";
+/// The largest label file in bytes.
+const MAX_LABELS: u64 = 64 << 20;
 /// Pictures on a contact sheet, and in one of its rows.
 const SHEET: usize = 48;
 const COLUMNS: u32 = 4;
@@ -164,7 +167,11 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
     if summary.is_empty() {
         return Err(PredictError::NoneReadable(pictures.len()));
     }
-    let weights = args.weights.iter().map(|path| path.display().to_string());
+    let weights = args
+        .networks
+        .weights
+        .iter()
+        .map(|path| path.display().to_string());
     let weights: Vec<String> = weights.collect();
     let mut text = format!("{} pictures in {}", summary.len(), args.output.display());
     let document = json!({"weights": weights.join(" "), "images": summary});
@@ -182,9 +189,9 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
 }
 
 fn predictor(args: &PredictArgs) -> Result<(Predictor, WeightsInfo), PredictError> {
-    let device = device::for_inference(args.device.into())?;
-    let (finder, info) = Finder::load(&args.weights, args.ensemble, views(args.augment), device)?;
-    let image_size = args.image_size.unwrap_or(info.image_size);
+    let device = device::for_inference(args.networks.device.into())?;
+    let (finder, info) = Finder::load(&args.networks, device)?;
+    let image_size = args.networks.image_size.unwrap_or(info.image_size);
     finder.check_image_size(image_size)?;
     if let Some(class) = args
         .classes
@@ -333,8 +340,14 @@ fn labels_of(path: &Path, (width, height): (u32, u32), classes: usize) -> Vec<La
         return Vec::new();
     };
     let file = Path::new(&format!("{before}/labels/{after}")).with_extension("txt");
-    let Ok(content) = std::fs::read_to_string(&file) else {
-        return Vec::new();
+    let content = match bounded::read_text(&file, MAX_LABELS) {
+        Ok(content) => content,
+        Err(error) => {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                console::warn(&format!("{} cannot be read: {error}", file.display()));
+            }
+            return Vec::new();
+        }
     };
     match parse_label_file(&file.display().to_string(), &content, classes) {
         Ok(parsed) => parsed

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use contract::spec::Model;
 use serde::{Deserialize, Serialize};
-use trainer_formats::{FormatError, WeightsFile};
+use trainer_data::bounded;
+use trainer_formats::{FormatError, MAX_BYTES, WeightsFile};
 use trainer_model::architecture::{Architecture, ArchitectureError};
 use trainer_model::network::{Network, NetworkOptions};
 use trainer_model::state::Role;
@@ -330,7 +331,7 @@ fn tensors(file: &Path) -> Result<NamedTensors, WeightsError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, WeightsError> {
-    std::fs::read(path).map_err(|source| WeightsError::Read {
+    bounded::read(path, MAX_BYTES).map_err(|source| WeightsError::Read {
         path: path.to_owned(),
         source,
     })

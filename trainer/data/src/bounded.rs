@@ -6,11 +6,11 @@ use std::path::Path;
 
 /// The bytes of a file of at most `limit` bytes. A larger one is an error before it fills the memory,
 /// also if it is a pipe or grows while it is read.
-pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let file = File::open(path)?;
     let length = file.metadata()?.len();
     let mut bytes = Vec::with_capacity(length.min(limit) as usize);
-    file.take(limit + 1).read_to_end(&mut bytes)?;
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         let text = format!("it has more than {limit} bytes, the most that such a file may have");
         return Err(Error::new(ErrorKind::FileTooLarge, text));
@@ -19,7 +19,7 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
 }
 
 /// The same as text.
-pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String> {
+pub fn read_text(path: &Path, limit: u64) -> Result<String> {
     let bytes = read(path, limit)?;
     String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::InvalidData, error))
 }

@@ -15,7 +15,7 @@
 //! never its contents. Nothing is ever written into a data set.
 
 pub mod augment;
-mod bounded;
+pub mod bounded;
 pub mod dataset;
 pub mod decode;
 pub mod digits;

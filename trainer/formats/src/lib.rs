@@ -19,7 +19,7 @@ pub mod pickle;
 mod tensor;
 mod views;
 
-pub use archive::{ArchiveEntry, add_to_archive, write_archive};
+pub use archive::{ArchiveEntry, MAX_BYTES, add_to_archive, write_archive};
 pub use error::FormatError;
 pub use file::{Container, Description, WeightsFile};
 pub use tensor::{Dtype, NamedTensor};

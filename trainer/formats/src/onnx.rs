@@ -9,9 +9,27 @@ use prost::{Message, Oneof};
 const IR_VERSION: i64 = 7;
 /// The version of the operators' definitions, which YOLOv5's export uses too.
 const OPERATORS: i64 = 12;
-/// ONNX's numbers for kinds of numbers.
-const FLOAT: i32 = 1;
+/// ONNX's code for whole numbers of 64 bits.
 const INT64: i32 = 7;
+
+/// Kinds of numbers that weights, inputs and outputs may be of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Number {
+    /// Single precision.
+    Float,
+    /// Half precision.
+    Half,
+}
+
+impl Number {
+    /// ONNX's code for it.
+    pub fn code(self) -> i64 {
+        match self {
+            Self::Float => 1,
+            Self::Half => 10,
+        }
+    }
+}
 
 #[derive(Clone, PartialEq, Message)]
 struct ModelProto {
@@ -166,19 +184,25 @@ pub struct OnnxBuilder {
 }
 
 impl OnnxBuilder {
-    /// Declares an input of single-precision numbers.
-    pub fn input(&mut self, name: &str, sides: Vec<Side>) {
-        self.graph.input.push(value_info(name, sides));
+    /// Declares an input.
+    pub fn input(&mut self, name: &str, number: Number, sides: Vec<Side>) {
+        self.graph.input.push(value_info(name, number, sides));
     }
 
     /// Declares that the value `name` is an output.
-    pub fn output(&mut self, name: &str, sides: Vec<Side>) {
-        self.graph.output.push(value_info(name, sides));
+    pub fn output(&mut self, name: &str, number: Number, sides: Vec<Side>) {
+        self.graph.output.push(value_info(name, number, sides));
     }
 
-    /// A constant of single-precision numbers in little-endian bytes; returns its name.
-    pub fn tensor(&mut self, name: &str, dims: Vec<i64>, raw_data: Vec<u8>) -> String {
-        self.constant(name, dims, FLOAT, raw_data)
+    /// A constant of numbers in little-endian bytes; returns its name.
+    pub fn tensor(
+        &mut self,
+        name: &str,
+        number: Number,
+        dims: Vec<i64>,
+        raw_data: Vec<u8>,
+    ) -> String {
+        self.constant(name, dims, number.code() as i32, raw_data)
     }
 
     /// A constant of single-precision numbers; returns its name.
@@ -188,7 +212,7 @@ impl OnnxBuilder {
             .flat_map(|number| number.to_le_bytes())
             .collect();
         let name = self.next_name("constant");
-        self.constant(&name, dims.to_vec(), FLOAT, bytes)
+        self.constant(&name, dims.to_vec(), Number::Float.code() as i32, bytes)
     }
 
     /// A constant list of whole numbers; returns its name.
@@ -307,7 +331,7 @@ impl OnnxBuilder {
     }
 }
 
-fn value_info(name: &str, sides: Vec<Side>) -> ValueInfo {
+fn value_info(name: &str, number: Number, sides: Vec<Side>) -> ValueInfo {
     let dim = sides
         .into_iter()
         .map(|side| Dimension { value: Some(side) });
@@ -315,7 +339,7 @@ fn value_info(name: &str, sides: Vec<Side>) -> ValueInfo {
         name: name.to_owned(),
         kind: Some(TypeProto {
             tensor_type: Some(TensorType {
-                elem_type: FLOAT,
+                elem_type: number.code() as i32,
                 shape: Some(TensorShape { dim: dim.collect() }),
             }),
         }),

@@ -14,6 +14,7 @@ mod document;
 mod error;
 mod module;
 mod modules;
+mod parts;
 mod plan;
 mod shape;
 mod slot;
@@ -34,6 +35,7 @@ pub use module::{
     Bottleneck, Convolution, Cross, Csp, Ghost, GhostBottleneck, Inner, Interpolation, Module,
     Pyramid, Window,
 };
+pub use parts::{Branch, CHAIN, GhostStride, HEADS, NORM_EPS, NORM_MOMENTUM};
 pub use shape::{Shape, Work};
 pub use slot::{Form, Initial, Role, Slot};
 

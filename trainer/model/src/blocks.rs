@@ -26,13 +26,6 @@ use head::Detect;
 use pyramid::{Spp, Sppf};
 use scope::{Maker, Scope};
 
-pub(crate) use transformer::HEADS;
-
-/// Added to a variance before its root is taken (YOLOv5 v7.0; PyTorch's default is 1e-5).
-pub(crate) const NORM_EPS: f64 = 1e-3;
-/// Share of a batch in the running statistics (YOLOv5 v7.0; PyTorch's default is 0.1).
-const NORM_MOMENTUM: f64 = 0.03;
-
 /// What normalisations go by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {

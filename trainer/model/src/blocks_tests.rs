@@ -1,6 +1,6 @@
 use super::activation::{activate, activate_own};
 use super::*;
-use crate::architecture::{Architecture, Form, Slot};
+use crate::architecture::{Architecture, Form, HEADS, NORM_EPS, Slot};
 use crate::blocks::scope::{Finder, Recorder};
 use crate::network::{Network, NetworkOptions};
 use crate::state::{Gradients, State};

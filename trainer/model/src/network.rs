@@ -2,10 +2,10 @@
 
 use tch::{TchError, Tensor};
 
-use crate::architecture::{Form, Layer, Level, Role};
+use crate::architecture::{Form, Layer, Level, NORM_EPS, Role};
 use crate::augmented;
 use crate::blocks::scope::Finder;
-use crate::blocks::{Block, NORM_EPS, Phase};
+use crate::blocks::{Block, Phase};
 use crate::error::Error;
 use crate::state::{Gradients, State};
 

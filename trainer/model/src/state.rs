@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use tch::{Device, Kind, TchError, Tensor};
 
+use crate::architecture::NORM_EPS;
 use crate::architecture::Slot;
-use crate::blocks::NORM_EPS;
 use crate::error::Error;
 use crate::init;
 use crate::options::{Layout, NetworkOptions};

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use contract::attempt::Attempt;
 use serde::{Deserialize, Serialize};
 use trainer_core::retention::{self, RetentionPolicy, StoredCheckpoint};
+use trainer_data::bounded;
 
 use super::state::{FORMAT_VERSION, RunState};
 use super::tensors::{NamedTensors, TensorFileError, decode};
@@ -15,6 +16,8 @@ use super::{EMA, MANIFEST, MODEL, OPTIMIZER, STATE};
 use crate::console::chain;
 use crate::durable;
 
+/// The largest manifest or state in bytes; the state names every image of an epoch that is left out.
+const MAX_TEXT: u64 = 256 << 20;
 const PREFIX: &str = "step-";
 const TEMPORARY: &str = ".tmp-";
 
@@ -380,7 +383,18 @@ fn load(path: &Path) -> Result<Loaded, Unusable> {
             .files
             .get(file)
             .ok_or(Unusable::Unlisted { file })?;
-        let bytes = fs::read(path.join(file)).map_err(|source| Unusable::Read { file, source })?;
+        // The sum of a file that is larger than it should be is not worth its memory.
+        let found = path.join(file);
+        let bytes = match bounded::read(&found, entry.size) {
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                return Err(Unusable::Size {
+                    file,
+                    found: fs::metadata(&found).map_or(0, |metadata| metadata.len()),
+                    expected: entry.size,
+                });
+            }
+            read => read.map_err(|source| Unusable::Read { file, source })?,
+        };
         if bytes.len() as u64 != entry.size {
             return Err(Unusable::Size {
                 file,
@@ -409,7 +423,8 @@ fn load(path: &Path) -> Result<Loaded, Unusable> {
 
 fn read_manifest(path: &Path) -> Result<Manifest, Unusable> {
     let file = MANIFEST;
-    let bytes = fs::read(path.join(file)).map_err(|source| Unusable::Read { file, source })?;
+    let bytes = bounded::read(&path.join(file), MAX_TEXT)
+        .map_err(|source| Unusable::Read { file, source })?;
     let manifest: Manifest =
         serde_json::from_slice(&bytes).map_err(|source| Unusable::Json { file, source })?;
     if manifest.format_version != FORMAT_VERSION {
@@ -422,7 +437,7 @@ fn read_manifest(path: &Path) -> Result<Manifest, Unusable> {
 }
 
 fn read_state(path: &Path) -> Result<RunState, Unusable> {
-    let bytes = fs::read(path.join(STATE)).map_err(|source| Unusable::Read {
+    let bytes = bounded::read(&path.join(STATE), MAX_TEXT).map_err(|source| Unusable::Read {
         file: STATE,
         source,
     })?;

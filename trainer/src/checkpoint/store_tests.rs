@@ -187,3 +187,18 @@ fn pruning_keeps_the_newest_and_the_best_and_points_at_it() {
     assert_eq!(Some(5), f.store.pointed(Pointer::Last));
     assert_eq!(5, f.entries());
 }
+
+#[test]
+fn a_file_larger_than_its_manifest_says_is_not_read() {
+    let f = fixture();
+    f.write(1, None);
+    f.write(2, None);
+    let grown = fs::File::options()
+        .write(true)
+        .open(f.store.path_of(2).join(EMA))
+        .expect("opened");
+    grown.set_len(10 << 30).expect("sparse");
+    let (newest, passed_over) = f.newest();
+    assert_eq!(Some(1), newest);
+    assert!(passed_over[0].contains("10737418240"), "{passed_over:?}");
+}

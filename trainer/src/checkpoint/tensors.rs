@@ -60,7 +60,8 @@ impl View for Content {
 }
 
 /// Kinds that state dicts hold, in libtorch's and in safetensors' words.
-const KINDS: [(Kind, Dtype); 3] = [
+const KINDS: [(Kind, Dtype); 4] = [
+    (Kind::Half, Dtype::F16),
     (Kind::Float, Dtype::F32),
     (Kind::Double, Dtype::F64),
     (Kind::Int64, Dtype::I64),
@@ -163,8 +164,8 @@ mod tests {
         for cut in [0, 4, bytes.len() - 1] {
             assert!(decode(&bytes[..cut], "k").is_err(), "cut at {cut}");
         }
-        let halves = vec![("h".to_owned(), Tensor::from(1.0f32).to_kind(Kind::Half))];
-        let text = encode(&halves, None).expect_err("refused").to_string();
-        assert_eq!("tensor h has numbers of kind Half", text);
+        let brains = vec![("h".to_owned(), Tensor::from(1.0f32).to_kind(Kind::BFloat16))];
+        let text = encode(&brains, None).expect_err("refused").to_string();
+        assert_eq!("tensor h has numbers of kind BFloat16", text);
     }
 }

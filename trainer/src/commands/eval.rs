@@ -18,7 +18,7 @@ use trainer_report::ImageResult;
 use trainer_report::coco::{self, CocoError, CocoSummary};
 
 use super::local_threads;
-use crate::cli::{EvalArgs, views};
+use crate::cli::EvalArgs;
 use crate::console::{self, Bar};
 use crate::device::{self, DeviceError};
 use crate::distributed::Ranks;
@@ -116,10 +116,10 @@ pub fn eval(args: &EvalArgs) -> Result<String, EvalError> {
 fn measure(args: &EvalArgs) -> Result<Report, EvalError> {
     let threads = local_threads();
     threads.apply()?;
-    let device = device::for_inference(args.device.into())?;
-    let (finder, info) = Finder::load(&args.weights, args.ensemble, views(args.augment), device)?;
+    let device = device::for_inference(args.networks.device.into())?;
+    let (finder, info) = Finder::load(&args.networks, device)?;
     let dataset = Arc::new(open(args, info.nc)?);
-    let size = args.image_size.unwrap_or(info.image_size);
+    let size = args.networks.image_size.unwrap_or(info.image_size);
     finder.check_image_size(size)?;
     let options = finder.network().options();
     let architecture = &options.architecture;

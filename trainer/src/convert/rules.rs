@@ -4,8 +4,9 @@ use std::path::Path;
 
 use contract::spec::ModelSize;
 use serde_json::{Value, json};
+use trainer_data::bounded;
 
-use super::Draft;
+use super::{Draft, MAX_OPTIONS};
 
 /// What becomes of an option.
 pub enum Rule {
@@ -232,7 +233,7 @@ fn cfg(value: &Value, draft: &mut Draft) -> Result<(), String> {
         return Ok(());
     }
     let path = draft.folder.join(path);
-    let text = std::fs::read_to_string(&path).map_err(|error| {
+    let text = bounded::read_text(&path, MAX_OPTIONS).map_err(|error| {
         format!(
             "cannot be read ({}: {error}): put the model file there",
             path.display()

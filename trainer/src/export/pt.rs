@@ -13,7 +13,7 @@ use trainer_formats::{ArchiveEntry, Dtype, write_archive};
 use trainer_model::architecture::{Form, Slot, builtin};
 use trainer_model::network::Network;
 
-use super::ExportError;
+use super::{ExportError, halve};
 use crate::checkpoint::NamedTensors;
 use crate::weights::WeightsInfo;
 use modules::{module, object};
@@ -33,6 +33,7 @@ impl Tensors {
         })?;
         let dtype = match tensor.kind() {
             tch::Kind::Int64 => Dtype::I64,
+            tch::Kind::Half => Dtype::F16,
             _ => Dtype::F32,
         };
         let mut bytes = vec![0; tensor.numel() * dtype.size()];
@@ -66,10 +67,14 @@ impl Tensors {
     }
 }
 
-/// The bytes of a checkpoint that holds `network`, in single precision, as one whose training is over.
-pub fn bytes(network: &Network, info: &WeightsInfo) -> Result<Vec<u8>, ExportError> {
+/// The bytes of a checkpoint that holds `network`, in single or half precision, as one whose training is over.
+pub fn bytes(network: &Network, info: &WeightsInfo, half: bool) -> Result<Vec<u8>, ExportError> {
+    let mut state = network.state().export()?;
+    if half {
+        halve(&mut state)?;
+    }
     let mut tensors = Tensors {
-        state: network.state().export()?.into_iter().collect(),
+        state: state.into_iter().collect(),
         storages: Vec::new(),
     };
     let model = detection_model(network, info, &mut tensors)?;

@@ -2,19 +2,31 @@
 
 use tch::{CModule, Kind, Tensor};
 use trainer_formats::{ArchiveEntry, add_to_archive};
+use trainer_model::architecture::Form;
 use trainer_model::network::Network;
 
 use super::{ExportError, Input, config};
 use crate::weights::WeightsInfo;
 
-/// The bytes of a traced network with folded normalisations. It takes images of the traced size.
-pub fn bytes(network: &Network, info: &WeightsInfo, input: Input) -> Result<Vec<u8>, ExportError> {
-    let fused = network.fuse()?;
+/// The bytes of a traced network, which takes images of the traced size.
+pub fn bytes(
+    network: &Network,
+    info: &WeightsInfo,
+    input: Input,
+    form: Form,
+) -> Result<Vec<u8>, ExportError> {
+    let fused = match form {
+        Form::Fused => Some(network.fuse()?),
+        Form::Trainable => None,
+    };
     let shape = [input.images, 3, input.side, input.side];
     let images =
         Tensor::f_zeros(shape, (Kind::Float, tch::Device::Cpu)).map_err(ExportError::Trace)?;
     let mut failed = None;
-    let mut evaluate = |inputs: &[Tensor]| match fused.evaluate(&inputs[0]) {
+    let mut evaluate = |inputs: &[Tensor]| match fused.as_ref().map_or_else(
+        || network.evaluate(&inputs[0]),
+        |fused| fused.evaluate(&inputs[0]),
+    ) {
         Ok(evaluated) => vec![evaluated.decoded],
         Err(error) => {
             failed = Some(error);
@@ -31,7 +43,7 @@ pub fn bytes(network: &Network, info: &WeightsInfo, input: Input) -> Result<Vec<
         .and_then(|module| module.save(&path))
         .map_err(ExportError::Trace)?;
     let bytes = std::fs::read(&path).map_err(write_failed)?;
-    let config = config(info, fused.options().architecture.levels(), input);
+    let config = config(info, &network.options().architecture, input);
     let entry = ArchiveEntry {
         name: "extra/config.txt".to_owned(),
         bytes: config.as_bytes(),

@@ -122,24 +122,58 @@ fn nothing_is_overwritten_and_flags_without_a_meaning_are_refused() {
 }
 
 #[test]
-fn a_module_that_a_format_lacks_is_named() {
+fn every_module_can_be_written_in_every_format() {
     let folder = tempfile::tempdir().expect("temporary folder");
-    let text = "anchors: [[10, 13]]\nbackbone:\n  - [-1, 1, Conv, [8, 3, 2]]\n  - [-1, 1, C3TR, [8]]\nhead:\n  - [[1], 1, Detect, [nc, anchors]]\n";
+    let text = "anchors: [[10, 13]]\nbackbone:\n  - [-1, 1, Conv, [8, 3, 2]]\n  - [-1, 1, C3TR, [8]]\n  - [-1, 2, C3Ghost, [8]]\n  - [-1, 1, C3SPP, [8]]\n  - [-1, 2, C3x, [8]]\n  - [-1, 1, GhostConv, [8, 3, 2]]\n  - [-1, 1, GhostBottleneck, [8, 3, 2]]\n  - [-1, 1, CrossConv, [8, 3, 1]]\n  - [-1, 2, BottleneckCSP, [8]]\n  - [-1, 1, DWConv, [8, 3, 1]]\n  - [-1, 1, SPP, [8, [3, 5]]]\n  - [-1, 1, nn.MaxPool2d, [3, 1, 1]]\n  - [-1, 1, nn.AvgPool2d, [3, 1, 1]]\n  - [-1, 1, nn.BatchNorm2d, [8]]\n  - [-1, 1, Contract, [2]]\n  - [-1, 1, Expand, [2]]\nhead:\n  - [[15], 1, Detect, [nc, anchors]]\n";
     let info: WeightsInfo = serde_json::from_value(serde_json::json!({
         "formatVersion": 2, "model": {"architecture": text}, "nc": 1, "names": ["a"], "imageSize": 64, "epoch": 0,
     }))
     .expect("a note");
     let architecture = trainer_model::architecture::Architecture::of(&info.model, Some(1));
     let options = NetworkOptions::of(architecture.expect("valid"));
-    let state = Network::initialised(&options, 0).and_then(|network| network.state().export());
-    let bytes = checkpoint::encode(&state.expect("made"), Some(info.note())).expect("encoded");
+    let network = Network::initialised(&options, 0).expect("made");
+    let state = network.state().export().expect("exported");
+    let bytes = checkpoint::encode(&state, Some(info.note())).expect("encoded");
     let weights = folder.path().join("w.safetensors");
     std::fs::write(&weights, bytes).expect("written");
-    for format in ["pt", "onnx"] {
-        let done = run(&weights, format, &folder.path().join("out"), &[]);
-        let expected = format!("layer 1 (C3TR) cannot be written as {format}");
-        assert!(done.text.contains(&expected), "{}", done.text);
+    for format in ["pt", "safetensors", "onnx", "torchscript"] {
+        let path = folder.path().join(format);
+        let done = run(&weights, format, &path, &[]);
+        assert_eq!(Some(0), done.code, "{format}: {}", done.text);
     }
-    let done = run(&weights, "torchscript", &folder.path().join("out"), &[]);
-    assert_eq!(Some(0), done.code, "{}", done.text);
+    // That other programs compute the same with them is compared in `tests/parity/formats.py`.
+    let expected = network.evaluate(&image()).expect("evaluated").decoded;
+    let (found, _) = predicted(&folder.path().join("pt"));
+    assert!(found.equal(&expected));
+}
+
+#[test]
+fn half_precision_halves_the_file_and_hardly_moves_the_boxes() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let (expected, _) = predicted(Path::new(CHECKPOINT));
+    let size = |path: &Path| std::fs::metadata(path).expect("there").len();
+    for format in ["pt", "safetensors", "onnx"] {
+        let (whole, half) = (
+            exported(&folder, format, &[]),
+            exported(&folder, format, &["--half"]),
+        );
+        assert!(size(&half) < size(&whole), "{format}");
+        if format != "onnx" {
+            let (found, _) = predicted(&half);
+            let difference = (found - &expected).abs().max() / expected.abs().max();
+            assert!(difference.double_value(&[]) < 2e-3, "{format}");
+        }
+    }
+    let done = run(
+        Path::new(CHECKPOINT),
+        "torchscript",
+        &folder.path().join("x"),
+        &["--half"],
+    );
+    assert!(
+        done.text
+            .contains("--half means nothing for --format torchscript"),
+        "{}",
+        done.text
+    );
 }

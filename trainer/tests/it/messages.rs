@@ -180,3 +180,34 @@ fn no_arguments_tell_what_to_write() {
         ended.text
     );
 }
+
+#[test]
+fn files_of_absurd_sizes_are_refused_before_they_are_read() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("large.yaml");
+    // It takes no room on the disk.
+    let file = std::fs::File::create(&path).expect("made");
+    file.set_len(10 << 30).expect("sparse");
+    let large = path.display().to_string();
+    let output = folder.path().display().to_string();
+    let train = [
+        "train",
+        "-f",
+        &large,
+        "--dataset",
+        &output,
+        "--output",
+        &output,
+    ];
+    let commands: [&[&str]; 4] = [
+        &train,
+        &["info", &large],
+        &["convert", "--opt", &large],
+        &["convert", "--opt", "/dev/zero"],
+    ];
+    for arguments in commands {
+        let done = ended(program().args(arguments).output().expect("ran"));
+        assert_eq!(Some(64), done.code, "{}", done.text);
+        assert!(done.text.contains("it has more than"), "{}", done.text);
+    }
+}

@@ -5,7 +5,7 @@ use tch::{TchError, Tensor};
 use super::Phase;
 use super::conv::Conv;
 use super::scope::{Maker, Scope};
-use crate::architecture::{self, Convolution, Shape, Work};
+use crate::architecture::{self, Activation, Convolution, Shape, Work};
 use crate::error::Error;
 
 /// `cv2(cv1(x))`, plus x if it is told and possible.
@@ -21,24 +21,13 @@ impl<T> Bottleneck<T> {
         scope: &mut Scope<'_, M>,
         settings: &architecture::Bottleneck,
     ) -> Result<Self, Error> {
-        let architecture::Bottleneck {
-            input,
-            output,
-            hidden,
-            groups,
-            shortcut,
-            activation,
-        } = *settings;
-        let second = Convolution::new(hidden, output, 3, 1).grouped(groups);
-        Ok(Self {
-            cv1: Conv::new(
-                &mut scope.at("cv1"),
-                Convolution::new(input, hidden, 1, 1),
-                activation,
-            )?,
-            cv2: Conv::new(&mut scope.at("cv2"), second, activation)?,
-            adds_input: shortcut && input == output,
-        })
+        let adds_input = settings.adds_input();
+        Self::of(
+            scope,
+            settings.convolutions(),
+            settings.activation,
+            adds_input,
+        )
     }
 
     /// A row of `k`, then a column of `k`.
@@ -46,22 +35,25 @@ impl<T> Bottleneck<T> {
         scope: &mut Scope<'_, M>,
         settings: &architecture::Cross,
     ) -> Result<Self, Error> {
-        let architecture::Cross {
-            input,
-            output,
-            hidden,
-            kernel,
-            stride,
-            groups,
-            shortcut,
-            activation,
-        } = *settings;
-        let first = Convolution::rectangular(input, hidden, [1, kernel], [1, stride]);
-        let second = Convolution::rectangular(hidden, output, [kernel, 1], [stride, 1]);
+        let adds_input = settings.adds_input();
+        Self::of(
+            scope,
+            settings.convolutions(),
+            settings.activation,
+            adds_input,
+        )
+    }
+
+    fn of<M: Maker<Tensor = T>>(
+        scope: &mut Scope<'_, M>,
+        [first, second]: [Convolution; 2],
+        activation: Activation,
+        adds_input: bool,
+    ) -> Result<Self, Error> {
         Ok(Self {
             cv1: Conv::new(&mut scope.at("cv1"), first, activation)?,
-            cv2: Conv::new(&mut scope.at("cv2"), second.grouped(groups), activation)?,
-            adds_input: shortcut && input == output,
+            cv2: Conv::new(&mut scope.at("cv2"), second, activation)?,
+            adds_input,
         })
     }
 

@@ -3,10 +3,12 @@
 use tch::{TchError, Tensor};
 use torch_bridge::{Norm, can_norm_silu, norm_silu};
 
+use super::Phase;
 use super::activation::{activate, activate_own};
 use super::scope::{Maker, Scope};
-use super::{NORM_EPS, NORM_MOMENTUM, Phase};
-use crate::architecture::{Activation, Convolution, Form, Initial, Role, Shape, Work};
+use crate::architecture::{
+    Activation, Convolution, Form, Initial, NORM_EPS, NORM_MOMENTUM, Role, Shape, Work,
+};
 use crate::error::{Error, bridged};
 
 /// A convolution alone, or with a bias.

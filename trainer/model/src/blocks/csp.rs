@@ -2,15 +2,13 @@
 
 use tch::{TchError, Tensor};
 
-use super::Phase;
 use super::activation::activate;
-use super::bottleneck::Bottleneck;
 use super::conv::{BatchNorm, Conv, Conv2d};
-use super::ghost::GhostBottleneck;
 use super::pyramid::Spp;
 use super::scope::{Maker, Scope};
 use super::transformer::Transformer;
-use crate::architecture::{self, Activation, Convolution, Csp, Inner, Shape, Work};
+use super::{Block, Phase};
+use crate::architecture::{self, Activation, Convolution, Csp, Shape, Work};
 use crate::error::Error;
 
 /// `cv3(cat(branch(cv1(x)), cv2(x)))`.
@@ -34,92 +32,33 @@ pub(crate) struct BottleneckCsp<T> {
 
 /// What the first branch does.
 enum Branch<T> {
-    Bottlenecks(Vec<Bottleneck<T>>),
-    Ghosts(Vec<GhostBottleneck<T>>),
+    Row(Vec<Block<T>>),
     Transformer(Transformer<T>),
     Pyramid(Box<Spp<T>>),
 }
 
 impl<T> Branch<T> {
     fn new<M: Maker<Tensor = T>>(scope: &mut Scope<'_, M>, csp: &Csp) -> Result<Self, Error> {
-        let channels = csp.hidden;
-        let activation = csp.activation;
-        Ok(match csp.inner {
-            Inner::Bottlenecks {
-                repeats,
-                shortcut,
-                groups,
-            } => {
-                let settings = architecture::Bottleneck {
-                    input: channels,
-                    output: channels,
-                    hidden: channels,
-                    groups,
-                    shortcut,
-                    activation,
-                };
+        Ok(match csp.branch() {
+            architecture::Branch::Row { repeats, module } => {
                 let all = (0..repeats)
-                    .map(|index| Bottleneck::new(&mut scope.at(&index.to_string()), &settings));
-                Self::Bottlenecks(all.collect::<Result<_, _>>()?)
+                    .map(|index| Block::new(&mut scope.at(&index.to_string()), &module));
+                Self::Row(all.collect::<Result<_, _>>()?)
             }
-            Inner::Crosses {
-                repeats,
-                shortcut,
-                groups,
-            } => {
-                let settings = architecture::Cross {
-                    input: channels,
-                    output: channels,
-                    hidden: channels,
-                    kernel: 3,
-                    stride: 1,
-                    groups,
-                    shortcut,
-                    activation,
-                };
-                let all = (0..repeats)
-                    .map(|index| Bottleneck::cross(&mut scope.at(&index.to_string()), &settings));
-                Self::Bottlenecks(all.collect::<Result<_, _>>()?)
+            architecture::Branch::Transformer { channels, layers } => {
+                Self::Transformer(Transformer::new(scope, channels, layers)?)
             }
-            Inner::Ghosts { repeats } => {
-                let settings = architecture::GhostBottleneck {
-                    input: channels,
-                    output: channels,
-                    kernel: 3,
-                    stride: 1,
-                    activation,
-                };
-                let all = (0..repeats).map(|index| {
-                    GhostBottleneck::new(&mut scope.at(&index.to_string()), &settings)
-                });
-                Self::Ghosts(all.collect::<Result<_, _>>()?)
-            }
-            Inner::Transformer { repeats } => {
-                Self::Transformer(Transformer::new(scope, channels, repeats)?)
-            }
-            Inner::Pyramid { ref kernels } => {
-                let settings = architecture::Pyramid {
-                    input: channels,
-                    output: channels,
-                    kernels: kernels.clone(),
-                    activation,
-                };
-                Self::Pyramid(Box::new(Spp::new(scope, &settings)?))
+            architecture::Branch::Pyramid(pyramid) => {
+                Self::Pyramid(Box::new(Spp::new(scope, &pyramid)?))
             }
         })
     }
 
     fn trace(&self, mut x: Shape, work: &mut Work) -> Result<Shape, String> {
         match self {
-            Self::Bottlenecks(all) => {
+            Self::Row(all) => {
                 for one in all {
-                    x = one.trace(x, work)?;
-                }
-                Ok(x)
-            }
-            Self::Ghosts(all) => {
-                for one in all {
-                    x = one.trace(x, work)?;
+                    x = one.trace(&[x], work)?[0];
                 }
                 Ok(x)
             }
@@ -132,15 +71,9 @@ impl<T> Branch<T> {
 impl Branch<Tensor> {
     fn forward(&self, mut x: Tensor, phase: Phase) -> Result<Tensor, TchError> {
         match self {
-            Self::Bottlenecks(all) => {
+            Self::Row(all) => {
                 for one in all {
-                    x = one.forward(&x, phase)?;
-                }
-                Ok(x)
-            }
-            Self::Ghosts(all) => {
-                for one in all {
-                    x = one.forward(&x, phase)?;
+                    x = one.forward(&[&x], phase)?.swap_remove(0);
                 }
                 Ok(x)
             }
@@ -155,14 +88,11 @@ impl<T> C3<T> {
         scope: &mut Scope<'_, M>,
         csp: &Csp,
     ) -> Result<Self, Error> {
-        let mut conv = |name, input, output| {
-            let settings = Convolution::new(input, output, 1, 1);
-            Conv::new(&mut scope.at(name), settings, csp.activation)
-        };
+        let mut conv = |name, settings| Conv::new(&mut scope.at(name), settings, csp.activation);
         Ok(Self {
-            cv1: conv("cv1", csp.input, csp.hidden)?,
-            cv2: conv("cv2", csp.input, csp.hidden)?,
-            cv3: conv("cv3", 2 * csp.hidden, csp.output)?,
+            cv1: conv("cv1", csp.entry())?,
+            cv2: conv("cv2", csp.entry())?,
+            cv3: conv("cv3", csp.exit())?,
             branch: Branch::new(&mut scope.at("m"), csp)?,
         })
     }
@@ -189,21 +119,13 @@ impl<T> BottleneckCsp<T> {
         scope: &mut Scope<'_, M>,
         csp: &Csp,
     ) -> Result<Self, Error> {
-        let Csp {
-            input,
-            output,
-            hidden,
-            activation,
-            ..
-        } = *csp;
-        let plain = |input| Convolution::new(input, hidden, 1, 1);
-        let last = Convolution::new(2 * hidden, output, 1, 1);
+        let between = Convolution::new(csp.hidden, csp.hidden, 1, 1);
         Ok(Self {
-            cv1: Conv::new(&mut scope.at("cv1"), plain(input), activation)?,
-            cv2: Conv2d::new(&mut scope.at("cv2"), plain(input))?,
-            cv3: Conv2d::new(&mut scope.at("cv3"), plain(hidden))?,
-            cv4: Conv::new(&mut scope.at("cv4"), last, activation)?,
-            normalisation: BatchNorm::new(&mut scope.at("bn"), 2 * hidden)?,
+            cv1: Conv::new(&mut scope.at("cv1"), csp.entry(), csp.activation)?,
+            cv2: Conv2d::new(&mut scope.at("cv2"), csp.entry())?,
+            cv3: Conv2d::new(&mut scope.at("cv3"), between)?,
+            cv4: Conv::new(&mut scope.at("cv4"), csp.exit(), csp.activation)?,
+            normalisation: BatchNorm::new(&mut scope.at("bn"), 2 * csp.hidden)?,
             branch: Branch::new(&mut scope.at("m"), csp)?,
         })
     }

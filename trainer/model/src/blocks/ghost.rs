@@ -5,11 +5,8 @@ use tch::{TchError, Tensor};
 use super::Phase;
 use super::conv::Conv;
 use super::scope::{Maker, Scope};
-use crate::architecture::{self, Activation, Convolution, Shape, Work};
+use crate::architecture::{self, Activation, GhostStride, Shape, Work};
 use crate::error::Error;
-
-/// Side of the kernel that makes the second half.
-const CHEAP_KERNEL: i64 = 5;
 
 /// `cat(cv1(x), cv2(cv1(x)))`.
 pub(crate) struct Ghost<T> {
@@ -36,20 +33,10 @@ impl<T> Ghost<T> {
         scope: &mut Scope<'_, M>,
         settings: &architecture::Ghost,
     ) -> Result<Self, Error> {
-        let architecture::Ghost {
-            input,
-            output,
-            kernel,
-            stride,
-            groups,
-            activation,
-        } = *settings;
-        let half = output / 2;
-        let first = Convolution::new(input, half, kernel, stride).grouped(groups);
-        let cheap = Convolution::new(half, half, CHEAP_KERNEL, 1).grouped(half);
+        let [first, cheap] = settings.convolutions();
         Ok(Self {
-            cv1: Conv::new(&mut scope.at("cv1"), first, activation)?,
-            cv2: Conv::new(&mut scope.at("cv2"), cheap, activation)?,
+            cv1: Conv::new(&mut scope.at("cv1"), first, settings.activation)?,
+            cv2: Conv::new(&mut scope.at("cv2"), cheap, settings.activation)?,
         })
     }
 
@@ -73,42 +60,31 @@ impl<T> GhostBottleneck<T> {
         scope: &mut Scope<'_, M>,
         settings: &architecture::GhostBottleneck,
     ) -> Result<Self, Error> {
-        let architecture::GhostBottleneck {
-            input,
-            output,
-            kernel,
-            stride,
-            activation,
-        } = *settings;
-        let half = output / 2;
-        let ghost = |input, output, activation| architecture::Ghost {
-            input,
-            output,
-            kernel: 1,
-            stride: 1,
-            groups: 1,
-            activation,
-        };
+        let [first, second] = settings.ghosts();
+        let strided = settings.strided();
         let none = Activation::Identity;
-        let each =
-            |channels| Convolution::new(channels, channels, kernel, stride).grouped(channels);
-        let first = Ghost::new(&mut scope.at("conv.0"), &ghost(input, half, activation))?;
-        let between = if stride == 1 {
-            None
-        } else {
-            Some(Conv::new(&mut scope.at("conv.1"), each(half), none)?)
-        };
-        let second = Ghost::new(&mut scope.at("conv.2"), &ghost(half, output, none))?;
-        let strided = match between {
+        // Tensors are made in the order of their names.
+        let first = Ghost::new(&mut scope.at("conv.0"), &first)?;
+        let between = match &strided {
+            Some(strided) => Some(Conv::new(&mut scope.at("conv.1"), strided.between, none)?),
             None => None,
-            Some(between) => {
-                let widen = Convolution::new(input, output, 1, 1);
+        };
+        let second = Ghost::new(&mut scope.at("conv.2"), &second)?;
+        let strided = match between.zip(strided) {
+            Some((
+                between,
+                GhostStride {
+                    shortcut: [deep, wide],
+                    ..
+                },
+            )) => {
                 let shortcut = [
-                    Conv::new(&mut scope.at("shortcut.0"), each(input), none)?,
-                    Conv::new(&mut scope.at("shortcut.1"), widen, none)?,
+                    Conv::new(&mut scope.at("shortcut.0"), deep, none)?,
+                    Conv::new(&mut scope.at("shortcut.1"), wide, none)?,
                 ];
                 Some(Strided { between, shortcut })
             }
+            None => None,
         };
         Ok(Self {
             first,

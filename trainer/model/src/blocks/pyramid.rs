@@ -5,11 +5,8 @@ use tch::{TchError, Tensor};
 use super::Phase;
 use super::conv::Conv;
 use super::scope::{Maker, Scope};
-use crate::architecture::{Convolution, Pyramid, Shape, Work};
+use crate::architecture::{CHAIN, Pyramid, Shape, Work};
 use crate::error::Error;
-
-/// Poolings in a row of the fast form; with windows of 5 they reach over 5, 9 and 13 cells.
-const CHAIN: usize = 3;
 
 /// `cv2(cat(y, pool_1(y), pool_2(y), ...))` with `y = cv1(x)`.
 pub(crate) struct Spp<T> {
@@ -31,9 +28,7 @@ fn around<M: Maker>(
     settings: &Pyramid,
     poolings: usize,
 ) -> Result<[Conv<M::Tensor>; 2], Error> {
-    let hidden = settings.input / 2;
-    let first = Convolution::new(settings.input, hidden, 1, 1);
-    let last = Convolution::new((1 + poolings as i64) * hidden, settings.output, 1, 1);
+    let [first, last] = settings.convolutions(poolings);
     Ok([
         Conv::new(&mut scope.at("cv1"), first, settings.activation)?,
         Conv::new(&mut scope.at("cv2"), last, settings.activation)?,

@@ -3,11 +3,8 @@
 use tch::{Kind, TchError, Tensor};
 
 use super::scope::{Maker, Scope};
-use crate::architecture::{Initial, Role, Shape, Work};
+use crate::architecture::{HEADS, Initial, Role, Shape, Work};
 use crate::error::Error;
-
-/// Parts of the channels that attend on their own.
-pub(crate) const HEADS: i64 = 4;
 
 /// Cells as a sequence: `tr(p + linear(p))`.
 pub(crate) struct Transformer<T> {

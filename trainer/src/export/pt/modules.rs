@@ -1,8 +1,10 @@
 //! The modules of a network as objects of Python classes.
 
+mod compound;
+
 use trainer_formats::pickle::Py;
 use trainer_model::architecture::{
-    Activation, Architecture, Bottleneck, Convolution, Csp, Inner, Interpolation, Module, Pyramid,
+    Activation, Architecture, CHAIN, Convolution, Interpolation, Module, NORM_EPS, NORM_MOMENTUM,
     Window,
 };
 
@@ -24,7 +26,7 @@ const HOOKS: [&str; 11] = [
     "_load_state_dict_post_hooks",
 ];
 /// Of batch normalisation, as YOLOv5 sets them.
-const NORM: [(&str, f64); 2] = [("eps", 1e-3), ("momentum", 0.03)];
+const NORM: [(&str, f64); 2] = [("eps", NORM_EPS), ("momentum", NORM_MOMENTUM)];
 
 type Result<T> = std::result::Result<T, ExportError>;
 type Named = Vec<(String, Py)>;
@@ -65,6 +67,7 @@ impl Parts {
         self
     }
 
+    /// With a module in it.
     fn part(self, name: &str, module: Self) -> Self {
         self.parts(vec![(name.to_owned(), module.finish())])
     }
@@ -101,7 +104,6 @@ pub fn module(tensors: &mut Tensors, architecture: &Architecture, index: usize) 
     let mut maker = Maker {
         tensors,
         architecture,
-        index,
     };
     let place = format!("model.{index}");
     let (made, kind) = if layer.repeats == 1 {
@@ -122,7 +124,6 @@ pub fn module(tensors: &mut Tensors, architecture: &Architecture, index: usize) 
 struct Maker<'a> {
     tensors: &'a mut Tensors,
     architecture: &'a Architecture,
-    index: usize,
 }
 
 impl Maker<'_> {
@@ -140,22 +141,37 @@ impl Maker<'_> {
                 let conv = self.conv(&format!("{place}.conv"), *convolution, *activation)?;
                 common("Focus").part("conv", conv)
             }
-            Module::Bottleneck(settings) => self.bottleneck(place, settings)?,
-            Module::C3(csp) => self.c3(place, csp)?,
-            Module::Spp(pyramid) => {
-                let pools = pyramid
-                    .kernels
-                    .iter()
-                    .map(|side| max_pool(pyramid_window(*side)).finish());
-                let pools = numbered(pools.collect());
-                let list = object("torch.nn.modules.container", "ModuleList").parts(pools);
-                self.pyramid("SPP", place, pyramid)?.part("m", list)
+            Module::Bottleneck(settings) => {
+                let add = settings.adds_input();
+                self.pair(
+                    "Bottleneck",
+                    place,
+                    settings.convolutions(),
+                    settings.activation,
+                )?
+                .with([("add", Py::Bool(add))])
             }
+            Module::Cross(settings) => {
+                let add = settings.adds_input();
+                self.pair(
+                    "CrossConv",
+                    place,
+                    settings.convolutions(),
+                    settings.activation,
+                )?
+                .with([("add", Py::Bool(add))])
+            }
+            Module::C3(csp) => self.c3(place, csp)?,
+            Module::BottleneckCsp(csp) => self.bottleneck_csp(place, csp)?,
+            Module::Spp(pyramid) => self.spp(place, pyramid)?,
             Module::Sppf(pyramid) => {
                 let side = pyramid.kernels.first().copied().unwrap_or(1);
-                let pool = max_pool(pyramid_window(side));
-                self.pyramid("SPPF", place, pyramid)?.part("m", pool)
+                let convolutions = pyramid.convolutions(CHAIN);
+                self.pair("SPPF", place, convolutions, pyramid.activation)?
+                    .part("m", max_pool(Window::keeping(side)))
             }
+            Module::Ghost(ghost) => self.ghost(place, ghost)?,
+            Module::GhostBottleneck(ghost) => self.ghost_bottleneck(place, ghost)?,
             Module::Upsample {
                 factor,
                 interpolation,
@@ -166,24 +182,12 @@ impl Maker<'_> {
             Module::BatchNorm { channels } => self.batch_norm(place, *channels)?,
             Module::Activation(activation) => activate(*activation),
             Module::Detect { inputs, .. } => self.detect(place, inputs)?,
-            Module::Cross(_)
-            | Module::BottleneckCsp(_)
-            | Module::Ghost(_)
-            | Module::GhostBottleneck(_)
-            | Module::Contract { .. }
-            | Module::Expand { .. }
-            | Module::AvgPool(_) => return Err(self.unsupported()),
+            Module::Contract { gain } => common("Contract").with([("gain", Py::Int(*gain))]),
+            Module::Expand { gain } => common("Expand").with([("gain", Py::Int(*gain))]),
+            Module::AvgPool(window) => avg_pool(*window),
         };
         let kind = format!("{}.{}", made.module, made.class);
         Ok((made, kind))
-    }
-
-    fn unsupported(&self) -> ExportError {
-        ExportError::Module {
-            index: self.index,
-            module: self.architecture.layers()[self.index].name.clone(),
-            format: "pt",
-        }
     }
 
     fn conv(
@@ -260,77 +264,6 @@ impl Maker<'_> {
         Ok(made)
     }
 
-    fn bottleneck(&mut self, place: &str, settings: &Bottleneck) -> Result<Parts> {
-        let Bottleneck {
-            input,
-            output,
-            hidden,
-            groups,
-            shortcut,
-            activation,
-        } = *settings;
-        let first = Convolution::new(input, hidden, 1, 1);
-        let second = Convolution::new(hidden, output, 3, 1).grouped(groups);
-        let first = self.conv(&format!("{place}.cv1"), first, activation)?;
-        let second = self.conv(&format!("{place}.cv2"), second, activation)?;
-        let add = shortcut && input == output;
-        let made = common("Bottleneck").with([("add", Py::Bool(add))]);
-        Ok(made.part("cv1", first).part("cv2", second))
-    }
-
-    fn c3(&mut self, place: &str, csp: &Csp) -> Result<Parts> {
-        let Inner::Bottlenecks {
-            repeats,
-            shortcut,
-            groups,
-        } = csp.inner
-        else {
-            return Err(self.unsupported());
-        };
-        let inner = Bottleneck {
-            input: csp.hidden,
-            output: csp.hidden,
-            hidden: csp.hidden,
-            groups,
-            shortcut,
-            activation: csp.activation,
-        };
-        let branch = (0..repeats).map(|repeat| {
-            Ok(self
-                .bottleneck(&format!("{place}.m.{repeat}"), &inner)?
-                .finish())
-        });
-        let branch = numbered(branch.collect::<Result<_>>()?);
-        let mut made = common("C3");
-        let convolutions = [
-            ("cv1", csp.input, csp.hidden),
-            ("cv2", csp.input, csp.hidden),
-            ("cv3", 2 * csp.hidden, csp.output),
-        ];
-        for (name, input, output) in convolutions {
-            let convolution = Convolution::new(input, output, 1, 1);
-            let conv = self.conv(&format!("{place}.{name}"), convolution, csp.activation)?;
-            made = made.part(name, conv);
-        }
-        Ok(made.part("m", sequential(branch)))
-    }
-
-    /// The convolutions before and after the poolings.
-    fn pyramid(&mut self, class: &'static str, place: &str, pyramid: &Pyramid) -> Result<Parts> {
-        let hidden = pyramid.input / 2;
-        // A fast pyramid has one window, used three times.
-        let pools = if class == "SPPF" {
-            3
-        } else {
-            pyramid.kernels.len() as i64
-        };
-        let first = Convolution::new(pyramid.input, hidden, 1, 1);
-        let second = Convolution::new(hidden * (pools + 1), pyramid.output, 1, 1);
-        let first = self.conv(&format!("{place}.cv1"), first, pyramid.activation)?;
-        let second = self.conv(&format!("{place}.cv2"), second, pyramid.activation)?;
-        Ok(common(class).part("cv1", first).part("cv2", second))
-    }
-
     fn detect(&mut self, place: &str, inputs: &[i64]) -> Result<Parts> {
         let architecture = self.architecture;
         let levels = architecture.levels();
@@ -389,14 +322,6 @@ fn pair(numbers: [i64; 2]) -> Py {
     Py::Tuple(numbers.map(Py::Int).to_vec())
 }
 
-fn pyramid_window(side: i64) -> Window {
-    Window {
-        kernel: [side; 2],
-        stride: [1; 2],
-        padding: [side / 2; 2],
-    }
-}
-
 fn max_pool(window: Window) -> Parts {
     object("torch.nn.modules.pooling", "MaxPool2d").with([
         ("kernel_size", pair(window.kernel)),
@@ -405,6 +330,17 @@ fn max_pool(window: Window) -> Parts {
         ("dilation", Py::Int(1)),
         ("return_indices", Py::Bool(false)),
         ("ceil_mode", Py::Bool(false)),
+    ])
+}
+
+fn avg_pool(window: Window) -> Parts {
+    object("torch.nn.modules.pooling", "AvgPool2d").with([
+        ("kernel_size", pair(window.kernel)),
+        ("stride", pair(window.stride)),
+        ("padding", pair(window.padding)),
+        ("ceil_mode", Py::Bool(false)),
+        ("count_include_pad", Py::Bool(true)),
+        ("divisor_override", Py::None),
     ])
 }
 

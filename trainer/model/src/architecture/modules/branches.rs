@@ -3,7 +3,7 @@
 use super::{Made, Reading};
 use crate::architecture::arguments::Problem;
 use crate::architecture::module::{Csp, Inner, Module, Pyramid};
-use crate::blocks::HEADS;
+use crate::architecture::parts::HEADS;
 
 /// What all with branches share: the channels of a branch, whether to add, groups.
 fn branches(
