@@ -1,4 +1,4 @@
-//! Batch normalisation and SiLU in one operation, for training on CPUs.
+//! Batch normalisation and `SiLU` in one operation, for training on CPUs.
 
 use tch::{Device, Kind, Tensor};
 

@@ -177,7 +177,7 @@ impl BatchNorm<Tensor> {
 }
 
 impl BatchNorm<Tensor> {
-    /// [`BatchNorm::forward`] in training, and SiLU.
+    /// [`BatchNorm::forward`] in training, and `SiLU`.
     fn forward_with_silu(&self, x: &Tensor) -> Result<Tensor, TchError> {
         let norm = Norm {
             weight: &self.scale,
