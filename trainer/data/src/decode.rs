@@ -6,7 +6,10 @@
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, RgbImage};
+use image::{
+    DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Pixel, Rgb,
+    RgbImage,
+};
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -122,11 +125,11 @@ fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
         image.apply_orientation(orientation);
         return Ok(image.into_rgb8());
     }
-    let mut decoder = ImageReader::new(Cursor::new(bytes))
+    let reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
-        .map_err(DecodeError::Read)?
-        .into_decoder()
-        .map_err(DecodeError::Decode)?;
+        .map_err(DecodeError::Read)?;
+    let format = reader.format();
+    let mut decoder = reader.into_decoder().map_err(DecodeError::Decode)?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
     if pixels > MAX_PIXELS || decoder.total_bytes() > MAX_DECODED {
@@ -135,7 +138,32 @@ fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
     let orientation = decoder.orientation().map_err(DecodeError::Decode)?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(DecodeError::Decode)?;
     image.apply_orientation(orientation);
-    Ok(image.into_rgb8())
+    Ok(to_eight_bits(image, format))
+}
+
+/// The image with 8 bits and without transparency, as OpenCV makes it, with which YOLOv5 reads images: of
+/// 16 bits it takes the upper 8, but in a colour TIFF it rounds.
+fn to_eight_bits(image: DynamicImage, format: Option<ImageFormat>) -> RgbImage {
+    fn upper(values: &[u16]) -> Rgb<u8> {
+        let upper = |k: usize| (values[k] >> 8) as u8;
+        match values.len() {
+            1 | 2 => Rgb([upper(0); 3]),
+            _ => Rgb([upper(0), upper(1), upper(2)]),
+        }
+    }
+    fn convert<P: Pixel<Subpixel = u16>>(image: &ImageBuffer<P, Vec<u16>>) -> RgbImage {
+        RgbImage::from_fn(image.width(), image.height(), |x, y| {
+            upper(image.get_pixel(x, y).channels())
+        })
+    }
+    let rounds = format == Some(ImageFormat::Tiff);
+    match image {
+        DynamicImage::ImageLuma16(grey) => convert(&grey),
+        DynamicImage::ImageLumaA16(grey) => convert(&grey),
+        DynamicImage::ImageRgb16(colour) if !rounds => convert(&colour),
+        DynamicImage::ImageRgba16(colour) if !rounds => convert(&colour),
+        other => other.into_rgb8(),
+    }
 }
 
 /// Decodes the usual kind of JPEG as `image` does, by the same decoder, but reads the header once and

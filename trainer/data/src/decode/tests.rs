@@ -1,5 +1,6 @@
 use super::*;
 use crate::testing::noise;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The short way gives the bytes of the long way, and leaves all but whole colour JPEGs to it.
@@ -8,9 +9,7 @@ fn photographs_are_decoded_as_by_the_image_crate() {
     let picture = noise(1, (37, 21));
     let jpeg = |image: DynamicImage| {
         let mut bytes = Cursor::new(Vec::new());
-        image
-            .write_to(&mut bytes, image::ImageFormat::Jpeg)
-            .unwrap();
+        image.write_to(&mut bytes, ImageFormat::Jpeg).unwrap();
         bytes.into_inner()
     };
     let bytes = jpeg(DynamicImage::ImageRgb8(picture.clone()));
@@ -32,6 +31,20 @@ fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("testdata")
         .join(name)
+}
+
+/// Grey, transparent, with palettes, of 1, 8 and 16 bits: `tests/parity/images_testdata.py` made the files,
+/// and OpenCV the numbers.
+#[test]
+fn all_kinds_of_pixels_are_those_that_opencv_reads() {
+    let text = std::fs::read_to_string(testdata("opencv.json")).unwrap();
+    let expected: BTreeMap<String, Vec<u8>> = serde_json::from_str(&text).unwrap();
+    assert_eq!(expected.len(), 10);
+    for (name, pixels) in expected {
+        let decoded = decode_whole(&testdata(&name)).unwrap();
+        assert_eq!(decoded.dimensions(), (5, 3), "{name}");
+        assert_eq!(decoded.into_raw(), pixels, "{name}");
+    }
 }
 
 #[test]
