@@ -50,6 +50,7 @@ use effects::Effects;
 use picture::Picture;
 use settings::{Mosaics, Settings};
 use streams::{Layer, Streams};
+use trainer_core::affine::{AffineDraw, compose};
 use trainer_core::mosaic::PixelRect;
 use trainer_core::rng::{Purpose, chance};
 use view::View;
@@ -87,16 +88,48 @@ impl TrainSource {
         &self.store
     }
 
-    /// The canvas of one picture of a sample, with image `image` on it.
-    fn canvas(&self, streams: Streams, layer: Layer, mosaics: &Mosaics, image: u32) -> Canvas {
-        let canvas = self.lay(streams, layer, mosaics, image);
-        match streams.picture_if(mosaics.copy_paste, Purpose::CopyPaste, layer) {
-            Some(mut rng) => copy_paste::paste(&mut rng, canvas, mosaics.copy_paste),
-            None => canvas,
-        }
+    /// One picture of a sample, with image `image` on it and transformed as `draw` says.
+    fn view(
+        &self,
+        streams: Streams,
+        layer: Layer,
+        mosaics: &Mosaics,
+        image: u32,
+        draw: &AffineDraw,
+    ) -> View {
+        let canvas = self.canvas(streams, layer, mosaics, image, draw);
+        View::new(canvas, draw, self.store.image_size())
     }
 
-    fn lay(&self, streams: Streams, layer: Layer, mosaics: &Mosaics, image: u32) -> Canvas {
+    /// The picture's canvas, as far as the transform `draw` shows it.
+    fn canvas(
+        &self,
+        streams: Streams,
+        layer: Layer,
+        mosaics: &Mosaics,
+        image: u32,
+        draw: &AffineDraw,
+    ) -> Canvas {
+        let side = self.store.image_size();
+        let Some(mut rng) = streams.picture_if(mosaics.copy_paste, Purpose::CopyPaste, layer)
+        else {
+            let matrix = compose(draw, (2 * side, 2 * side), (side, side));
+            let seen = affine::seen(&matrix, 2 * side, side);
+            return self.lay(streams, layer, mosaics, image, seen);
+        };
+        // What is pasted comes from anywhere.
+        let canvas = self.lay(streams, layer, mosaics, image, canvas::whole(2 * side));
+        copy_paste::paste(&mut rng, canvas, mosaics.copy_paste)
+    }
+
+    fn lay(
+        &self,
+        streams: Streams,
+        layer: Layer,
+        mosaics: &Mosaics,
+        image: u32,
+        seen: PixelRect,
+    ) -> Canvas {
         let mut rng = streams.picture(Purpose::Mosaic, layer);
         if !chance(&mut rng, mosaics.mosaic) {
             return canvas::lay_one(&self.store, image);
@@ -104,9 +137,9 @@ impl TrainSource {
         if let Some(mut rng) = streams.picture_if(mosaics.nine, Purpose::Mosaic9, layer)
             && chance(&mut rng, mosaics.nine)
         {
-            return mosaic9::lay_nine(&mut rng, &self.store, image);
+            return mosaic9::lay_nine(&mut rng, &self.store, image, seen);
         }
-        mosaic::lay_four(&mut rng, &self.store, image)
+        mosaic::lay_four(&mut rng, &self.store, image, seen)
     }
 
     /// A picture of a sample besides its own, painted.
@@ -118,11 +151,11 @@ impl TrainSource {
         image: u32,
         skipped: &mut Vec<SkippedImage>,
     ) -> Picture {
-        let mut canvas = self.canvas(streams, layer, mosaics, image);
-        skipped.append(&mut canvas.skipped);
         let mut rng = streams.picture(Purpose::Augment, layer);
         let draw = self.settings.affine.draw(&mut rng);
-        View::new(canvas, &draw, self.store.image_size()).render()
+        let mut view = self.view(streams, layer, mosaics, image, &draw);
+        skipped.append(&mut view.skipped);
+        view.render()
     }
 
     fn draw_changes(&self, streams: Streams, mosaics: &Mosaics, is_mosaic: bool) -> Changes {
@@ -212,11 +245,10 @@ impl SampleSource for TrainSource {
         let side = self.store.image_size();
         let streams = Streams::new(self.seed, epoch, index);
         let mosaics = self.settings.mosaics(epoch);
-        let mut canvas = self.canvas(streams, Layer::Own, &mosaics, index);
-        let mut skipped = std::mem::take(&mut canvas.skipped);
         let mut rng = streams.picture(Purpose::Augment, Layer::Own);
         let (draw, colours, flip) = self.settings.draw(&mut rng);
-        let view = View::new(canvas, &draw, side);
+        let mut view = self.view(streams, Layer::Own, &mosaics, index, &draw);
+        let mut skipped = std::mem::take(&mut view.skipped);
         let changes = self.draw_changes(streams, &mosaics, view.is_mosaic());
         let boxes = if changes.need_picture() {
             let picture = view.render();

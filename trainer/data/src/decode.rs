@@ -6,7 +6,10 @@
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, RgbImage};
+use image::{
+    DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Pixel, Rgb,
+    RgbImage,
+};
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -16,6 +19,8 @@ use zune_core::options::DecoderOptions;
 use zune_jpeg::JpegDecoder;
 
 use crate::bounded;
+
+mod jpeg;
 
 /// The most pixels an image may have: a square of 11585.
 pub const MAX_PIXELS: u64 = 1 << 27;
@@ -75,7 +80,28 @@ pub enum DecodeError {
 /// One bad file should not end days of training: a decoder that panics is reported like any
 /// other damage to the file.
 pub fn decode(path: &Path, size: (u32, u32), shrink: Shrink) -> Result<RgbImage, DecodeError> {
-    let image = decode_whole(path)?;
+    decode_rows(path, size, shrink, u32::MAX)
+}
+
+/// As [`decode`], but only the first `rows` rows of the result are sure to be right, and it may end below
+/// them. Of the usual kind of JPEG the rest is not decoded, which saves time.
+pub fn decode_rows(
+    path: &Path,
+    size: (u32, u32),
+    shrink: Shrink,
+    rows: u32,
+) -> Result<RgbImage, DecodeError> {
+    let mut bytes = bounded::read(path, MAX_FILE).map_err(DecodeError::Read)?;
+    let top = if rows >= size.1 || shrink == Shrink::Area {
+        None
+    } else {
+        guarded(|| decode_top(&mut bytes, rows, size.1))?
+    };
+    let image = match top {
+        Some(top) if (top.image.width(), top.height) == size => return Ok(top.image),
+        Some(top) => top.extended(),
+        None => guarded(|| decode_bytes(&bytes))??,
+    };
     resize(image, size, shrink).map_err(|source| DecodeError::Resize {
         width: size.0,
         height: size.1,
@@ -86,7 +112,11 @@ pub fn decode(path: &Path, size: (u32, u32), shrink: Shrink) -> Result<RgbImage,
 /// As [`decode`], at the image's own size.
 pub fn decode_whole(path: &Path) -> Result<RgbImage, DecodeError> {
     let bytes = bounded::read(path, MAX_FILE).map_err(DecodeError::Read)?;
-    catch_unwind(AssertUnwindSafe(|| decode_bytes(&bytes))).map_err(|_| DecodeError::Panicked)?
+    guarded(|| decode_bytes(&bytes))?
+}
+
+fn guarded<T>(decode: impl FnOnce() -> T) -> Result<T, DecodeError> {
+    catch_unwind(AssertUnwindSafe(decode)).map_err(|_| DecodeError::Panicked)
 }
 
 fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
@@ -95,11 +125,11 @@ fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
         image.apply_orientation(orientation);
         return Ok(image.into_rgb8());
     }
-    let mut decoder = ImageReader::new(Cursor::new(bytes))
+    let reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
-        .map_err(DecodeError::Read)?
-        .into_decoder()
-        .map_err(DecodeError::Decode)?;
+        .map_err(DecodeError::Read)?;
+    let format = reader.format();
+    let mut decoder = reader.into_decoder().map_err(DecodeError::Decode)?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
     if pixels > MAX_PIXELS || decoder.total_bytes() > MAX_DECODED {
@@ -108,7 +138,32 @@ fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
     let orientation = decoder.orientation().map_err(DecodeError::Decode)?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(DecodeError::Decode)?;
     image.apply_orientation(orientation);
-    Ok(image.into_rgb8())
+    Ok(to_eight_bits(image, format))
+}
+
+/// The image with 8 bits and without transparency, as OpenCV makes it, with which YOLOv5 reads images: of
+/// 16 bits it takes the upper 8, but in a colour TIFF it rounds.
+fn to_eight_bits(image: DynamicImage, format: Option<ImageFormat>) -> RgbImage {
+    fn upper(values: &[u16]) -> Rgb<u8> {
+        let upper = |k: usize| (values[k] >> 8) as u8;
+        match values.len() {
+            1 | 2 => Rgb([upper(0); 3]),
+            _ => Rgb([upper(0), upper(1), upper(2)]),
+        }
+    }
+    fn convert<P: Pixel<Subpixel = u16>>(image: &ImageBuffer<P, Vec<u16>>) -> RgbImage {
+        RgbImage::from_fn(image.width(), image.height(), |x, y| {
+            upper(image.get_pixel(x, y).channels())
+        })
+    }
+    let rounds = format == Some(ImageFormat::Tiff);
+    match image {
+        DynamicImage::ImageLuma16(grey) => convert(&grey),
+        DynamicImage::ImageLumaA16(grey) => convert(&grey),
+        DynamicImage::ImageRgb16(colour) if !rounds => convert(&colour),
+        DynamicImage::ImageRgba16(colour) if !rounds => convert(&colour),
+        other => other.into_rgb8(),
+    }
 }
 
 /// Decodes the usual kind of JPEG as `image` does, by the same decoder, but reads the header once and
@@ -141,6 +196,48 @@ fn decode_photograph(bytes: &[u8]) -> Option<(RgbImage, Orientation)> {
     Some((image, orientation))
 }
 
+/// The upper part of an image.
+struct Top {
+    image: RgbImage,
+    /// The height of the whole image.
+    height: u32,
+}
+
+impl Top {
+    /// With black below, up to the whole height.
+    fn extended(self) -> RgbImage {
+        let mut whole = RgbImage::new(self.image.width(), self.height);
+        let (bytes, all) = (self.image.as_raw(), &mut *whole);
+        all[..bytes.len()].copy_from_slice(bytes);
+        whole
+    }
+}
+
+/// Decodes the rows of a JPEG that the first n of it, resized to m rows, are interpolated from. None if it must
+/// be decoded whole.
+///
+/// The decoder cannot be told to stop, but the header can: with a smaller height there, it decodes the
+/// same rows and ends. `bytes` are as before afterwards.
+fn decode_top(bytes: &mut [u8], n: u32, m: u32) -> Option<Top> {
+    let jpeg::Frame { at, block } = jpeg::frame(bytes)?;
+    let height = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    // The row below is mixed in.
+    let last = u64::from(n + 1) * u64::from(height) / u64::from(m.max(1)) + 2;
+    // Where colours have fewer rows, those of the next blocks are, too.
+    let more = if block > 8 { block } else { 0 };
+    let rows = u16::try_from(last.next_multiple_of(block) + more).ok()?;
+    if rows >= height {
+        return None;
+    }
+    bytes[at..at + 2].copy_from_slice(&rows.to_be_bytes());
+    let decoded = decode_photograph(bytes);
+    bytes[at..at + 2].copy_from_slice(&height.to_be_bytes());
+    let (image, _) = decoded.filter(|(_, turned)| *turned == Orientation::NoTransforms)?;
+    let height = u32::from(height);
+    let bounded = u64::from(image.width()) * u64::from(height) <= MAX_PIXELS;
+    bounded.then_some(Top { image, height })
+}
+
 fn resize(
     image: RgbImage,
     size: (u32, u32),
@@ -169,33 +266,4 @@ fn resize(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::noise;
-
-    /// The short way gives the bytes of the long way, and leaves all but whole colour JPEGs to it.
-    #[test]
-    fn photographs_are_decoded_as_by_the_image_crate() {
-        let picture = noise(1, (37, 21));
-        let jpeg = |image: DynamicImage| {
-            let mut bytes = Cursor::new(Vec::new());
-            image
-                .write_to(&mut bytes, image::ImageFormat::Jpeg)
-                .unwrap();
-            bytes.into_inner()
-        };
-        let bytes = jpeg(DynamicImage::ImageRgb8(picture.clone()));
-        let expected = image::load_from_memory(&bytes).unwrap().into_rgb8();
-        let (decoded, orientation) = decode_photograph(&bytes).unwrap();
-        assert_eq!(decoded, expected);
-        assert_eq!(orientation, Orientation::NoTransforms);
-        let grey = jpeg(DynamicImage::ImageRgb8(picture).into_luma8().into());
-        assert_eq!(decode_photograph(&grey), None);
-        assert_eq!(decode_bytes(&grey).unwrap().dimensions(), (37, 21));
-        assert_eq!(decode_photograph(&bytes[..30]), None);
-        assert!(matches!(
-            decode_bytes(&bytes[..30]),
-            Err(DecodeError::Decode(_))
-        ));
-    }
-}
+mod tests;

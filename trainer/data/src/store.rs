@@ -1,7 +1,7 @@
 //! Decoded images at the network's scale, kept in memory as far as they fit.
 
 use crate::dataset::{Dataset, ImageRecord, SkippedImage};
-use crate::decode::{DecodeError, Shrink, decode};
+use crate::decode::{DecodeError, Shrink, decode_rows};
 use image::{Rgb, RgbImage};
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -89,15 +89,40 @@ impl ImageStore {
         self.cache.used.load(Ordering::Relaxed)
     }
 
+    /// Width and height of the image of this number as [`Self::load`] gives it; for training, found
+    /// without touching its file.
+    pub fn size(&self, index: u32) -> (u32, u32) {
+        let size = self.dataset.image(index).map(|record| self.target(record));
+        size.unwrap_or((self.image_size, self.image_size))
+    }
+
     /// Decodes the image of this number, or takes it from memory.
     pub fn load(&self, index: u32) -> LoadedImage<'_> {
+        self.load_rows(index, u32::MAX)
+    }
+
+    /// As [`Self::load`], but only the first `rows` rows of pixels are sure to be right: the rest may
+    /// not be decoded. What the first rows are does not depend on how many are asked for, nor on the
+    /// memory; of a damaged file they may be readable when all are not.
+    pub fn load_rows(&self, index: u32, rows: u32) -> LoadedImage<'_> {
         let Some(record) = self.dataset.image(index) else {
             return self.grey(SkippedImage {
                 name: format!("image number {index}"),
                 reason: format!("the data set has {} images", self.dataset.len()),
             });
         };
-        match self.cache.get_or_make(index, || self.decode(record)) {
+        let (width, height) = self.target(record);
+        let bytes = 3 * u64::from(width) * u64::from(height);
+        let from_cache = self
+            .cache
+            .get_or_make(index, bytes, || self.decode(record, u32::MAX));
+        let result = match from_cache {
+            Some(Ok(pixels)) => Ok(pixels),
+            // A damaged file is the same with and without a cache: whole when all rows are asked for.
+            Some(Err(error)) if rows >= height => Err(error),
+            Some(Err(_)) | None => self.decode(record, rows).map(Arc::new),
+        };
+        match result {
             Ok(pixels) => LoadedImage {
                 pixels,
                 record: Ok(record),
@@ -109,22 +134,22 @@ impl ImageStore {
         }
     }
 
-    fn decode(&self, record: &ImageRecord) -> Result<RgbImage, DecodeError> {
-        let (size, shrink) = match self.sizing {
-            Sizing::Train => (
-                resize_to_long_side(record.size.0, record.size.1, self.image_size),
-                Shrink::Bilinear,
-            ),
-            Sizing::Evaluate => (
-                evaluation_letterbox(record.size, self.image_size).resized,
-                Shrink::Area,
-            ),
-            Sizing::Rectangle => (
-                resize_to_long_side(record.size.0, record.size.1, self.image_size),
-                Shrink::Area,
-            ),
+    /// The size that an image is decoded to.
+    fn target(&self, record: &ImageRecord) -> (u32, u32) {
+        match self.sizing {
+            Sizing::Train | Sizing::Rectangle => {
+                resize_to_long_side(record.size.0, record.size.1, self.image_size)
+            }
+            Sizing::Evaluate => evaluation_letterbox(record.size, self.image_size).resized,
+        }
+    }
+
+    fn decode(&self, record: &ImageRecord, rows: u32) -> Result<RgbImage, DecodeError> {
+        let shrink = match self.sizing {
+            Sizing::Train => Shrink::Bilinear,
+            Sizing::Evaluate | Sizing::Rectangle => Shrink::Area,
         };
-        decode(&record.path, size, shrink)
+        decode_rows(&record.path, self.target(record), shrink, rows)
     }
 
     /// What takes the place of a file that cannot be read: batches keep their size and order, so
@@ -156,26 +181,29 @@ impl RamCache {
         }
     }
 
-    /// The image in memory, or a new one, which stays if it fits. Two threads may make the same
-    /// image at the same time; one of the two equal results stays.
+    /// The image in memory, or a new one of this many bytes, which stays; none if it does not fit. Two
+    /// threads may make the same image at the same time; one of the two equal results stays.
     fn get_or_make<E>(
         &self,
         index: u32,
+        bytes: u64,
         make: impl FnOnce() -> Result<RgbImage, E>,
-    ) -> Result<Arc<RgbImage>, E> {
-        let slot = self.slots.get(index as usize);
-        if let Some(image) = slot.and_then(OnceLock::get) {
-            return Ok(Arc::clone(image));
+    ) -> Option<Result<Arc<RgbImage>, E>> {
+        let slot = self.slots.get(index as usize)?;
+        if let Some(image) = slot.get() {
+            return Some(Ok(Arc::clone(image)));
         }
-        let image = Arc::new(make()?);
-        if let Some(slot) = slot {
-            let bytes = image.as_raw().len() as u64;
-            let reserved = self.used.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.limit;
-            if !reserved || slot.set(Arc::clone(&image)).is_err() {
-                self.used.fetch_sub(bytes, Ordering::Relaxed);
-            }
+        let release = || self.used.fetch_sub(bytes, Ordering::Relaxed);
+        if self.used.fetch_add(bytes, Ordering::Relaxed) + bytes > self.limit {
+            release();
+            return None;
         }
-        Ok(image)
+        let made = make().map(Arc::new);
+        let stays = matches!(&made, Ok(image) if slot.set(Arc::clone(image)).is_ok());
+        if !stays {
+            release();
+        }
+        Some(made)
     }
 }
 

@@ -11,7 +11,7 @@
     reason = "only what is inlined is compiled for the vector unit that pulp found"
 )]
 
-use super::canvas::{Canvas, CanvasTile};
+use super::canvas::{Canvas, CanvasTile, whole};
 use super::planes::PlanarRow;
 use crate::store::FILL;
 use trainer_core::affine::Matrix3;
@@ -111,6 +111,25 @@ pub fn warp(
     } else {
         warp_any(canvas, &back, &mut row, &mut finish);
     }
+}
+
+/// The part of a canvas of side `canvas` that a sample of side `side` shows through `matrix`: all of it,
+/// unless columns and rows separate.
+pub fn seen(matrix: &Matrix3, canvas: u32, side: u32) -> PixelRect {
+    let Some(back) = WayBack::new(matrix).filter(|back| back.straight) else {
+        return whole(canvas);
+    };
+    let end = f64::from(side.saturating_sub(1));
+    let (first, last) = (back.apply(0.0, 0.0), back.apply(end, end));
+    let span = |axis: usize| {
+        let place = |at: f64| Place::new(at, canvas).pixel;
+        let (a, b) = (place(first[axis]), place(last[axis]));
+        // Each pixel is mixed with the next one.
+        let clamp = |pixel: i64| pixel.clamp(0, i64::from(canvas)) as u32;
+        (clamp(a.min(b)), clamp(a.max(b) + 2))
+    };
+    let ((x1, x2), (y1, y2)) = (span(0), span(1));
+    PixelRect { x1, y1, x2, y2 }
 }
 
 /// The general way, pixel by pixel.

@@ -6,7 +6,7 @@ use image::{Rgb, RgbImage};
 use std::sync::Arc;
 use trainer_core::boxes::{Xywh, Xyxy};
 use trainer_core::letterbox::{Border, Enlarge, Letterbox, LetterboxOptions};
-use trainer_core::mosaic::PixelRect;
+use trainer_core::mosaic::{PixelRect, Tile};
 
 /// A square of pixels that images cover in part; the rest is grey ([`FILL`]).
 #[derive(Clone, Debug, Default)]
@@ -62,6 +62,22 @@ impl Canvas {
         match loaded.record {
             Ok(record) => self.add_labels(record, box_to_canvas, point_to_canvas),
             Err(skipped) => self.skipped.push(skipped),
+        }
+    }
+
+    /// Adds the image of this number as `tile` places it. Pixels outside of `seen` may be wrong or not
+    /// be decoded at all; labels are always added.
+    pub fn lay(&mut self, store: &ImageStore, index: u32, tile: &Tile, seen: PixelRect) {
+        let to_canvas = |label| tile.to_canvas(label);
+        let point_to_canvas = |point| tile.point_to_canvas(point);
+        let PixelRect { x1, y1, x2, y2 } = tile.canvas;
+        let bottom = y2.min(seen.y2);
+        if x1.max(seen.x1) < x2.min(seen.x2) && y1.max(seen.y1) < bottom {
+            let rows = (i64::from(bottom) - tile.offset.1) as u32;
+            let loaded = store.load_rows(index, rows);
+            self.add(loaded, tile.canvas, tile.offset, to_canvas, point_to_canvas);
+        } else if let Some(record) = store.dataset().image(index) {
+            self.add_labels(record, to_canvas, point_to_canvas);
         }
     }
 
@@ -162,6 +178,16 @@ impl CanvasTile {
         let start = (i64::from(y) - dy) * i64::from(self.pixels.width()) + i64::from(x1) - dx;
         let start = start as usize * 3;
         &self.pixels.as_raw()[start..start + (x2 - x1) as usize * 3]
+    }
+}
+
+/// All of a canvas of this side.
+pub fn whole(side: u32) -> PixelRect {
+    PixelRect {
+        x1: 0,
+        y1: 0,
+        x2: side,
+        y2: side,
     }
 }
 

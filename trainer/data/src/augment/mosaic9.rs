@@ -3,14 +3,16 @@
 use super::canvas::Canvas;
 use crate::store::ImageStore;
 use rand_chacha::ChaCha8Rng;
+use trainer_core::mosaic::PixelRect;
 use trainer_core::mosaic9::{draw_view, nine_tiles};
 use trainer_core::rng::{below, shuffle};
 
 /// Lays image `index` and eight random ones, which may repeat, on a canvas of twice the sample's side,
 /// in random order. The canvas shows a random part of them, of some images perhaps nothing.
+/// Of the images only what lies in `seen` is sure to be there.
 ///
 /// Draws the place of the canvas, the eight partners, the order.
-pub fn lay_nine(rng: &mut ChaCha8Rng, store: &ImageStore, index: u32) -> Canvas {
+pub fn lay_nine(rng: &mut ChaCha8Rng, store: &ImageStore, index: u32, seen: PixelRect) -> Canvas {
     let side = store.image_size();
     let view = draw_view(rng, side);
     let mut indices = [index; 9];
@@ -18,23 +20,14 @@ pub fn lay_nine(rng: &mut ChaCha8Rng, store: &ImageStore, index: u32) -> Canvas 
         *partner = below(rng, store.dataset().len() as u64) as u32;
     }
     shuffle(rng, &mut indices);
-    let images = indices.map(|index| store.load(index));
-    let sizes = std::array::from_fn(|k| images[k].pixels.dimensions());
+    let sizes = indices.map(|index| store.size(index));
     let mut canvas = Canvas {
         side: 2 * side,
         ..Canvas::default()
     };
-    for (image, tile) in images.into_iter().zip(nine_tiles(side, view, sizes)) {
-        match tile {
-            Some(tile) => canvas.add(
-                image,
-                tile.canvas,
-                tile.offset,
-                |label| tile.to_canvas(label),
-                |point| tile.point_to_canvas(point),
-            ),
-            // A broken file is told of whether or not its grey would be seen.
-            None => canvas.skipped.extend(image.record.err()),
+    for (index, tile) in indices.into_iter().zip(nine_tiles(side, view, sizes)) {
+        if let Some(tile) = tile {
+            canvas.lay(store, index, &tile, seen);
         }
     }
     canvas
@@ -43,6 +36,7 @@ pub fn lay_nine(rng: &mut ChaCha8Rng, store: &ImageStore, index: u32) -> Canvas 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::augment::canvas::whole;
     use crate::dataset::Split;
     use crate::store::Sizing;
     use crate::testing::TestSet;
@@ -59,7 +53,7 @@ mod tests {
         let mut places = HashSet::new();
         for epoch in 0..200 {
             let mut rng = stream(5, Purpose::Test, epoch, 0);
-            let canvas = lay_nine(&mut rng, &store, 3);
+            let canvas = lay_nine(&mut rng, &store, 3, whole(128));
             assert_eq!(canvas.side, 128);
             assert!(canvas.tiles.len() <= 9);
             most = most.max(canvas.tiles.len());
@@ -84,7 +78,7 @@ mod tests {
     fn pixels_and_boxes_lie_where_the_geometry_says() {
         let set = TestSet::with_images(9);
         let store = ImageStore::new(set.open(Split::Train), 64, Sizing::Train, 1 << 24);
-        let canvas = lay_nine(&mut stream(1, Purpose::Test, 0, 0), &store, 0);
+        let canvas = lay_nine(&mut stream(1, Purpose::Test, 0, 0), &store, 0, whole(128));
         for tile in &canvas.tiles {
             let (x, y) = (i64::from(tile.covers.x1), i64::from(tile.covers.y1));
             let from = tile

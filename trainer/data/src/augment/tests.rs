@@ -21,7 +21,8 @@ fn source(set: &TestSet, side: u32, augmentation: &Augmentation) -> TrainSource 
 fn canvas(source: &TrainSource, epoch: u64, index: u32) -> Canvas {
     let mosaics = source.settings.mosaics(epoch);
     let streams = Streams::new(source.seed, epoch, index);
-    source.canvas(streams, Layer::Own, &mosaics, index)
+    let side = canvas::whole(2 * source.store.image_size());
+    source.lay(streams, Layer::Own, &mosaics, index, side)
 }
 
 fn sample(source: &TrainSource, epoch: u64, index: u32) -> (Vec<u8>, Sample) {
@@ -340,4 +341,52 @@ proptest! {
             prop_assert!(found.x2 <= label.x2 + 2.0 && found.y2 <= label.y2 + 2.0, "{found:?} {label:?}");
         }
     }
+}
+
+/// What a sample does not show is not decoded; were it shown, it would be black or absent.
+#[test]
+fn what_is_not_seen_is_not_missed() {
+    let set = TestSet::new();
+    for k in 0..6 {
+        let size = [(160, 120), (120, 160), (140, 140)][k as usize % 3];
+        set.image(&format!("images/train/{k}.jpg"), &noise(k, size));
+        set.write(
+            &format!("labels/train/{k}.txt"),
+            "0 0.5 0.5 0.6 0.6\n1 0.2 0.8 0.2 0.2",
+        );
+    }
+    let (mut left_out, mut shortened) = (0, 0);
+    for nine in [0.0, 0.5] {
+        let settings = Augmentation {
+            mosaic9: nine,
+            mixup: 0.3,
+            ..Augmentation::default()
+        };
+        // With memory for all images every one is decoded whole.
+        let store = |bytes| ImageStore::new(set.open(Split::Train), 160, Sizing::Train, bytes);
+        let [all, part] =
+            [u64::MAX, 0].map(|bytes| TrainSource::new(store(bytes), 7, &settings, EPOCHS));
+        for epoch in 0..4 {
+            for index in 0..6 {
+                assert!(
+                    sample(&all, epoch, index) == sample(&part, epoch, index),
+                    "{epoch} {index}"
+                );
+                let streams = Streams::new(part.seed, epoch, index);
+                let draw = part
+                    .settings
+                    .draw(&mut streams.picture(Purpose::Augment, Layer::Own))
+                    .0;
+                let mosaics = part.settings.mosaics(epoch);
+                let seen = part.canvas(streams, Layer::Own, &mosaics, index, &draw);
+                let whole = canvas(&part, epoch, index);
+                assert_eq!(seen.labels, whole.labels);
+                left_out += whole.tiles.len() - seen.tiles.len();
+                let same =
+                    |tile: &CanvasTile| whole.tiles.iter().any(|other| other.pixels == tile.pixels);
+                shortened += seen.tiles.iter().filter(|tile| !same(tile)).count();
+            }
+        }
+    }
+    assert!(left_out > 10 && shortened > 10, "{left_out} {shortened}");
 }

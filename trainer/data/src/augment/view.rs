@@ -4,6 +4,7 @@ use super::canvas::Canvas;
 use super::picture::Picture;
 use super::planes::PlanarRow;
 use super::{affine, labels};
+use crate::dataset::SkippedImage;
 use trainer_core::affine::{AffineDraw, Matrix3, compose};
 use trainer_core::detection::LabelledBox;
 
@@ -15,14 +16,17 @@ pub(super) struct View {
     side: u32,
     /// The objects, in pixels of the sample.
     pub(super) boxes: Vec<LabelledBox>,
+    /// Images that could not be read.
+    pub(super) skipped: Vec<SkippedImage>,
 }
 
 impl View {
     /// The canvas as the transform `draw` shows it in a sample of side `side`.
-    pub(super) fn new(canvas: Canvas, draw: &AffineDraw, side: u32) -> Self {
+    pub(super) fn new(mut canvas: Canvas, draw: &AffineDraw, side: u32) -> Self {
         let matrix = compose(draw, (canvas.side, canvas.side), (side, side));
         Self {
             boxes: labels::warp(&canvas.labels, &matrix, draw, side),
+            skipped: std::mem::take(&mut canvas.skipped),
             canvas,
             matrix,
             side,

@@ -49,7 +49,7 @@ fn a_painted_canvas_has_the_same_pixels() {
     let set = TestSet::with_images(4);
     let store = ImageStore::new(set.open(Split::Train), 64, Sizing::Train, 1 << 24);
     let mut rng = trainer_core::rng::stream(1, trainer_core::rng::Purpose::Test, 0, 0);
-    let canvas = super::super::mosaic::lay_four(&mut rng, &store, 0);
+    let canvas = super::super::mosaic::lay_four(&mut rng, &store, 0, whole(2 * store.image_size()));
     let painted = canvas.clone().covered_by(canvas.paint());
     for y in -1..=128 {
         for x in -1..=128 {
