@@ -39,8 +39,8 @@ pub enum Border {
 pub struct Letterbox {
     /// Width and height of the original image.
     pub original: (u32, u32),
-    /// Resized pixels per original pixel.
-    pub ratio: f64,
+    /// Resized pixels per original pixel, across and down.
+    pub ratio: (f64, f64),
     /// Width and height of the resized image.
     pub resized: (u32, u32),
     /// Width and height of the result.
@@ -75,7 +75,7 @@ impl Letterbox {
         let (x, y) = (border(target_w, resized.0), border(target_h, resized.1));
         Self {
             original,
-            ratio,
+            ratio: (ratio, ratio),
             resized,
             output: (resized.0 + x, resized.1 + y),
             // Of an odd border, the larger part goes right and below.
@@ -95,7 +95,11 @@ impl Letterbox {
         );
         Self {
             original,
-            ratio: f64::from(side) / f64::from(original.0.max(original.1)),
+            // v5 maps both axes back by one ratio, and its labels with them: the overlap of the two is the same.
+            ratio: (
+                f64::from(resized.0) / f64::from(original.0),
+                f64::from(resized.1) / f64::from(original.1),
+            ),
             resized,
             output,
             offset: (x / 2, y / 2),
@@ -105,31 +109,29 @@ impl Letterbox {
 
     /// A box of the original image in the result.
     pub fn from_original(&self, original: Xyxy) -> Xyxy {
-        let ratio = self.ratio as f32;
         original
-            .scale(ratio, ratio)
+            .scale(self.ratio.0 as f32, self.ratio.1 as f32)
             .translate(self.pad.0 as f32, self.pad.1 as f32)
     }
 
     /// A box of the result in the original image, clipped to it.
     pub fn to_original(&self, output: Xyxy) -> Xyxy {
-        let gain = (1.0 / self.ratio) as f32;
         output
             .translate(-self.pad.0 as f32, -self.pad.1 as f32)
-            .scale(gain, gain)
+            .scale((1.0 / self.ratio.0) as f32, (1.0 / self.ratio.1) as f32)
             .clip(self.original.0 as f32, self.original.1 as f32)
     }
 }
 
-/// The size of an image resized so that its longer side has `side` pixels; fractions are cut off,
-/// as in YOLOv5 v7.0 (later versions round up). Mosaics use this instead of a letterbox.
+/// The size of an image resized so that its longer side has `side` pixels; fractions count as
+/// whole pixels, as in YOLOv5 since v7.0.1 (v7.0 cut them off). Mosaics use this instead of a letterbox.
 pub fn resize_to_long_side(width: u32, height: u32, side: u32) -> (u32, u32) {
     let (width, height) = (width.max(1), height.max(1));
     if width.max(height) == side {
         return (width, height);
     }
     let ratio = f64::from(side) / f64::from(width.max(height));
-    let scaled = |pixels: u32| ((f64::from(pixels) * ratio) as u32).max(1);
+    let scaled = |pixels: u32| ((f64::from(pixels) * ratio).ceil() as u32).max(1);
     (scaled(width), scaled(height))
 }
 
@@ -164,7 +166,7 @@ mod tests {
             let got = Letterbox::new(w, h, options);
             assert_eq!((got.output.1, got.output.0), output, "{got:?}");
             assert_eq!(got.pad, pad, "{got:?}");
-            assert!((got.ratio - ratio).abs() < 1e-12, "{got:?}");
+            assert!((got.ratio.0 - ratio).abs() < 1e-12, "{got:?}");
         }
         assert_eq!(Letterbox::new(37, 100, full).offset, (201, 0));
     }
@@ -172,7 +174,7 @@ mod tests {
     #[test]
     fn long_side_sizes() {
         assert_eq!(resize_to_long_side(1920, 1080, 640), (640, 360));
-        assert_eq!(resize_to_long_side(500, 333, 640), (640, 426));
+        assert_eq!(resize_to_long_side(500, 333, 640), (640, 427));
         assert_eq!(resize_to_long_side(640, 7, 640), (640, 7));
         assert_eq!(resize_to_long_side(1, 10_000, 640), (1, 640));
     }
@@ -195,7 +197,7 @@ mod tests {
             prop_assert!(auto || l.output == options.target);
             let b = Xyxy::new(part.0 * w as f32, part.1 * h as f32, part.2 * w as f32, part.3 * h as f32);
             let back = l.to_original(l.from_original(b));
-            let tolerance = 1e-3 / l.ratio.min(1.0) as f32;
+            let tolerance = 1e-3 / l.ratio.0.min(1.0) as f32;
             for (p, q) in [(b.x1, back.x1), (b.y1, back.y1), (b.x2, back.x2), (b.y2, back.y2)] {
                 prop_assert!((p - q).abs() <= tolerance, "{b:?} {back:?}");
             }

@@ -1,29 +1,38 @@
 //! Samples for evaluation: the whole image, undistorted, with a grey border around it.
 
 use crate::source::{EvaluatedImage, Sample, SampleSource, SampleTarget};
-use crate::store::{FILL, ImageStore, Sizing, evaluation_letterbox};
+use crate::store::{FILL, ImageStore};
 use image::RgbImage;
 use trainer_core::letterbox::Letterbox;
 use trainer_core::rect::{EVALUATION_PAD, rectangle};
+
+/// What images are laid into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Squares of the image size, for networks of fixed size.
+    Square,
+    /// Half a stride of border or more, up to the next multiple of the stride.
+    ///
+    /// YOLOv5 evaluates in rectangles that are large enough for all images of their batch. Here each image has
+    /// the rectangle that v5 gives it in a batch of its own: its result is then independent of the images beside
+    /// it, so that any number of ranks and any batch size gets the same.
+    Rectangle {
+        /// What sides are multiples of, in pixels.
+        stride: u32,
+    },
+}
 
 /// Makes evaluation samples. The epoch does not matter to them.
 #[derive(Debug)]
 pub struct EvaluateSource {
     store: ImageStore,
-    /// What sides of samples are multiples of.
-    stride: u32,
+    shape: Shape,
 }
 
 impl EvaluateSource {
-    /// Samples of the images of `store`: squares if it has [`Sizing::Evaluate`]; if it has
-    /// [`Sizing::Rectangle`], each image with half a `stride` of border or more, up to the next multiple of
-    /// `stride`.
-    ///
-    /// YOLOv5 evaluates in rectangles that are large enough for all images of their batch. Here each image has
-    /// the rectangle that v5 gives it in a batch of its own: its result is then independent of the images beside
-    /// it, so that any number of ranks and any batch size gets the same.
-    pub fn new(store: ImageStore, stride: u32) -> Self {
-        Self { store, stride }
+    /// Samples of the images of `store`, which must have [`crate::Sizing::Evaluate`].
+    pub fn new(store: ImageStore, shape: Shape) -> Self {
+        Self { store, shape }
     }
 
     /// Where the images come from.
@@ -46,13 +55,11 @@ impl EvaluateSource {
         let side = self.store.image_size();
         let record = self.store.dataset().image(index);
         let original = record.map_or((side, side), |record| record.size);
-        match self.store.sizing() {
-            Sizing::Rectangle => {
-                let output = rectangle(original, side, self.stride, EVALUATION_PAD);
-                Letterbox::of_long_side(original, side, output)
-            }
-            Sizing::Evaluate | Sizing::Train => evaluation_letterbox(original, side),
-        }
+        let output = match self.shape {
+            Shape::Square => (side, side),
+            Shape::Rectangle { stride } => rectangle(original, side, stride, EVALUATION_PAD),
+        };
+        Letterbox::of_long_side(original, side, output)
     }
 }
 

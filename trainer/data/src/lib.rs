@@ -30,7 +30,7 @@ pub use dataset::{Dataset, DatasetError, ImageRecord, SkippedImage, Split, Summa
 pub use digits::{DigitsConfig, DigitsError, DigitsProgress, DigitsSummary, make_dataset_digits};
 pub use draw::{DrawError, DrawnImage, annotated, contact_sheet, label_sheet, write_png};
 pub use image::RgbImage;
-pub use letterbox::EvaluateSource;
+pub use letterbox::{EvaluateSource, Shape};
 pub use loader::{Batch, Loader, LoaderConfig, LoaderError, PixelBuffer, StepRequest, Target};
 pub use source::{EvaluatedImage, Sample, SampleSource, SampleTarget};
 pub use store::{ImageStore, Sizing};

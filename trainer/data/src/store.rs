@@ -16,14 +16,12 @@ pub const FILL: u8 = 114;
 pub enum Sizing {
     /// As training needs them: [`resize_to_long_side`], bilinear.
     Train,
-    /// As evaluation in squares needs them: [`evaluation_letterbox`], averaging when smaller.
+    /// As evaluation needs them: [`resize_to_long_side`], averaging when smaller.
     Evaluate,
-    /// As evaluation in rectangles needs them: [`resize_to_long_side`], averaging when smaller.
-    Rectangle,
 }
 
-/// How an image of `width` by `height` pixels is laid into the square of `image_size`: as large as it
-/// fits, in the middle. Like in v5, small images are enlarged.
+/// How a prediction lays an image of `width` by `height` pixels into the square of `image_size`: as large as
+/// it fits, in the middle. Like in v5, small images are enlarged.
 pub fn evaluation_letterbox(size: (u32, u32), image_size: u32) -> Letterbox {
     let options = LetterboxOptions {
         target: (image_size, image_size),
@@ -79,11 +77,6 @@ impl ImageStore {
         self.image_size
     }
 
-    /// To which size images are decoded.
-    pub fn sizing(&self) -> Sizing {
-        self.sizing
-    }
-
     /// Bytes of pixels now in memory.
     pub fn cached_bytes(&self) -> u64 {
         self.cache.used.load(Ordering::Relaxed)
@@ -136,18 +129,13 @@ impl ImageStore {
 
     /// The size that an image is decoded to.
     fn target(&self, record: &ImageRecord) -> (u32, u32) {
-        match self.sizing {
-            Sizing::Train | Sizing::Rectangle => {
-                resize_to_long_side(record.size.0, record.size.1, self.image_size)
-            }
-            Sizing::Evaluate => evaluation_letterbox(record.size, self.image_size).resized,
-        }
+        resize_to_long_side(record.size.0, record.size.1, self.image_size)
     }
 
     fn decode(&self, record: &ImageRecord, rows: u32) -> Result<RgbImage, DecodeError> {
         let shrink = match self.sizing {
             Sizing::Train => Shrink::Bilinear,
-            Sizing::Evaluate | Sizing::Rectangle => Shrink::Area,
+            Sizing::Evaluate => Shrink::Area,
         };
         decode_rows(&record.path, self.target(record), shrink, rows)
     }

@@ -12,7 +12,7 @@ use trainer_core::confusion::ConfusionMatrix;
 use trainer_core::detection::Detection;
 use trainer_core::nms::NmsOptions;
 use trainer_core::rect::MIN_STRIDE;
-use trainer_data::{Batch, Dataset, DatasetError, EvaluateSource, ImageStore, Sizing};
+use trainer_data::{Batch, Dataset, DatasetError, EvaluateSource, ImageStore, Shape, Sizing};
 use trainer_model::loss::{Loss, LossSettings};
 use trainer_report::ImageResult;
 use trainer_report::coco::{self, CocoError, CocoSummary};
@@ -124,13 +124,14 @@ fn measure(args: &EvalArgs) -> Result<Report, EvalError> {
     let options = finder.network().options();
     let architecture = &options.architecture;
     let settings = LossSettings::scaled(&Hyperparameters::default(), architecture, size);
-    let sizing = if args.square {
-        Sizing::Evaluate
+    let shape = if args.square {
+        Shape::Square
     } else {
-        Sizing::Rectangle
+        Shape::Rectangle {
+            stride: architecture.multiple().max(MIN_STRIDE),
+        }
     };
-    let store = ImageStore::new(Arc::clone(&dataset), size, sizing, 0);
-    let stride = architecture.multiple().max(MIN_STRIDE);
+    let store = ImageStore::new(Arc::clone(&dataset), size, Sizing::Evaluate, 0);
     let nms = NmsOptions {
         confidence: args.conf,
         iou: args.iou,
@@ -143,7 +144,7 @@ fn measure(args: &EvalArgs) -> Result<Report, EvalError> {
         Classes::Own
     };
     let evaluator = Evaluator::new(
-        EvaluateSource::new(store, stride),
+        EvaluateSource::new(store, shape),
         Loss::new(options, settings),
         args.batch_size as usize,
         threads.loader,

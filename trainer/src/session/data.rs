@@ -6,7 +6,8 @@ use std::sync::Arc;
 use contract::spec::TrainerSpec;
 use trainer_core::rng::recovery_seed;
 use trainer_data::{
-    Dataset, EvaluateSource, ImageStore, SampleSource, Sizing, SkippedImage, Split, TrainSource,
+    Dataset, EvaluateSource, ImageStore, SampleSource, Shape, Sizing, SkippedImage, Split,
+    TrainSource,
 };
 
 use crate::checkpoint::RunState;
@@ -93,8 +94,8 @@ impl Data {
     /// `stride` is what the network's images must be multiples of.
     pub fn val_source(&self, spec: &TrainerSpec, stride: u32, budget: u64) -> EvaluateSource {
         let size = spec.training.image_size;
-        let store = ImageStore::new(Arc::clone(&self.val), size, Sizing::Rectangle, budget);
-        EvaluateSource::new(store, stride)
+        let store = ImageStore::new(Arc::clone(&self.val), size, Sizing::Evaluate, budget);
+        EvaluateSource::new(store, Shape::Rectangle { stride })
     }
 }
 

@@ -31,7 +31,7 @@ fn boxes_and_pixels_agree() {
     for side in [32_u32, 120, 320] {
         let source = EvaluateSource::new(
             ImageStore::new(set.open(Split::Val), side, Sizing::Evaluate, 0),
-            32,
+            Shape::Square,
         );
         let mut pixels = vec![7; 3 * (side * side) as usize];
         let sample = source.sample(0, 0, &mut pixels);
@@ -89,7 +89,7 @@ fn an_image_of_the_right_size_keeps_its_pixels() {
     set.image("images/val/a.png", &image);
     let source = EvaluateSource::new(
         ImageStore::new(set.open(Split::Val), 64, Sizing::Evaluate, 0),
-        32,
+        Shape::Square,
     );
     let mut pixels = vec![0; 3 * 64 * 64];
     let sample = source.sample(3, 0, &mut pixels);
@@ -106,7 +106,7 @@ fn a_broken_file_is_grey_without_labels() {
     set.write("labels/val/a.txt", "0 0.5 0.5 0.5 0.5");
     let source = EvaluateSource::new(
         ImageStore::new(set.open(Split::Val), 64, Sizing::Evaluate, 0),
-        32,
+        Shape::Square,
     );
     std::fs::write(path, "gone").unwrap();
     let mut pixels = vec![0; 3 * 64 * 64];
@@ -129,8 +129,8 @@ fn rectangles_are_as_large_as_their_image_needs() {
         set.image(&format!("images/val/{k}.png"), &noise(k as u64, size));
         set.write(&format!("labels/val/{k}.txt"), "0 0.5 0.5 1.0 1.0");
     }
-    let store = ImageStore::new(set.open(Split::Val), 64, Sizing::Rectangle, 0);
-    let source = EvaluateSource::new(store, 32);
+    let store = ImageStore::new(set.open(Split::Val), 64, Sizing::Evaluate, 0);
+    let source = EvaluateSource::new(store, Shape::Rectangle { stride: 32 });
     assert_eq!((96, 64), source.size(0));
     assert_eq!((96, 96), source.size(1));
     assert_eq!((64, 96), source.size(2));

@@ -1,7 +1,7 @@
 use super::*;
 use crate::augment::TrainSource;
 use crate::dataset::Split;
-use crate::letterbox::EvaluateSource;
+use crate::letterbox::{EvaluateSource, Shape};
 use crate::store::{FILL, ImageStore, Sizing};
 use crate::testing::TestSet;
 use contract::spec::Augmentation;
@@ -229,7 +229,7 @@ fn corrupt_images_are_counted_and_nothing_is_written() {
     assert_eq!(batch.images.len(), 7 * 3 * 64 * 64);
 
     let store = ImageStore::new(set.open(Split::Train), 64, Sizing::Evaluate, 0);
-    let source: Arc<dyn SampleSource> = Arc::new(EvaluateSource::new(store, 32));
+    let source: Arc<dyn SampleSource> = Arc::new(EvaluateSource::new(store, Shape::Square));
     let count = source.len() as u32;
     let mut loader = Loader::start(
         config(2, 1),
