@@ -74,6 +74,7 @@ parity: libtorch ## compare with the Python YOLOv5, step by step and over whole 
 bench-trainer: libtorch ## measure the trainer beside the Python YOLOv5 on the same cores (15 minutes, idle machine)
 	@$(LIBTORCH_ENV)
 	cargo build --quiet --locked --release -p trainer
+	cargo build --quiet --locked --release -p trainer-data --example loader_speed
 	python3 tests/bench/trainer.py "$$(scripts/peer.sh)"
 
 .PHONY: libtorch
