@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How many training samples one core makes per second: the peer's data set object beside our loader.
 
-    loader.py FOLDER LOADER_SPEED
+    loader.py FOLDER LOADER_SPEED [--json]
 
 Both read the same photographs' stand-ins (640 x 480 JPEGs of about 108 kB), lay mosaics, and augment with v5's
 defaults to tensors of 640 pixels. Time is the processor's, so other programs on the machine cost little; runs alternate,
@@ -71,7 +71,7 @@ def measure_peer(dataset):
     return SAMPLES / (time.process_time() - start)
 
 
-def main(folder, program):
+def main(folder, program, as_json):
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
@@ -80,9 +80,10 @@ def main(folder, program):
     own = folder / "peer"
     for name in ("images", "labels"):
         shutil.copytree(folder / name, own / name, dirs_exist_ok=True)
-    size = statistics.mean(path.stat().st_size for path in (folder / "images").iterdir())
-    print(f"{IMAGES} JPEGs of 640 x 480, {size / 1000:.0f} kB on average; one core, {RUNS} runs of {SAMPLES} samples")
     datasets = {"files": open_peer(own, False), "memory": open_peer(own, "ram")}
+    size = statistics.mean(path.stat().st_size for path in (folder / "images").iterdir())
+    if not as_json:
+        print(f"{IMAGES} JPEGs of 640 x 480, {size / 1000:.0f} kB on average; one core, {RUNS} runs of {SAMPLES} samples")
     results = {(who, kind): [] for who in ("ours", "peer") for kind in datasets}
     for _ in range(RUNS):
         answer = subprocess.run([program, folder, str(SIDE), str(SAMPLES)], check=True, capture_output=True, text=True,
@@ -91,6 +92,9 @@ def main(folder, program):
             results["ours", kind].append(rate)
         for kind, dataset in datasets.items():
             results["peer", kind].append(measure_peer(dataset))
+    if as_json:
+        print(json.dumps({who: {kind: results[who, kind] for kind in datasets} for who in ("ours", "peer")}))
+        return
     for kind, goal in GOALS.items():
         ours, theirs = (statistics.median(results[who, kind]) for who in ("ours", "peer"))
         ratio = ours / theirs
@@ -100,4 +104,4 @@ def main(folder, program):
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]).resolve(), sys.argv[2])
+    main(pathlib.Path(sys.argv[1]).resolve(), sys.argv[2], sys.argv[3:] == ["--json"])
