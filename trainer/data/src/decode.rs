@@ -20,6 +20,7 @@ use zune_jpeg::JpegDecoder;
 
 use crate::bounded;
 
+mod area;
 mod jpeg;
 
 /// The most pixels an image may have: a square of 11585.
@@ -246,12 +247,12 @@ fn resize(
     if image.dimensions() == size {
         return Ok(image);
     }
-    let shrinks = size.0 < image.width() || size.1 < image.height();
-    let algorithm = if shrinks && shrink == Shrink::Area {
-        ResizeAlg::Convolution(FilterType::Box)
-    } else {
-        ResizeAlg::Interpolation(FilterType::Bilinear)
-    };
+    // What grows in one direction has no pixels to take means of (OpenCV, too).
+    let shrinks = size.0 <= image.width() && size.1 <= image.height();
+    if shrinks && shrink == Shrink::Area {
+        return Ok(area::shrink(&image, size));
+    }
+    let algorithm = ResizeAlg::Interpolation(FilterType::Bilinear);
     let mut resized = RgbImage::new(size.0, size.1);
     let from = ImageRef::new(
         image.width(),
