@@ -30,6 +30,8 @@ pub struct Job {
     pub output: PathBuf,
     /// The place of this process.
     pub place: RankEnv,
+    /// Whether the anchors may be changed to fit the data set.
+    pub fits_anchors: bool,
 }
 
 impl Job {
@@ -148,9 +150,12 @@ pub fn resolve(
         config,
         dataset,
         place,
+        fits_anchors,
         ..
     } = &mut resolved.job;
     let spec = &mut config.spec;
+    // Before those of the weights are taken over, which may be changed.
+    *fits_anchors = spec.training.auto_anchor && spec.model.anchors.is_none();
     let mut problems = check(spec, place.world_size);
     if problems.is_empty() {
         initial::adopt(&mut spec.model, dataset)?;
@@ -197,6 +202,7 @@ fn in_pod(path: &Path, request: &Request, place: RankEnv) -> Result<Resolved, Jo
             dataset: or(&request.dataset, paths::DATASET_DIR),
             output: or(&request.output, paths::OUTPUT_DIR),
             place,
+            fits_anchors: false,
         },
         unused: Vec::new(),
     })
@@ -218,6 +224,7 @@ fn local(path: &Path, request: &Request, place: RankEnv) -> Result<Resolved, Job
             dataset,
             output,
             place,
+            fits_anchors: false,
         },
         unused: manifest.unused,
     })

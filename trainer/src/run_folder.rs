@@ -3,6 +3,7 @@
 //! ```text
 //! <output>/<job>-<first 8 of uid>/
 //!   config.json             the settings, frozen by the first start
+//!   anchors.json            the anchors that were fitted to the data set, see [`crate::session`]
 //!   owner.json              which start of the run may write here
 //!   results.csv             one row per evaluated epoch, YOLOv5's columns
 //!   *.png, report.html, events.out.tfevents.*
@@ -197,6 +198,11 @@ impl RunFolder {
         self.root.join("weights/last.safetensors")
     }
 
+    /// The anchors that were fitted to the data set.
+    pub fn anchors(&self) -> PathBuf {
+        self.root.join("anchors.json")
+    }
+
     /// The table of epochs.
     pub fn results(&self) -> PathBuf {
         self.root.join("results.csv")
@@ -209,7 +215,8 @@ impl RunFolder {
     }
 }
 
-fn json(value: &impl Serialize) -> Vec<u8> {
+/// What is written into the folder's JSON files.
+pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
     let mut text = serde_json::to_vec_pretty(value)
         .expect("plain structs with string keys always become JSON");
     text.push(b'\n');

@@ -1,5 +1,6 @@
 //! A run ready to go on: device, data, ranks and state, new or from the newest checkpoint.
 
+mod anchors;
 mod data;
 mod fault;
 mod recovery;
@@ -11,10 +12,11 @@ use std::time::Duration;
 use contract::progress::Phase;
 use contract::spec::{Schedule as ScheduleSetting, TrainerSpec};
 use torch_bridge::runtime;
+use trainer_core::anchors::fit;
+use trainer_core::multi_scale;
 use trainer_core::rect::MIN_STRIDE;
 use trainer_core::rng::recovery_seed;
 use trainer_core::schedule::{Schedule, ScheduleKind, StepPlan, scaled_weight_decay};
-use trainer_core::{anchors, multi_scale};
 use trainer_data::{Loader, LoaderConfig};
 use trainer_model::architecture::Architecture;
 use trainer_model::loss::{Loss, LossSettings};
@@ -96,12 +98,12 @@ pub struct StartOptions {
 impl<'a> Session<'a> {
     /// Opens the data, meets the other ranks and takes up the run where it stands.
     pub fn open(
-        job: Job,
+        mut job: Job,
         options: StartOptions,
         reporter: &'a mut Reporter,
     ) -> Result<Self, Error> {
         reporter.phase(Phase::Starting);
-        let spec = job.config.spec.clone();
+        let spec = &job.config.spec;
         let place = job.place.clone();
         let threads = Threads::plan(
             &spec.training,
@@ -122,10 +124,8 @@ impl<'a> Session<'a> {
 
         let folder = RunFolder::new(&job.output, &job.config, place.attempt);
         let store = CheckpointStore::new(folder.checkpoints(), place.attempt);
-        if ranks.is_first() {
-            folder.claim(&job.config)?;
-            store.remove_unfinished()?;
-        }
+        take_folder(&mut job, &data, &folder, &store, &mut ranks, reporter)?;
+        let spec = job.config.spec.clone();
         let machine = machine(place.world_size, &threads, &chosen);
         let precision = device::precision(spec.training.precision, chosen.device)?;
         let (mut learner, loss) = learner(&spec, &data, chosen.device, precision, &mut ranks)?;
@@ -291,6 +291,28 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Rank 0 takes the run's folder over, and all ranks the anchors that fit the data set.
+fn take_folder(
+    job: &mut Job,
+    data: &Data,
+    folder: &RunFolder,
+    store: &CheckpointStore,
+    ranks: &mut Ranks,
+    reporter: &Reporter,
+) -> Result<(), Error> {
+    if ranks.is_first() {
+        folder.claim(&job.config)?;
+        store.remove_unfinished()?;
+    }
+    let spec = &mut job.config.spec;
+    if job.fits_anchors
+        && let Some(anchors) = anchors::agree(spec, data, folder, store, ranks, reporter)?
+    {
+        spec.model.anchors = Some(anchors);
+    }
+    Ok(())
+}
+
 fn loader_config(threads: Threads) -> LoaderConfig {
     LoaderConfig {
         threads: threads.loader,
@@ -379,7 +401,7 @@ fn introduce(
     let boxes = data.train.box_sizes(spec.training.image_size);
     let threshold = spec.hyperparameters.anchor_threshold as f32;
     let architecture = &learner.network.options().architecture;
-    let fit = anchors::fit(&boxes, &architecture.anchors(), threshold);
+    let fit = fit(&boxes, &architecture.anchors(), threshold);
     if fit.best_possible_recall < ENOUGH_RECALL {
         let percent = 100.0 * (1.0 - fit.best_possible_recall);
         let text = format!(

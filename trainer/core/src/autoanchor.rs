@@ -3,10 +3,16 @@
 //! K-means over the boxes gives anchors, and evolution improves them. Everything follows from the boxes and
 //! the seed.
 
-use crate::anchors::worst_ratio;
-use crate::rng::{Purpose, below, chance, normal, stream};
+use crate::anchors::{fit, worst_ratio};
+use crate::rng::{Purpose, below, chance, normal, stream, uniform};
 use rand_chacha::ChaCha8Rng;
 
+/// Anchors are enough where more of the boxes than this can be matched.
+const ENOUGH_RECALL: f32 = 0.98;
+/// By which factors labels vary before anchors are measured.
+const JITTER: (f64, f64) = (0.9, 1.1);
+/// Boxes from which anchors are made at most, taken evenly from all: more take time and change nothing.
+const MOST_BOXES: usize = 100_000;
 /// Smaller boxes, in pixels, have no say.
 const MIN_SIDE: f32 = 2.0;
 /// From how many random starts k-means looks for the best clusters.
@@ -20,6 +26,52 @@ const GENERATIONS: u64 = 1000;
 const MUTATION: f64 = 0.9;
 const DEVIATION: f64 = 0.1;
 const FACTORS: (f64, f64) = (0.3, 3.0);
+
+/// Whether a network's anchors fit a data set, and better ones if they do not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// Best possible recall with the network's anchors.
+    pub recall: f32,
+    /// The same with other anchors, if they were looked for and found.
+    pub other_recall: Option<f32>,
+    /// Those, in hundredths of a pixel, smallest area first, if they are better.
+    pub anchors: Option<Vec<[f32; 2]>>,
+}
+
+/// Tests `anchors` against `boxes` whose sides vary by 0.9 to 1.1, and looks for others where 98 % of them or
+/// fewer can be matched (YOLOv5 v7.0).
+pub fn choose(boxes: &[[f32; 2]], anchors: &[[f32; 2]], threshold: f32, seed: u64) -> Choice {
+    let mut rng = stream(seed, Purpose::Anchors, 0, 3);
+    let varied: Vec<[f32; 2]> = boxes
+        .iter()
+        .map(|sides| {
+            let factor = uniform(&mut rng, JITTER.0, JITTER.1) as f32;
+            sides.map(|side| side * factor)
+        })
+        .collect();
+    let recall = |anchors: &[[f32; 2]]| fit(&varied, anchors, threshold).best_possible_recall;
+    let mut choice = Choice {
+        recall: recall(anchors),
+        other_recall: None,
+        anchors: None,
+    };
+    if choice.recall > ENOUGH_RECALL {
+        return choice;
+    }
+    let step = boxes.len().div_ceil(MOST_BOXES).max(1);
+    let some: Vec<[f32; 2]> = boxes.iter().step_by(step).copied().collect();
+    let Some(found) = evolve(&some, anchors.len(), threshold, seed) else {
+        return choice;
+    };
+    let rounded: Vec<[f32; 2]> = found
+        .iter()
+        .map(|sides| sides.map(|side| (side * 100.0).round() / 100.0))
+        .collect();
+    let found = recall(&rounded);
+    choice.other_recall = Some(found);
+    choice.anchors = (found > choice.recall).then_some(rounded);
+    choice
+}
 
 /// The `count` anchors that fit `boxes` best, smallest area first; none if fewer than that many different
 /// boxes have sides of at least 2 pixels.
@@ -167,8 +219,7 @@ fn area([width, height]: [f32; 2]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::anchors::fit;
-    use crate::rng::uniform;
+    use crate::anchors::DEFAULT_ANCHORS;
 
     /// Boxes around three shapes.
     fn small() -> Vec<[f32; 2]> {
@@ -215,6 +266,53 @@ mod tests {
         let clusters = cluster(&boxes, 3, 0).expect("enough boxes");
         let evolved = evolve(&boxes, 3, 4.0, 0).expect("enough boxes");
         assert!(fitness(&boxes, &evolved, 4.0) > 1.1 * fitness(&boxes, &clusters, 4.0));
+    }
+
+    #[test]
+    fn anchors_are_changed_only_where_that_helps() {
+        let own = DEFAULT_ANCHORS.as_flattened();
+        let fitting = choose(&[[100.0, 90.0], [30.0, 60.0]].repeat(50), own, 4.0, 0);
+        assert_eq!(
+            (1.0, None, None),
+            (fitting.recall, fitting.other_recall, fitting.anchors)
+        );
+
+        // A third of them is smaller than any anchor could match, whatever the variation.
+        let changed = choose(&small(), own, 4.0, 0);
+        assert!(changed.recall < 0.7, "{}", changed.recall);
+        assert_eq!(Some(1.0), changed.other_recall);
+        let anchors = changed.anchors.clone().expect("better ones");
+        assert_eq!(own.len(), anchors.len());
+        assert!(anchors.is_sorted_by_key(|anchor| area(*anchor)));
+        assert_eq!(changed, choose(&small(), own, 4.0, 0));
+
+        // Boxes that differ too much for one anchor.
+        let wide = [[4.0, 400.0], [400.0, 4.0]].repeat(50);
+        let kept = choose(&wide, &[[4.0, 400.0]], 4.0, 0);
+        assert_eq!((0.5, None), (kept.recall, kept.anchors));
+        assert!(kept.other_recall.is_some_and(|other| other <= 0.5));
+        assert_eq!(
+            None,
+            choose(&wide, own, 4.0, 0).other_recall,
+            "too few to cluster"
+        );
+        assert_eq!(0.0, choose(&[], own, 4.0, 0).recall);
+    }
+
+    #[test]
+    fn the_threshold_is_98_percent_and_labels_vary() {
+        // Of boxes just within the threshold, variation puts some beyond it.
+        let edge = [[10.0 * 3.95, 10.0]].repeat(400);
+        let recall = choose(&edge, &[[10.0, 10.0]], 4.0, 0).recall;
+        assert!((0.5..0.8).contains(&recall), "{recall}");
+        let mixed = |bad: usize| {
+            let mut boxes = vec![[10.0, 10.0]; 1000];
+            boxes[..bad].fill([100.0, 100.0]);
+            choose(&boxes, &[[10.0, 10.0]], 4.0, 0)
+                .other_recall
+                .is_some()
+        };
+        assert_eq!([false, true], [mixed(19), mixed(20)]);
     }
 
     #[test]

@@ -55,10 +55,7 @@ pub const FLAGS: &[(&str, Rule)] = &[
         ),
     ),
     ("noval", Made(no_validation)),
-    (
-        "noautoanchor",
-        Free("is always so: anchors are not changed; the log says how well they fit"),
-    ),
+    ("noautoanchor", Made(no_auto_anchor)),
     ("noplots", Free("is always so")),
     (
         "evolve",
@@ -282,6 +279,13 @@ fn image_size(value: &Value, draft: &mut Draft) -> Result<(), String> {
 fn no_validation(value: &Value, draft: &mut Draft) -> Result<(), String> {
     if is_true(value)? {
         draft.set("/training/evaluateEvery", json!(100_000));
+    }
+    Ok(())
+}
+
+fn no_auto_anchor(value: &Value, draft: &mut Draft) -> Result<(), String> {
+    if is_true(value)? {
+        draft.set("/training/autoAnchor", json!(false));
     }
     Ok(())
 }

@@ -61,7 +61,7 @@ fn check_one(flag: bool, name: &str, value: Value, does: &Does) {
 /// Every flag of train.py with a value that is not its default.
 #[test]
 fn every_flag_is_obeyed_mapped_or_refused_with_a_reason() {
-    let cases = vec![
+    let mut cases = vec![
         (
             "weights",
             json!("runs/yolov5s.pt"),
@@ -93,7 +93,6 @@ fn every_flag_is_obeyed_mapped_or_refused_with_a_reason() {
             json!(true),
             Sets("/training/evaluateEvery", json!(100_000)),
         ),
-        ("noautoanchor", json!(true), Says("anchors are not changed")),
         ("noplots", json!(true), Says("always so")),
         ("evolve", json!(300), Refuses("not possible yet")),
         ("bucket", json!("gs://b"), Refuses("bucket")),
@@ -108,11 +107,6 @@ fn every_flag_is_obeyed_mapped_or_refused_with_a_reason() {
             "multi_scale",
             json!(true),
             Sets("/training/multiScale", json!(0.5)),
-        ),
-        (
-            "single_cls",
-            json!(true),
-            Sets("/training/singleClass", json!(true)),
         ),
         (
             "optimizer",
@@ -154,6 +148,13 @@ fn every_flag_is_obeyed_mapped_or_refused_with_a_reason() {
         ("artifact_alias", json!("latest"), Says("Prometheus")),
         ("save_dir", json!("runs/train/exp"), Says("output volume")),
     ];
+    let switches = [
+        ("noautoanchor", "/training/autoAnchor", false),
+        ("single_cls", "/training/singleClass", true),
+    ];
+    cases.extend(
+        switches.map(|(name, field, value)| (name, json!(true), Sets(field, json!(value)))),
+    );
     let known: BTreeSet<&str> = FLAGS.iter().map(|(name, _)| *name).collect();
     assert_eq!(known, cases.iter().map(|(name, ..)| *name).collect());
     for (name, value, does) in cases {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Fixture, STEPS_PER_EPOCH, Start};
+use crate::harness::{FakeAgent, Fixture, STEPS_PER_EPOCH, Start, program};
 
 /// Trains one epoch with `changes`; returns the last state and the words of rank 0.
 #[track_caller]
@@ -84,4 +84,79 @@ fn another_optimiser_does_not_go_on_with_a_run() {
         "{}",
         ended[0].text
     );
+}
+
+/// Found by rank 0 at the first start, used by all ranks, kept at the next, and known to who reads the weights.
+#[test]
+fn anchors_are_fitted_to_the_labels_once() {
+    let change = |training: Value| {
+        json!({
+            "training": training, "hyperparameters": {"anchorThreshold": 1.6},
+        })
+    };
+    let fixture = Fixture::new(&change(json!({})));
+    let stop = json!({"type": "stopAtStep", "step": 2});
+    let agent = FakeAgent::start(fixture.folder.path(), Some(stop));
+    let ended = fixture.run(&Start {
+        agent: Some(agent.socket.clone()),
+        flags: &["--verify-ranks"],
+        ..Start::new("o", 2)
+    });
+    let line = "anchors fitted to the labels: best possible recall";
+    assert_eq!(Some(143), ended[0].code, "{}", ended[0].text);
+    assert!(ended[0].text.contains(line), "{}", ended[0].text);
+    assert!(!ended[1].text.contains(line), "{}", ended[1].text);
+    let file = fixture.run_folder("o").join("anchors.json");
+    let read = || -> Value {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let fitted = read();
+    assert!(fitted["recall"].as_f64() < fitted["otherRecall"].as_f64());
+
+    let ended = fixture.succeed(&Start {
+        restart: 1,
+        ..Start::new("o", 2)
+    });
+    assert!(!ended[0].text.contains(line), "{}", ended[0].text);
+    assert_eq!(fitted, read());
+    let last = 3 * STEPS_PER_EPOCH;
+    assert_eq!(
+        fitted["anchors"],
+        fixture.state("o", last)["spec"]["model"]["anchors"]
+    );
+    let anchors: Vec<Vec<f64>> = serde_json::from_value(fitted["anchors"].clone()).expect("lists");
+    let model = &fixture.tensors("o", last)["model.safetensors"];
+    let tensors = safetensors::SafeTensors::deserialize(model).expect("a file of tensors");
+    let in_cells = tensors.tensor("model.24.anchors").expect("anchors").data();
+    let first = f32::from_le_bytes([in_cells[0], in_cells[1], in_cells[2], in_cells[3]]);
+    assert_eq!(anchors[0][0] as f32 / 8.0, first);
+    let evaluated = program()
+        .args(["eval", "--weights"])
+        .arg(fixture.run_folder("o"))
+        .arg("--data")
+        .arg(fixture.path("data/data.yaml"))
+        .output()
+        .expect("ran");
+    let told = String::from_utf8_lossy(&evaluated.stderr);
+    assert!(evaluated.status.success(), "{told}");
+
+    // Where they are not to be changed, nobody looks.
+    for (output, changes) in [
+        ("off", change(json!({"autoAnchor": false, "epochs": 1}))),
+        (
+            "own",
+            json!({"training": {"epochs": 1}, "hyperparameters": {"anchorThreshold": 1.6},
+            "model": {"anchors": [[10, 13], [30, 61], [116, 90]]}}),
+        ),
+    ] {
+        let fixture = Fixture::new(&changes);
+        let ended = fixture.succeed(&Start::new(output, 1));
+        assert!(
+            !ended[0].text.contains("best possible recall"),
+            "{}",
+            ended[0].text
+        );
+        assert!(!fixture.run_folder(output).join("anchors.json").exists());
+    }
 }

@@ -101,6 +101,7 @@ fn without_them_a_run_leaves_none() {
     names.sort();
     assert_eq!(
         [
+            "anchors.json",
             "checkpoints",
             "config.json",
             "owner.json",

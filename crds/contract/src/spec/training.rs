@@ -43,6 +43,11 @@ pub struct Training {
     /// lists them.
     #[cfg_attr(feature = "schema", schemars(length(max = 1000)))]
     pub freeze: Vec<u32>,
+    /// Before the first step, test whether the model's anchors fit the labels; where 98 % of them or fewer can
+    /// be matched, look for others by k-means and evolution, and take them if they match more
+    /// (YOLOv5's --noautoanchor is `false`). Anchors given in `model.anchors` are never changed.
+    #[serde(alias = "autoanchor")]
+    pub auto_anchor: bool,
     /// Number format of the expensive operations. `auto` is float16 on GPUs, as in YOLOv5, and float32 on
     /// CPUs. Weights, losses and averages are float32 always.
     pub precision: Precision,
@@ -84,6 +89,7 @@ impl Default for Training {
             multi_scale: 0.0,
             single_class: false,
             freeze: Vec::new(),
+            auto_anchor: true,
             precision: Precision::Auto,
             seed: 0,
             device: Device::Auto,
