@@ -44,7 +44,11 @@ fn main() {
 
     let mut build = cxx_build::bridge("src/ffi.rs");
     build
-        .files(["cpp/distributed.cpp", "cpp/tensor_ops.cpp"])
+        .files([
+            "cpp/distributed.cpp",
+            "cpp/sync_norm.cpp",
+            "cpp/tensor_ops.cpp",
+        ])
         .std("c++20")
         // Glue gains nothing from optimisation, and these units take most of this crate's build time.
         .opt_level(1)

@@ -1,4 +1,4 @@
-//! What tch lacks of libtorch: process groups, the DDP reducer, fused optimizers, autocast, global settings.
+//! What tch lacks of libtorch: process groups, the DDP reducer, synchronised batch normalisation, fused optimizers, autocast, global settings.
 //!
 //! # Safety
 //!
@@ -38,6 +38,7 @@ pub mod optim;
 pub mod reducer;
 pub mod runtime;
 pub mod store;
+pub mod sync_norm;
 mod tensors;
 
 pub use activation::{elu, leaky_relu};
@@ -48,3 +49,4 @@ pub use group::{Backend, GroupOptions, ProcessGroup, ReduceOp, Work};
 pub use layout::{contiguous_channels_last, is_channels_last};
 pub use reducer::{Compression, Reducer, ReducerOptions, verify_params};
 pub use store::{Store, TcpStoreOptions};
+pub use sync_norm::{Normalisation, SyncNorm};

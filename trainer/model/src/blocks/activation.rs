@@ -31,6 +31,11 @@ pub(crate) fn activate_own(activation: Activation, mut x: Tensor) -> Result<Tens
     }
 }
 
-fn bridged(result: Result<Tensor, torch_bridge::Error>) -> Result<Tensor, TchError> {
-    result.map_err(|error| TchError::Torch(error.to_string()))
+pub(super) fn bridged(result: Result<Tensor, torch_bridge::Error>) -> Result<Tensor, TchError> {
+    result.map_err(|error| {
+        TchError::Torch(match error.fault() {
+            Some(fault) => format!("{error}: {fault}"),
+            None => error.to_string(),
+        })
+    })
 }

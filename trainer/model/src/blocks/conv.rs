@@ -1,8 +1,9 @@
 //! Convolutions and normalisations.
 
 use tch::{TchError, Tensor};
+use torch_bridge::Normalisation;
 
-use super::activation::{activate, activate_own};
+use super::activation::{activate, activate_own, bridged};
 use super::scope::{Maker, Scope};
 use super::{NORM_EPS, NORM_MOMENTUM, Phase};
 use crate::architecture::{Activation, Convolution, Form, Initial, Role, Shape, Work};
@@ -159,13 +160,24 @@ impl<T> BatchNorm<T> {
 }
 
 impl BatchNorm<Tensor> {
-    pub(crate) fn forward(&self, x: &Tensor, phase: Phase) -> Result<Tensor, TchError> {
+    pub(crate) fn forward(&self, x: &Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
+        if let Phase::Together(ranks) = phase {
+            let normalisation = Normalisation {
+                scale: &self.scale,
+                shift: &self.shift,
+                mean: &self.mean,
+                variance: &self.variance,
+                momentum: NORM_MOMENTUM,
+                eps: NORM_EPS,
+            };
+            return bridged(ranks.batch_norm(x, &normalisation));
+        }
         x.f_batch_norm(
             Some(&self.scale),
             Some(&self.shift),
             Some(&self.mean),
             Some(&self.variance),
-            phase == Phase::Training,
+            matches!(phase, Phase::Training),
             NORM_MOMENTUM,
             NORM_EPS,
             true,
@@ -206,13 +218,13 @@ impl<T> Conv<T> {
 }
 
 impl Conv<Tensor> {
-    pub(crate) fn forward(&self, x: &Tensor, phase: Phase) -> Result<Tensor, TchError> {
+    pub(crate) fn forward(&self, x: &Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
         let mut x = self.convolution.forward(x)?;
         if let Some(normalisation) = &self.normalisation {
             x = normalisation.forward(&x, phase)?;
         }
         match phase {
-            Phase::Training => activate(self.activation, &x),
+            Phase::Training | Phase::Together(_) => activate(self.activation, &x),
             // Nothing else needs the values before the activation.
             Phase::Evaluation => activate_own(self.activation, x),
         }
@@ -249,7 +261,7 @@ impl<T> Focus<T> {
 }
 
 impl Focus<Tensor> {
-    pub(crate) fn forward(&self, x: &Tensor, phase: Phase) -> Result<Tensor, TchError> {
+    pub(crate) fn forward(&self, x: &Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
         let parts = FOCUS
             .iter()
             .map(|[row, column]| x.f_slice(2, *row, None, 2)?.f_slice(3, *column, None, 2))
