@@ -190,6 +190,7 @@ fn learner(
         normalisation: LossNormalisation::Global,
         rule: Rule::Sgd,
         gradient_clip: hyperparameters.gradient_clip,
+        sync_norm: false,
         precision,
     };
     Learner::new(network, loss, options, ranks)

@@ -76,6 +76,11 @@ impl Ranks {
         self.group.as_mut()
     }
 
+    /// The process group, for what needs it only for reading; none in a world of one.
+    pub fn shared_group(&self) -> Option<&ProcessGroup> {
+        self.group.as_ref()
+    }
+
     /// Time spent waiting in these methods since the last question.
     pub fn take_waited(&mut self) -> Duration {
         std::mem::take(&mut self.waited)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use contract::exit::FailureReason;
 use contract::spec::OptimizerKind;
+use torch_bridge::Fault;
 use trainer_core::sampler::SamplerError;
 
 use crate::agent_link::AgentLinkError;
@@ -239,7 +240,12 @@ impl Error {
             Self::Step { source, .. } => match source {
                 StepError::Ranks(source) => of_ranks(source),
                 StepError::NonFinite { .. } => FailureReason::NonFiniteLoss,
-                StepError::Model(_) | StepError::Tensor(_) => FailureReason::Internal,
+                // Normalisations by the images of all ranks wait for them in the middle of the network.
+                StepError::Model(source) => match Fault::from_text(chain(source)) {
+                    Fault::PeerLost(_) | Fault::TimedOut(_) => FailureReason::PeerLost,
+                    Fault::Other(_) => FailureReason::Internal,
+                },
+                StepError::Tensor(_) => FailureReason::Internal,
             },
             Self::NonFinite { .. } => FailureReason::NonFiniteLoss,
             Self::Evaluate { source, .. } => match source {

@@ -139,7 +139,7 @@ impl<'a> Session<'a> {
             None
         };
         learner
-            .settle(spec.training.image_size)
+            .settle(&ranks, spec.training.image_size)
             .map_err(|source| Error::Step {
                 step: state.step,
                 source,
@@ -352,6 +352,7 @@ fn learner(
         normalisation: spec.hyperparameters.loss_normalisation,
         rule: Rule::of(&spec.hyperparameters),
         gradient_clip: spec.hyperparameters.gradient_clip,
+        sync_norm: spec.training.sync_batch_norm,
         precision,
     };
     let learner = Learner::new(network, loss.clone(), options, ranks)

@@ -6,8 +6,8 @@
 
 use contract::spec::LossNormalisation;
 use tch::{Kind, Tensor};
-use torch_bridge::Autocast;
 use torch_bridge::optim::{GradScale, grad_norm, scale_to_norm};
+use torch_bridge::{Autocast, SyncNorm};
 use trainer_core::schedule::StepPlan;
 use trainer_data::Batch;
 use trainer_model::ema::Ema;
@@ -71,6 +71,8 @@ pub struct LearnerOptions {
     pub rule: Rule,
     /// Largest norm of the gradient; 0 for no limit.
     pub gradient_clip: f64,
+    /// Whether normalisations go by the images of all ranks.
+    pub sync_norm: bool,
     /// The 16 bits of expensive operations; none to compute everything in `f32`.
     pub precision: Option<Kind>,
 }
@@ -184,7 +186,7 @@ impl Learner {
 
     /// One forward and backward pass that leaves no trace, after which the reducer's messages are in their
     /// final order: see [`Ddp::new`]. Comes before the first step of every start.
-    pub fn settle(&mut self, image_size: u32) -> Result<(), StepError> {
+    pub fn settle(&mut self, ranks: &Ranks, image_size: u32) -> Result<(), StepError> {
         if self.ddp.is_alone() {
             return Ok(());
         }
@@ -195,7 +197,7 @@ impl Learner {
         );
         let before = (statistics.f_detach_copy()?, counters.f_detach_copy()?);
         self.ddp.before_forward(Gradients::Averaged)?;
-        let loss = weightless(&self.forward(&black(image_size)?, image_size)?)?;
+        let loss = weightless(&self.forward(ranks, &black(image_size)?, image_size, true)?)?;
         self.ddp.backward(&loss, Gradients::Averaged)?;
         self.ddp.before_forward(Gradients::Averaged)?;
         self.optimizer.zero_grad()?;
@@ -234,7 +236,7 @@ impl Learner {
             let shape = [images as i64, 3, height, width];
             Tensor::f_from_data_size(&batch.images, &shape, Kind::Uint8)?
         };
-        let raw = self.forward(&pixels, input.side)?;
+        let raw = self.forward(ranks, &pixels, input.side, images > 0)?;
 
         let (all, output) = read_message(&ranks.finish(sum)?);
         if !output.before.is_finite() {
@@ -342,8 +344,15 @@ impl Learner {
         Ok(hasher.finalize())
     }
 
-    /// Raw predictions for `pixels`, resized to `side`.
-    fn forward(&self, pixels: &Tensor, side: u32) -> Result<Vec<Tensor>, StepError> {
+    /// Raw predictions for `pixels`, resized to `side`. `counts` tells whether they are images of this rank, by
+    /// which the others normalise too.
+    fn forward(
+        &self,
+        ranks: &Ranks,
+        pixels: &Tensor,
+        side: u32,
+        counts: bool,
+    ) -> Result<Vec<Tensor>, StepError> {
         let mut images = self.network.input(pixels)?;
         let side = i64::from(side);
         if images.size()[2] != side {
@@ -354,7 +363,12 @@ impl Learner {
             None => None,
             Some(kind) => Some(Autocast::new(images.device(), kind)?),
         };
-        Ok(self.network.train(&images)?)
+        Ok(match ranks.shared_group() {
+            Some(group) if self.options.sync_norm => self
+                .network
+                .train_together(&images, SyncNorm::new(group, counts))?,
+            _ => self.network.train(&images)?,
+        })
     }
 
     fn assign(&self, batch: &Batch, side: u32) -> Result<(Assignment, usize), StepError> {
@@ -407,8 +421,12 @@ impl Learner {
         Ok(())
     }
 
-    /// The running statistics come from each rank's own images; those of rank 0 count.
+    /// The running statistics come from each rank's own images; those of rank 0 count. Those of all images are the
+    /// same on all ranks already.
     fn share_statistics(&mut self, ranks: &mut Ranks) -> Result<(), StepError> {
+        if self.options.sync_norm {
+            return Ok(());
+        }
         let mut statistics = [self.network.state().statistics().shallow_clone()];
         Ok(ranks.take_from_first(&mut statistics)?)
     }

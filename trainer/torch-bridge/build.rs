@@ -46,9 +46,10 @@ fn main() {
     build
         .files([
             "cpp/distributed.cpp",
-            "cpp/tensor_ops.cpp",
             "cpp/norm_silu.cpp",
             "cpp/pick.cpp",
+            "cpp/sync_norm.cpp",
+            "cpp/tensor_ops.cpp",
         ])
         .std("c++20")
         // Glue gains nothing from optimisation, and these units take most of this crate's build time.

@@ -15,6 +15,7 @@ pub(crate) mod scope;
 mod transformer;
 
 use tch::{TchError, Tensor};
+use torch_bridge::SyncNorm;
 
 use crate::architecture::{Activation, Interpolation, Module, Shape, Window, Work};
 use crate::error::Error;
@@ -27,10 +28,12 @@ use pyramid::{Spp, Sppf};
 use scope::{Maker, Scope};
 
 /// What normalisations go by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Phase<'a> {
     /// The batch itself; running statistics move towards it.
     Training,
+    /// The same with the batches of all ranks.
+    Together(SyncNorm<'a>),
     /// The running statistics.
     Evaluation,
 }
@@ -163,7 +166,7 @@ impl Block<Tensor> {
     pub(crate) fn forward(
         &self,
         inputs: &[&Tensor],
-        phase: Phase,
+        phase: Phase<'_>,
     ) -> Result<Vec<Tensor>, TchError> {
         let x = inputs[0];
         let single = match self {

@@ -196,5 +196,10 @@ pub enum Error {
 
 /// An error of the bridge as one of tch.
 pub(crate) fn bridged<T>(result: Result<T, torch_bridge::Error>) -> Result<T, TchError> {
-    result.map_err(|error| TchError::Torch(error.to_string()))
+    result.map_err(|error| {
+        TchError::Torch(match error.fault() {
+            Some(fault) => format!("{error}: {fault}"),
+            None => error.to_string(),
+        })
+    })
 }

@@ -1,6 +1,7 @@
 //! The network: images in, predictions out.
 
 use tch::{TchError, Tensor};
+use torch_bridge::SyncNorm;
 
 use crate::architecture::{Form, Layer, Level, NORM_EPS, Role};
 use crate::augmented;
@@ -91,7 +92,20 @@ impl Network {
     /// Normalises by the batch, moves the running statistics towards it and records what the backward
     /// pass needs.
     pub fn train(&self, images: &Tensor) -> Result<Vec<Tensor>, Error> {
-        let raw = self.body.forward(images, Phase::Training)?;
+        self.train_by(images, Phase::Training)
+    }
+
+    /// The same, but normalises by the batches of all ranks, which all must call it.
+    pub fn train_together(
+        &self,
+        images: &Tensor,
+        ranks: SyncNorm<'_>,
+    ) -> Result<Vec<Tensor>, Error> {
+        self.train_by(images, Phase::Together(ranks))
+    }
+
+    fn train_by(&self, images: &Tensor, phase: Phase<'_>) -> Result<Vec<Tensor>, Error> {
+        let raw = self.body.forward(images, phase)?;
         let mut counters = self.body.state.counters().shallow_clone();
         tch::no_grad(|| counters.f_add_scalar_(1).map(drop)).map_err(|source| Error::Copy {
             name: "num_batches_tracked".to_owned(),
@@ -208,7 +222,7 @@ impl Body {
             .map_err(fail)
     }
 
-    fn forward(&self, images: &Tensor, phase: Phase) -> Result<Vec<Tensor>, Error> {
+    fn forward(&self, images: &Tensor, phase: Phase<'_>) -> Result<Vec<Tensor>, Error> {
         let shape = images.size();
         self.check_shape(&shape)?;
         let mut kept: Vec<Vec<Tensor>> = Vec::with_capacity(self.blocks.len());
@@ -272,7 +286,7 @@ impl Body {
 fn in_a_row(
     blocks: &[Block<Tensor>],
     inputs: &[&Tensor],
-    phase: Phase,
+    phase: Phase<'_>,
 ) -> Result<Vec<Tensor>, TchError> {
     let Some((first, rest)) = blocks.split_first() else {
         return Ok(Vec::new());

@@ -86,13 +86,7 @@ pub const FLAGS: &[(&str, Rule)] = &[
     ("multi_scale", Made(multi_scale)),
     ("single_cls", Field("/training/singleClass")),
     ("optimizer", Field("/hyperparameters/optimizer")),
-    (
-        "sync_bn",
-        Only(
-            OFF,
-            "shares the statistics of batches between GPUs: that is not possible yet, set it to false",
-        ),
-    ),
+    ("sync_bn", Field("/training/syncBatchNorm")),
     ("workers", Made(loader_threads)),
     ("project", Free("is replaced by the output volume")),
     ("name", Made(name)),

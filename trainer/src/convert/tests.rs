@@ -113,7 +113,6 @@ fn every_flag_is_obeyed_mapped_or_refused_with_a_reason() {
             json!("AdamW"),
             Sets("/hyperparameters/optimizer", json!("AdamW")),
         ),
-        ("sync_bn", json!(true), Refuses("not possible yet")),
         (
             "workers",
             json!(4),
@@ -151,6 +150,7 @@ fn every_flag_is_obeyed_mapped_or_refused_with_a_reason() {
     let switches = [
         ("noautoanchor", "/training/autoAnchor", false),
         ("single_cls", "/training/singleClass", true),
+        ("sync_bn", "/training/syncBatchNorm", true),
     ];
     cases.extend(
         switches.map(|(name, field, value)| (name, json!(true), Sets(field, json!(value)))),

@@ -7,6 +7,7 @@ use contract::attempt::Attempt;
 use contract::env::RankEnv;
 use contract::spec::{Hyperparameters, LossNormalisation, ModelSize};
 use tch::{Kind, Tensor};
+use torch_bridge::SyncNorm;
 use torch_bridge::group::Backend;
 use trainer::distributed::rendezvous::{Limits, meet};
 use trainer::distributed::{Ddp, Gradients, Ranks};
@@ -49,8 +50,29 @@ fn batch() -> (Tensor, Vec<Target>) {
     (images, targets)
 }
 
+/// Different images with the same objects; ranks normalise them together.
+fn different_images(images: &Tensor) -> Tensor {
+    let count = BATCH as i64 * 3 * SIDE * SIDE;
+    let wave = Tensor::arange(count, (Kind::Double, tch::Device::Cpu)) * 0.0137;
+    images * 0.5 + (wave.sin() * 0.25 + 0.25).view([BATCH as i64, 3, SIDE, SIDE])
+}
+
+/// How ranks work together.
+#[derive(Clone, Copy)]
+struct Together {
+    normalisation: LossNormalisation,
+    /// Whether they normalise together; the images differ then.
+    sync: bool,
+}
+
+const GLOBAL: Together = Together {
+    normalisation: LossNormalisation::Global,
+    sync: false,
+};
+
 /// All gradients of one rank, in a row.
-fn gradient(mut ranks: Ranks, normalisation: LossNormalisation) -> Vec<f64> {
+fn gradient(mut ranks: Ranks, how: Together) -> Vec<f64> {
+    let normalisation = how.normalisation;
     let network = Network::initialised(&options(), 1).expect("a network");
     let loss = Loss::new(
         &options(),
@@ -68,7 +90,10 @@ fn gradient(mut ranks: Ranks, normalisation: LossNormalisation) -> Vec<f64> {
     )
     .expect("hooked");
 
-    let (pixels, targets) = batch();
+    let (mut pixels, targets) = batch();
+    if how.sync {
+        pixels = different_images(&pixels);
+    }
     let (start, end) = split(BATCH, ranks.rank() as usize, ranks.world() as usize);
     let images = pixels.narrow(0, start as i64, (end - start) as i64);
     let own: Vec<Target> = targets
@@ -101,7 +126,11 @@ fn gradient(mut ranks: Ranks, normalisation: LossNormalisation) -> Vec<f64> {
         LossNormalisation::PerRank => (assignment.denominators(), end - start),
     };
     ddp.before_forward(Gradients::Averaged).expect("prepared");
-    let raw = network.train(&images).expect("forward");
+    let raw = match ranks.shared_group() {
+        Some(group) if how.sync => network.train_together(&images, SyncNorm::new(group, true)),
+        _ => network.train(&images),
+    };
+    let raw = raw.expect("forward");
     let scale = images_in_loss as f64 * f64::from(ranks.world());
     let total = loss
         .terms(&raw, &assignment)
@@ -119,7 +148,7 @@ fn gradient(mut ranks: Ranks, normalisation: LossNormalisation) -> Vec<f64> {
     Vec::try_from(Tensor::cat(&flat, 0)).expect("numbers")
 }
 
-fn together(world: u32, normalisation: LossNormalisation) -> Vec<Vec<f64>> {
+fn together(world: u32, how: Together) -> Vec<Vec<f64>> {
     let port = free_port();
     let threads: Vec<JoinHandle<Vec<f64>>> = (0..world)
         .map(|rank| {
@@ -137,10 +166,7 @@ fn together(world: u32, normalisation: LossNormalisation) -> Vec<Vec<f64>> {
                     gathering: Duration::from_secs(60),
                     collective: Duration::from_secs(60),
                 };
-                gradient(
-                    meet(&place, Backend::Gloo, limits).expect("met"),
-                    normalisation,
-                )
+                gradient(meet(&place, Backend::Gloo, limits).expect("met"), how)
             })
         })
         .collect();
@@ -161,8 +187,8 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 
 #[test]
 fn the_gradient_of_three_ranks_is_that_of_one() {
-    let one = gradient(Ranks::alone(), LossNormalisation::Global);
-    let three = together(3, LossNormalisation::Global);
+    let one = gradient(Ranks::alone(), GLOBAL);
+    let three = together(3, GLOBAL);
     assert!(
         three.iter().all(|gradient| gradient == &three[0]),
         "the ranks differ"
@@ -170,10 +196,37 @@ fn the_gradient_of_three_ranks_is_that_of_one() {
     let error = distance(&one, &three[0]);
     assert!(error < 1e-5, "the gradients differ by {error}");
     // As YOLOv5 averages, the number of ranks shows.
-    let per_rank = together(3, LossNormalisation::PerRank);
+    let per_rank = together(
+        3,
+        Together {
+            normalisation: LossNormalisation::PerRank,
+            ..GLOBAL
+        },
+    );
     let error = distance(&one, &per_rank[0]);
     assert!(
         error > 1e-3,
         "averaging per rank makes a difference of only {error}"
     );
+}
+
+/// With different images on each rank and unequal numbers of objects; 4 ranks have 2, 2, 2 and 1 of the 7 images.
+#[test]
+fn ranks_that_normalise_together_have_the_gradient_of_one() {
+    let sync = Together {
+        sync: true,
+        ..GLOBAL
+    };
+    let one = gradient(Ranks::alone(), sync);
+    for world in [2, 4] {
+        let all = together(world, sync);
+        for gradient in &all {
+            assert!(gradient == &all[0], "the {world} ranks differ");
+        }
+        let error = distance(&one, &all[0]);
+        assert!(
+            error < 1e-9,
+            "{world} ranks: the gradients differ by {error}"
+        );
+    }
 }

@@ -43,6 +43,7 @@ struct GlooSettings;
 struct ReducerSettings;
 struct SgdSettings;
 struct AdamSettings;
+struct SyncNormSettings;
 
 class Store {
  public:
@@ -99,6 +100,11 @@ class Group {
 };
 
 std::unique_ptr<Group> new_group(const Store& store, std::int32_t rank, std::int32_t size, const GlooSettings& settings);
+
+// Changes the running statistics in place.
+at::Tensor* sync_batch_norm(
+    const Group& group, const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+    const at::Tensor& running_mean, const at::Tensor& running_variance, const SyncNormSettings& settings);
 
 class Reducer {
  public:

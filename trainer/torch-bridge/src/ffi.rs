@@ -57,6 +57,12 @@ mod bridge {
         decoupled: bool,
     }
 
+    struct SyncNormSettings {
+        counts: bool,
+        momentum: f64,
+        eps: f64,
+    }
+
     unsafe extern "C++" {
         include!("torch-bridge/cpp/bridge.h");
 
@@ -114,6 +120,16 @@ mod bridge {
         fn abort(self: &Group) -> Result<()>;
         fn process_group_address(self: &Group) -> usize;
         fn store_address(self: &Group) -> usize;
+
+        fn sync_batch_norm(
+            group: &Group,
+            x: &Tensor,
+            weight: &Tensor,
+            bias: &Tensor,
+            running_mean: &Tensor,
+            running_variance: &Tensor,
+            settings: &SyncNormSettings,
+        ) -> Result<*mut Tensor>;
 
         type Reducer;
         fn new_reducer(

@@ -1,4 +1,4 @@
-//! What tch lacks of libtorch: process groups, the DDP reducer, fused optimizers, autocast, global settings.
+//! What tch lacks of libtorch: process groups, the DDP reducer, synchronised batch normalisation, fused optimizers, autocast, global settings.
 //!
 //! # Safety
 //!
@@ -41,6 +41,7 @@ mod pick;
 pub mod reducer;
 pub mod runtime;
 pub mod store;
+pub mod sync_norm;
 mod tensors;
 
 pub use activation::{elu, leaky_relu};
@@ -49,7 +50,8 @@ pub use cuda::{Cuda, NoCuda};
 pub use error::{Error, Fault};
 pub use group::{Backend, GroupOptions, ProcessGroup, ReduceOp, Work};
 pub use layout::{contiguous_channels_last, is_channels_last};
-pub use norm_silu::{Norm, can_norm_silu, norm_silu};
+pub use norm_silu::{can_norm_silu, norm_silu};
 pub use pick::pick;
 pub use reducer::{Compression, Reducer, ReducerOptions, verify_params};
 pub use store::{Store, TcpStoreOptions};
+pub use sync_norm::{Normalisation, SyncNorm};

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 use torch_bridge::{
-    Norm, can_norm_silu, contiguous_channels_last, norm_silu, optim, pick, runtime,
+    Normalisation, can_norm_silu, contiguous_channels_last, norm_silu, optim, pick, runtime,
 };
 
 const MOMENTUM: f64 = 0.03;
@@ -83,15 +83,17 @@ impl Case {
             .set_requires_grad(true);
         assert!(can_norm_silu(&x));
         let (weight, bias) = (leaf(&self.weight), leaf(&self.bias));
-        let mut mean = self.bias.zeros_like();
-        let mut variance = self.bias.ones_like();
-        let norm = Norm {
-            weight: &weight,
-            bias: &bias,
-            running_mean: &mut mean,
-            running_var: &mut variance,
+        let mean = self.bias.zeros_like();
+        let variance = self.bias.ones_like();
+        let norm = Normalisation {
+            scale: &weight,
+            shift: &bias,
+            mean: &mean,
+            variance: &variance,
+            momentum: MOMENTUM,
+            eps: EPS,
         };
-        let out = norm_silu(&x, norm, MOMENTUM, EPS).expect("it is suited");
+        let out = norm_silu(&x, &norm).expect("it is suited");
         assert_eq!(kind, out.kind());
         let grad_out = self.grad_out.to_kind(kind);
         if strided {
@@ -213,13 +215,15 @@ fn normalisation_with_silu_refuses_what_it_cannot_do() {
     let wide = contiguous_channels_last(&case.x.to_kind(Kind::Double)).expect("four dimensions");
     assert!(!can_norm_silu(&wide));
     let x = contiguous_channels_last(&case.x).expect("four dimensions");
-    let norm = Norm {
-        weight: &case.weight.narrow(0, 0, 8),
-        bias: &case.bias,
-        running_mean: &mut case.bias.zeros_like(),
-        running_var: &mut case.bias.ones_like(),
+    let norm = Normalisation {
+        scale: &case.weight.narrow(0, 0, 8),
+        shift: &case.bias,
+        mean: &case.bias.zeros_like(),
+        variance: &case.bias.ones_like(),
+        momentum: MOMENTUM,
+        eps: EPS,
     };
-    let error = norm_silu(&x, norm, MOMENTUM, EPS).expect_err("8 weights, 16 channels");
+    let error = norm_silu(&x, &norm).expect_err("8 weights, 16 channels");
     assert!(
         error.to_string().contains("one float32 for each channel"),
         "{error}"

@@ -48,6 +48,11 @@ pub struct Training {
     /// (YOLOv5's --noautoanchor is `false`). Anchors given in `model.anchors` are never changed.
     #[serde(alias = "autoanchor")]
     pub auto_anchor: bool,
+    /// Let batch normalisation go by the images of all processes instead of each process's own, so that many
+    /// processes with few images each learn as one with all of them (YOLOv5's --sync-bn; on CPUs too). Costs two
+    /// messages for each normalisation in each step.
+    #[serde(alias = "sync_bn")]
+    pub sync_batch_norm: bool,
     /// Number format of the expensive operations. `auto` is float16 on GPUs, as in YOLOv5, and float32 on
     /// CPUs. Weights, losses and averages are float32 always.
     pub precision: Precision,
@@ -90,6 +95,7 @@ impl Default for Training {
             single_class: false,
             freeze: Vec::new(),
             auto_anchor: true,
+            sync_batch_norm: false,
             precision: Precision::Auto,
             seed: 0,
             device: Device::Auto,

@@ -71,7 +71,7 @@ impl<T> Bottleneck<T> {
 }
 
 impl Bottleneck<Tensor> {
-    pub(crate) fn forward(&self, x: &Tensor, phase: Phase) -> Result<Tensor, TchError> {
+    pub(crate) fn forward(&self, x: &Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
         let out = self.cv2.forward(&self.cv1.forward(x, phase)?, phase)?;
         if self.adds_input {
             x.f_add(&out)

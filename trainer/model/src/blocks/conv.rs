@@ -1,7 +1,7 @@
 //! Convolutions and normalisations.
 
 use tch::{TchError, Tensor};
-use torch_bridge::{Norm, can_norm_silu, norm_silu};
+use torch_bridge::{Normalisation, can_norm_silu, norm_silu};
 
 use super::Phase;
 use super::activation::{activate, activate_own};
@@ -162,13 +162,16 @@ impl<T> BatchNorm<T> {
 }
 
 impl BatchNorm<Tensor> {
-    pub(crate) fn forward(&self, x: &Tensor, phase: Phase) -> Result<Tensor, TchError> {
+    pub(crate) fn forward(&self, x: &Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
+        if let Phase::Together(ranks) = phase {
+            return bridged(ranks.batch_norm(x, &self.tensors()));
+        }
         x.f_batch_norm(
             Some(&self.scale),
             Some(&self.shift),
             Some(&self.mean),
             Some(&self.variance),
-            phase == Phase::Training,
+            matches!(phase, Phase::Training),
             NORM_MOMENTUM,
             NORM_EPS,
             true,
@@ -179,13 +182,18 @@ impl BatchNorm<Tensor> {
 impl BatchNorm<Tensor> {
     /// [`BatchNorm::forward`] in training, and `SiLU`.
     fn forward_with_silu(&self, x: &Tensor) -> Result<Tensor, TchError> {
-        let norm = Norm {
-            weight: &self.scale,
-            bias: &self.shift,
-            running_mean: &mut self.mean.shallow_clone(),
-            running_var: &mut self.variance.shallow_clone(),
-        };
-        bridged(norm_silu(x, norm, NORM_MOMENTUM, NORM_EPS))
+        bridged(norm_silu(x, &self.tensors()))
+    }
+
+    fn tensors(&self) -> Normalisation<'_> {
+        Normalisation {
+            scale: &self.scale,
+            shift: &self.shift,
+            mean: &self.mean,
+            variance: &self.variance,
+            momentum: NORM_MOMENTUM,
+            eps: NORM_EPS,
+        }
     }
 }
 
@@ -222,17 +230,19 @@ impl<T> Conv<T> {
 }
 
 impl Conv<Tensor> {
-    pub(crate) fn forward(&self, x: &Tensor, phase: Phase) -> Result<Tensor, TchError> {
+    pub(crate) fn forward(&self, x: &Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
         let mut x = self.convolution.forward(x)?;
         if let Some(normalisation) = &self.normalisation {
-            if phase == Phase::Training && self.activation == Activation::Silu && can_norm_silu(&x)
+            if matches!(phase, Phase::Training)
+                && self.activation == Activation::Silu
+                && can_norm_silu(&x)
             {
                 return normalisation.forward_with_silu(&x);
             }
             x = normalisation.forward(&x, phase)?;
         }
         match phase {
-            Phase::Training => activate(self.activation, &x),
+            Phase::Training | Phase::Together(_) => activate(self.activation, &x),
             // Nothing else needs the values before the activation.
             Phase::Evaluation => activate_own(self.activation, x),
         }
@@ -269,7 +279,7 @@ impl<T> Focus<T> {
 }
 
 impl Focus<Tensor> {
-    pub(crate) fn forward(&self, x: &Tensor, phase: Phase) -> Result<Tensor, TchError> {
+    pub(crate) fn forward(&self, x: &Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
         let parts = FOCUS
             .iter()
             .map(|[row, column]| x.f_slice(2, *row, None, 2)?.f_slice(3, *column, None, 2))

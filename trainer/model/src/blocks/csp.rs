@@ -69,7 +69,7 @@ impl<T> Branch<T> {
 }
 
 impl Branch<Tensor> {
-    fn forward(&self, mut x: Tensor, phase: Phase) -> Result<Tensor, TchError> {
+    fn forward(&self, mut x: Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
         match self {
             Self::Row(all) => {
                 for one in all {
@@ -107,7 +107,7 @@ impl<T> C3<T> {
 }
 
 impl C3<Tensor> {
-    pub(crate) fn forward(&self, x: &Tensor, phase: Phase) -> Result<Tensor, TchError> {
+    pub(crate) fn forward(&self, x: &Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
         let main = self.branch.forward(self.cv1.forward(x, phase)?, phase)?;
         let side = self.cv2.forward(x, phase)?;
         self.cv3.forward(&Tensor::f_cat(&[main, side], 1)?, phase)
@@ -141,7 +141,7 @@ impl<T> BottleneckCsp<T> {
 }
 
 impl BottleneckCsp<Tensor> {
-    pub(crate) fn forward(&self, x: &Tensor, phase: Phase) -> Result<Tensor, TchError> {
+    pub(crate) fn forward(&self, x: &Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
         let main = self.branch.forward(self.cv1.forward(x, phase)?, phase)?;
         let main = self.cv3.forward(&main)?;
         let side = self.cv2.forward(x)?;

@@ -48,7 +48,7 @@ impl<T> Ghost<T> {
 }
 
 impl Ghost<Tensor> {
-    pub(crate) fn forward(&self, x: &Tensor, phase: Phase) -> Result<Tensor, TchError> {
+    pub(crate) fn forward(&self, x: &Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
         let half = self.cv1.forward(x, phase)?;
         let other = self.cv2.forward(&half, phase)?;
         Tensor::f_cat(&[half, other], 1)
@@ -117,7 +117,7 @@ impl<T> GhostBottleneck<T> {
 }
 
 impl GhostBottleneck<Tensor> {
-    pub(crate) fn forward(&self, x: &Tensor, phase: Phase) -> Result<Tensor, TchError> {
+    pub(crate) fn forward(&self, x: &Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
         let main = self.first.forward(x, phase)?;
         let Some(Strided { between, shortcut }) = &self.strided else {
             return self.second.forward(&main, phase)?.f_add(x);

@@ -58,7 +58,7 @@ impl<T> Spp<T> {
 }
 
 impl Spp<Tensor> {
-    pub(crate) fn forward(&self, x: &Tensor, phase: Phase) -> Result<Tensor, TchError> {
+    pub(crate) fn forward(&self, x: &Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
         let x = self.cv1.forward(x, phase)?;
         let mut all = Vec::with_capacity(1 + self.kernels.len());
         for kernel in &self.kernels {
@@ -87,7 +87,7 @@ impl<T> Sppf<T> {
 }
 
 impl Sppf<Tensor> {
-    pub(crate) fn forward(&self, x: &Tensor, phase: Phase) -> Result<Tensor, TchError> {
+    pub(crate) fn forward(&self, x: &Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
         let mut all = vec![self.cv1.forward(x, phase)?];
         for pooled in 0..CHAIN {
             all.push(pool(&all[pooled], self.kernel)?);

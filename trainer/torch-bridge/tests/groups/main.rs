@@ -10,6 +10,7 @@ mod collectives;
 mod faults;
 mod reducer;
 mod stores;
+mod sync_norm;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
