@@ -135,6 +135,7 @@ pub fn bench(args: &BenchArgs) -> Result<Measurement, BenchError> {
             plan: PLAN,
             weight_decay: 0.0005,
             stop: false,
+            save: false,
             spent: 0.0,
             fault: false,
         };

@@ -28,6 +28,8 @@ pub struct Plan {
     pub epochs: u32,
     /// Training steps of one epoch.
     pub steps_per_epoch: u64,
+    /// By how many more steps the run has come where it stands than it would have with this batch size.
+    pub other_steps: i64,
     /// Steps after which the run ends, if that is before the last epoch's end.
     pub iterations: Option<u64>,
     /// Training images.
@@ -44,7 +46,8 @@ impl Plan {
 
     /// Training steps of the run.
     fn steps(&self) -> u64 {
-        let steps = u64::from(self.epochs) * self.steps_per_epoch;
+        let steps =
+            (u64::from(self.epochs) * self.steps_per_epoch).saturating_add_signed(self.other_steps);
         self.iterations.map_or(steps, |most| most.min(steps))
     }
 
@@ -93,6 +96,7 @@ impl Reporter {
         let plan = Plan {
             epochs: 0,
             steps_per_epoch: 0,
+            other_steps: 0,
             iterations: None,
             images: 0,
             evaluate_every: 1,
@@ -459,6 +463,7 @@ mod tests {
             iterations: None,
             epochs,
             steps_per_epoch: 1,
+            other_steps: 0,
             images: 1,
             evaluate_every,
         };

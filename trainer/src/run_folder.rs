@@ -17,16 +17,29 @@ use std::path::{Path, PathBuf};
 
 use contract::attempt::Attempt;
 use contract::config::JobConfig;
+use contract::spec::TrainerSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::durable;
 
-/// Settings that may change between two starts of a run: none of them changes what is computed.
-const FREE: [&str; 9] = [
+/// Settings that may change between two starts of a run and are told: what comes after is computed with the
+/// new ones.
+const CHANGEABLE: [&str; 6] = [
+    "training.epochs",
+    "training.iterations",
+    "training.hours",
+    "training.batchSize",
+    "training.patience",
+    "training.evaluateEvery",
+];
+
+/// Settings that may change silently: none of them changes what is computed.
+const FREE: [&str; 10] = [
     "training.loaderThreads",
     "training.computeThreads",
     "training.keepCheckpoints",
     "training.checkpointEvery",
+    "training.checkpointMinutes",
     "training.device",
     "distributed.backend",
     "distributed.timeoutSeconds",
@@ -116,44 +129,64 @@ impl RunFolder {
     }
 
     /// Makes the folder, takes it over from any earlier start, and freezes the settings, or makes sure
-    /// that they are those it was begun with.
-    pub fn claim(&self, config: &JobConfig) -> Result<(), RunFolderError> {
+    /// that they are those it was begun with. Returns what changed of those that may.
+    pub fn claim(&self, config: &JobConfig) -> Result<Vec<String>, RunFolderError> {
         for folder in [self.checkpoints(), self.root.join("weights")] {
             std::fs::create_dir_all(&folder).map_err(|source| RunFolderError::Unwritable {
                 path: folder,
                 source,
             })?;
         }
-        self.freeze(config)?;
+        let changes = self.freeze(config)?;
         let owner = self.root.join("owner.json");
-        durable::write(&owner, &json(&self.token)).map_err(|source| RunFolderError::Unwritable {
-            path: owner,
-            source,
-        })
+        durable::write(&owner, &json(&self.token)).map_err(|source| {
+            RunFolderError::Unwritable {
+                path: owner,
+                source,
+            }
+        })?;
+        Ok(changes)
     }
 
-    fn freeze(&self, config: &JobConfig) -> Result<(), RunFolderError> {
+    fn freeze(&self, config: &JobConfig) -> Result<Vec<String>, RunFolderError> {
         let path = self.root.join("config.json");
+        let write = || {
+            durable::write(&path, &json(config)).map_err(|source| RunFolderError::Unwritable {
+                path: path.clone(),
+                source,
+            })
+        };
         let text = match std::fs::read_to_string(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return durable::write(&path, &json(config))
-                    .map_err(|source| RunFolderError::Unwritable { path, source });
+                return write().map(|()| Vec::new());
             }
             Err(source) => return Err(RunFolderError::Read { path, source }),
             Ok(text) => text,
         };
         let frozen = JobConfig::from_json(&text).map_err(|error| RunFolderError::Read {
-            path,
+            path: path.clone(),
             source: io::Error::new(io::ErrorKind::InvalidData, error),
         })?;
-        let differences = differences(&frozen, config);
-        if differences.is_empty() {
-            return Ok(());
+        let counts = |config: &JobConfig| config.spec.training.iterations.is_some();
+        let counts_steps = counts(&frozen) || counts(config);
+        let (changes, differences): (Vec<_>, Vec<_>) = spec_differences(&frozen.spec, &config.spec)
+            .into_iter()
+            .partition(|(field, _)| {
+                // Steps of another size would be counted together.
+                let is_batch = field == "training.batchSize";
+                CHANGEABLE.contains(&field.as_str()) && !(is_batch && counts_steps)
+            });
+        let texts = |list: Vec<(String, String)>| list.into_iter().map(|(_, text)| text).collect();
+        if !differences.is_empty() {
+            return Err(RunFolderError::OtherSettings {
+                path: self.root.clone(),
+                differences: texts(differences),
+            });
         }
-        Err(RunFolderError::OtherSettings {
-            path: self.root.clone(),
-            differences,
-        })
+        if !changes.is_empty() {
+            write()?;
+        }
+        Ok(texts(changes))
     }
 
     /// Makes sure that no later start of the run has taken the folder over: two pods of one job can be
@@ -223,11 +256,11 @@ pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
     text
 }
 
-/// What differs between two configurations and matters, as `field was OLD and is NEW`.
-fn differences(old: &JobConfig, new: &JobConfig) -> Vec<String> {
+/// What differs between the settings of two configurations and matters: the field, and `field was OLD and is NEW`.
+fn spec_differences(old: &TrainerSpec, new: &TrainerSpec) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    let value = |config: &JobConfig| {
-        let mut spec = config.spec.clone();
+    let value = |spec: &TrainerSpec| {
+        let mut spec = spec.clone();
         // A size that is left out is the same as the one it stands for.
         spec.model.size = spec.model.family_size();
         serde_json::to_value(&spec).expect("a spec always becomes JSON")
@@ -236,7 +269,12 @@ fn differences(old: &JobConfig, new: &JobConfig) -> Vec<String> {
     found
 }
 
-fn compare(path: &str, old: &serde_json::Value, new: &serde_json::Value, found: &mut Vec<String>) {
+fn compare(
+    path: &str,
+    old: &serde_json::Value,
+    new: &serde_json::Value,
+    found: &mut Vec<(String, String)>,
+) {
     use serde_json::Value::{Null, Object, String as Text};
     let is_long = |value: &serde_json::Value| matches!(value, Text(text) if text.contains('\n'));
     if FREE.contains(&path) {
@@ -260,9 +298,9 @@ fn compare(path: &str, old: &serde_json::Value, new: &serde_json::Value, found: 
             );
         }
     } else if old != new && (is_long(old) || is_long(new)) {
-        found.push(format!("{path} has another text"));
+        found.push((path.to_owned(), format!("{path} has another text")));
     } else if old != new {
-        found.push(format!("{path} was {old} and is {new}"));
+        found.push((path.to_owned(), format!("{path} was {old} and is {new}")));
     }
 }
 
@@ -324,6 +362,39 @@ mod tests {
         let text = folder.claim(&other).expect_err("refused").to_string();
         assert!(
             text.contains("hyperparameters.lr0 was 0.01 and is 0.5"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_run_may_become_longer_and_its_batch_another_but_not_where_steps_are_counted() {
+        let output = tempfile::tempdir().expect("temporary folder");
+        let folder = RunFolder::new(output.path(), &config(), attempt(0));
+        assert!(folder.claim(&config()).expect("claimed").is_empty());
+        let mut other = config();
+        other.spec.training.epochs = 200;
+        other.spec.training.batch_size = 32;
+        let changes = folder.claim(&other).expect("they may");
+        let expected = [
+            "training.batchSize was 16 and is 32",
+            "training.epochs was 100 and is 200",
+        ];
+        assert_eq!(expected, changes[..]);
+        assert!(folder.claim(&other).expect("frozen anew").is_empty());
+        let mut both = other.clone();
+        both.spec.training.seed = 1;
+        both.spec.training.epochs = 300;
+        let text = folder.claim(&both).expect_err("refused").to_string();
+        assert!(text.contains("(training.seed was 0 and is 1)"), "{text}");
+
+        other.spec.training.iterations = Some(1000);
+        folder
+            .claim(&other)
+            .expect("steps may be counted from now on");
+        other.spec.training.batch_size = 64;
+        let text = folder.claim(&other).expect_err("refused").to_string();
+        assert!(
+            text.contains("training.batchSize was 32 and is 64"),
             "{text}"
         );
     }

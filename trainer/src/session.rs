@@ -7,7 +7,7 @@ mod recovery;
 mod requests;
 mod restore;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use contract::progress::Phase;
 use contract::spec::{Schedule as ScheduleSetting, TrainerSpec};
@@ -75,6 +75,8 @@ pub struct Session<'a> {
     pub(crate) faults: Vec<u64>,
     /// On rank 0, until there is a checkpoint to go back to.
     pub(crate) beginning: Option<Beginning>,
+    /// When the last checkpoint was taken on rank 0, or the run begun.
+    pub(crate) last_checkpoint: Instant,
     threads: Threads,
     /// Bytes that decoded images of either split may take.
     budget: u64,
@@ -124,7 +126,7 @@ impl<'a> Session<'a> {
 
         let folder = RunFolder::new(&job.output, &job.config, place.attempt);
         let store = CheckpointStore::new(folder.checkpoints(), place.attempt);
-        take_folder(&mut job, &data, &folder, &store, &mut ranks, reporter)?;
+        let changes = take_folder(&mut job, &data, &folder, &store, &mut ranks, reporter)?;
         let spec = job.config.spec.clone();
         let machine = machine(place.world_size, &threads, &chosen);
         let precision = device::precision(spec.training.precision, chosen.device)?;
@@ -145,11 +147,12 @@ impl<'a> Session<'a> {
                 source,
             })?;
 
-        introduce(&spec, &data, &learner, &state, reporter);
+        introduce(&spec, &data, &learner, &state, &changes, reporter);
         let batch = spec.training.batch_size;
         let sampler = sampler(&spec, data.train.len(), &state)?;
         let schedule = schedule(&spec);
-        let plan = plan(&spec, &data, &schedule, sampler.steps_per_epoch() as u64);
+        let steps = sampler.steps_per_epoch() as u64;
+        let plan = plan(&spec, &data, &schedule, steps, &state);
         let requests = Requests::new(sampler, &ranks, plan.epochs, &state);
         let budget = memory::cache_budget(place.local_world_size) / 2;
         let loader = Loader::start(
@@ -190,6 +193,7 @@ impl<'a> Session<'a> {
             verify: options.verify_ranks,
             faults: options.faults,
             beginning,
+            last_checkpoint: Instant::now(),
             threads,
             budget,
             saving: Duration::ZERO,
@@ -235,6 +239,13 @@ impl<'a> Session<'a> {
         hours.map_or(0.0, |hours| self.state.training_seconds / (3600.0 * hours))
     }
 
+    /// Whether the time between checkpoints is over, as this rank sees it.
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        let minutes = self.spec().training.checkpoint_minutes;
+        minutes
+            .is_some_and(|minutes| self.last_checkpoint.elapsed().as_secs_f64() >= 60.0 * minutes)
+    }
+
     /// Side of the images of the next step.
     pub(crate) fn side(&self) -> u32 {
         let training = &self.spec().training;
@@ -249,18 +260,28 @@ impl<'a> Session<'a> {
 
     /// Learning rates and accumulation of the next step.
     pub(crate) fn plan_step(&self) -> StepPlan {
-        self.plan_at(self.state.step)
+        self.plan_at(self.iteration())
     }
 
     /// What the last step of the present epoch used.
     pub(crate) fn last_plan(&self) -> StepPlan {
-        self.plan_at(self.state.step.saturating_sub(1))
+        self.plan_at(self.iteration().saturating_sub(1))
     }
 
-    fn plan_at(&self, step: u64) -> StepPlan {
+    /// The plan as it is from the present state on.
+    fn plan_of_state(&self) -> Plan {
+        let steps = self.plan.steps_per_epoch;
+        plan(self.spec(), &self.data, &self.schedule, steps, &self.state)
+    }
+
+    fn iteration(&self) -> u64 {
+        iteration(self.spec(), self.plan.steps_per_epoch, &self.state)
+    }
+
+    fn plan_at(&self, iteration: u64) -> StepPlan {
         let RunState { epoch, spent, .. } = self.state;
         self.schedule
-            .at(step, self.plan.steps_per_epoch, epoch, spent)
+            .at(iteration, self.plan.steps_per_epoch, epoch, spent)
     }
 
     /// The bytes of every rank.
@@ -291,7 +312,15 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Rank 0 takes the run's folder over, and all ranks the anchors that fit the data set.
+/// Where the schedule stands: the steps that this batch size would have taken to come here. They are those done
+/// unless the batch size was changed.
+fn iteration(spec: &TrainerSpec, steps_per_epoch: u64, state: &RunState) -> u64 {
+    let of_epoch = state.position.div_ceil(u64::from(spec.training.batch_size));
+    u64::from(state.epoch) * steps_per_epoch + of_epoch
+}
+
+/// Rank 0 takes the run's folder over, and all ranks the anchors that fit the data set. Returns, on rank 0, which
+/// settings are others than at the last start.
 fn take_folder(
     job: &mut Job,
     data: &Data,
@@ -299,9 +328,10 @@ fn take_folder(
     store: &CheckpointStore,
     ranks: &mut Ranks,
     reporter: &Reporter,
-) -> Result<(), Error> {
+) -> Result<Vec<String>, Error> {
+    let mut changes = Vec::new();
     if ranks.is_first() {
-        folder.claim(&job.config)?;
+        changes = folder.claim(&job.config)?;
         store.remove_unfinished()?;
     }
     let spec = &mut job.config.spec;
@@ -310,7 +340,7 @@ fn take_folder(
     {
         spec.model.anchors = Some(anchors);
     }
-    Ok(())
+    Ok(changes)
 }
 
 fn loader_config(threads: Threads) -> LoaderConfig {
@@ -381,8 +411,13 @@ fn introduce(
     data: &Data,
     learner: &Learner,
     state: &RunState,
+    changes: &[String],
     reporter: &mut Reporter,
 ) {
+    if !changes.is_empty() {
+        let (changes, step) = (changes.join(", "), state.step);
+        reporter.say(&format!("settings changed after step {step}: {changes}"));
+    }
     let Machine {
         world_size,
         compute_threads,
@@ -414,8 +449,16 @@ fn introduce(
     }
 }
 
-fn plan(spec: &TrainerSpec, data: &Data, schedule: &Schedule, steps_per_epoch: u64) -> Plan {
+fn plan(
+    spec: &TrainerSpec,
+    data: &Data,
+    schedule: &Schedule,
+    steps_per_epoch: u64,
+    state: &RunState,
+) -> Plan {
+    let done = iteration(spec, steps_per_epoch, state);
     Plan {
+        other_steps: state.step.cast_signed() - done.cast_signed(),
         epochs: schedule.epochs_to_do(steps_per_epoch),
         steps_per_epoch,
         iterations: spec.training.iterations,

@@ -123,6 +123,8 @@ pub struct StepInput<'a> {
     pub weight_decay: f64,
     /// Whether this rank was asked to stop.
     pub stop: bool,
+    /// Whether rank 0 wants a checkpoint; those of the others do not matter.
+    pub save: bool,
     /// The share of the time that was used, as this rank sees it.
     pub spent: f64,
     /// Whether to make this rank's loss NaN, to test what follows.
@@ -136,6 +138,8 @@ pub struct StepOutput {
     pub images: u64,
     /// Whether any rank was asked to stop.
     pub stop: bool,
+    /// Whether rank 0 wants a checkpoint.
+    pub save: bool,
     /// The share of the time that was used, as rank 0 sees it.
     pub spent: f64,
     /// Losses of the step before.
@@ -225,8 +229,12 @@ impl Learner {
             None => EpochSums::default(),
             Some(pending) => pending.sums()?,
         };
-        let spent = if ranks.is_first() { input.spent } else { 0.0 };
-        let sum = ranks.sum(&message(own, images, input.stop, spent, pending))?;
+        let wishes = Wishes {
+            stop: input.stop,
+            save: input.save && ranks.is_first(),
+            spent: if ranks.is_first() { input.spent } else { 0.0 },
+        };
+        let sum = ranks.sum(&message(own, images, wishes, pending))?;
 
         self.ddp.before_forward(input.gradients)?;
         let pixels = if images == 0 {
@@ -457,19 +465,22 @@ fn weightless(raw: &[Tensor]) -> Result<Tensor, tch::TchError> {
     Ok(loss)
 }
 
-/// All are whole numbers far below 2^53 or sums of losses, so `f64` holds them.
-fn message(
-    own: Denominators,
-    images: usize,
+/// What ranks tell each other besides numbers of images and losses.
+#[derive(Clone, Copy, Debug)]
+struct Wishes {
     stop: bool,
+    save: bool,
     spent: f64,
-    before: EpochSums,
-) -> Vec<f64> {
+}
+
+/// All are whole numbers far below 2^53 or sums of losses, so `f64` holds them.
+fn message(own: Denominators, images: usize, wishes: Wishes, before: EpochSums) -> Vec<f64> {
     let counts = own.to_array().map(|count| count as f64);
     let rest = [
         images as f64,
-        f64::from(u8::from(stop)),
-        spent,
+        f64::from(u8::from(wishes.stop)),
+        f64::from(u8::from(wishes.save)),
+        wishes.spent,
         before.images,
         before.box_loss,
         before.obj,
@@ -487,8 +498,9 @@ fn read_message(values: &[f64]) -> (Denominators, StepOutput) {
     let output = StepOutput {
         images: rest[0] as u64,
         stop: rest[1] > 0.0,
-        spent: rest[2],
-        before: epoch_sums(&rest[3..]),
+        save: rest[2] > 0.0,
+        spent: rest[3],
+        before: epoch_sums(&rest[4..]),
     };
     (Denominators::from_array(counts), output)
 }
@@ -518,13 +530,19 @@ mod tests {
             obj: 0.25,
             cls: f64::NAN,
         };
-        let (all, output) = read_message(&message(own, 8, true, 0.5, before));
+        let wishes = Wishes {
+            stop: true,
+            save: false,
+            spent: 0.5,
+        };
+        let (all, output) = read_message(&message(own, 8, wishes, before));
         assert_eq!(own, all);
         assert_eq!(
-            (8, true, 0.5, 8.0),
+            (8, true, false, 0.5, 8.0),
             (
                 output.images,
                 output.stop,
+                output.save,
                 output.spent,
                 output.before.images
             )

@@ -82,7 +82,7 @@ impl Session<'_> {
 
     /// The rest of the present epoch's steps.
     fn train_epoch(&mut self) -> Result<Flow, Error> {
-        let mut stop = false;
+        let (mut stop, mut save) = (false, false);
         while self.state.position < self.images() && !self.is_spent() {
             let (output, gradients) = self.step()?;
             stop |= output.stop;
@@ -90,6 +90,12 @@ impl Session<'_> {
             if stop && gradients == Gradients::Averaged {
                 self.flush()?;
                 return Ok(Flow::Stop);
+            }
+            save |= output.save;
+            if save && gradients == Gradients::Averaged && self.state.position < self.images() {
+                self.flush()?;
+                self.save(true, false)?;
+                save = false;
             }
         }
         self.flush()?;
@@ -122,6 +128,7 @@ impl Session<'_> {
             weight_decay: self.weight_decay,
             side: self.side(),
             stop: self.stop.is_due(self.state.step),
+            save: self.wants_checkpoint(),
             spent: self.spent_here(),
             fault: self.has_fault(),
         };
@@ -310,6 +317,7 @@ impl Session<'_> {
         }
         let start = Instant::now();
         if whole {
+            self.last_checkpoint = start;
             self.reporter.phase(Phase::Checkpointing);
         }
         self.state.ema_updates = self.learner.ema.updates();

@@ -88,6 +88,7 @@ impl Session<'_> {
             ..state
         };
         self.compute_in_full_if_due();
+        self.plan = self.plan_of_state();
         self.restart_loader()?;
         if self.ranks.is_first() {
             let keep = self.spec().training.keep_checkpoints as usize;

@@ -75,6 +75,7 @@ pub fn restore(
         None => fresh,
         Some(state) => RunState {
             machine: fresh.machine,
+            spent: spent(&state, &fresh.spec),
             early_stopping: state
                 .early_stopping
                 .with_patience(fresh.spec.training.patience),
@@ -82,6 +83,16 @@ pub fn restore(
             ..state
         },
     })
+}
+
+/// The share of the time that was used, of the time that there is now.
+fn spent(state: &RunState, spec: &TrainerSpec) -> f64 {
+    let hours = spec.training.hours;
+    if hours == state.spec.training.hours {
+        state.spent
+    } else {
+        hours.map_or(0.0, |hours| state.training_seconds / (3600.0 * hours))
+    }
 }
 
 fn begin_new(

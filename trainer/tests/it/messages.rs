@@ -110,11 +110,11 @@ fn an_output_that_cannot_be_written_is_said() {
 fn another_run_is_not_overwritten() {
     let fixture = Fixture::new(&json!({"training": {"epochs": 1}}));
     fixture.succeed(&Start::new("o", 1));
-    fixture.write_manifest(&json!({"training": {"epochs": 2}}));
+    fixture.write_manifest(&json!({"training": {"epochs": 1, "imageSize": 96}}));
     fails(
         &fixture,
         64,
-        &["training.epochs was 1 and is 2", "metadata.name"],
+        &["training.imageSize was 64 and is 96", "metadata.name"],
     );
 }
 

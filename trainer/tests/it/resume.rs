@@ -114,3 +114,117 @@ fn a_complete_run_is_left_as_it_is() {
     );
     assert_eq!(before, fixture.tensors("o", STEPS_PER_EPOCH));
 }
+
+/// With a constant learning rate nothing but the number of epochs depends on the number of epochs.
+#[test]
+fn a_run_that_is_made_longer_ends_as_one_that_was_as_long_from_the_beginning() {
+    let change = |epochs: u32, seed: u32| {
+        json!({
+            "training": {"epochs": epochs, "evaluateEvery": 1, "seed": seed},
+            "hyperparameters": {"schedule": "constant"},
+        })
+    };
+    let fixture = Fixture::new(&change(2, 0));
+    fixture.succeed(&Start::new("parts", 1));
+    fixture.write_manifest(&change(3, 0));
+    let ended = fixture.succeed(&Start {
+        restart: 1,
+        ..Start::new("parts", 1)
+    });
+    let text = &ended[0].text;
+    assert!(
+        text.contains("settings changed after step 6: training.epochs was 2 and is 3"),
+        "{text}"
+    );
+    fixture.succeed(&Start::new("whole", 1));
+    assert_eq!(
+        fixture.tensors("whole", LAST),
+        fixture.tensors("parts", LAST)
+    );
+
+    fixture.write_manifest(&change(4, 1));
+    let ended = fixture.run(&Start::new("parts", 1));
+    assert_eq!(Some(64), ended[0].code, "{}", ended[0].text);
+    let text = &ended[0].text;
+    assert!(text.contains("(training.seed was 0 and is 1)"), "{text}");
+}
+
+#[test]
+fn the_batch_may_change_in_the_middle_of_an_epoch_and_every_image_is_seen_once() {
+    let change = |batch: u32| json!({"training": {"batchSize": batch}});
+    let fixture = Fixture::new(&change(12));
+    let agent = FakeAgent::start(
+        fixture.folder.path(),
+        Some(json!({"type": "stopAtStep", "step": 4})),
+    );
+    let ended = fixture.run(&Start {
+        agent: Some(agent.socket.clone()),
+        ..Start::new("o", 1)
+    });
+    assert_eq!(Some(143), ended[0].code, "{}", ended[0].text);
+    // In the second epoch, after 12 or 24 of 26 images.
+    let stopped = *fixture.checkpoints("o").last().expect("one");
+    let left = 26
+        - fixture.state("o", stopped)["position"]
+            .as_u64()
+            .expect("a number");
+    fixture.write_manifest(&change(6));
+    let agent = FakeAgent::start(fixture.folder.path(), None);
+    let ended = fixture.succeed(&Start {
+        restart: 1,
+        agent: Some(agent.socket.clone()),
+        ..Start::new("o", 1)
+    });
+    let text = &ended[0].text;
+    assert!(
+        text.contains("training.batchSize was 12 and is 6"),
+        "{text}"
+    );
+    let last = stopped + left.div_ceil(6) + 5;
+    assert_eq!(Some(&last), fixture.checkpoints("o").last());
+    assert_eq!(3 * 26, fixture.state("o", last)["imagesSeen"]);
+    let reports = agent.of_type("report");
+    let progress = &reports.last().expect("reports")["progress"];
+    assert_eq!(
+        (json!(last), json!(last)),
+        (progress["step"].clone(), progress["steps"].clone())
+    );
+}
+
+/// After every step of the optimiser, since the time between is always over.
+#[test]
+fn checkpoints_by_time_fall_into_epochs_and_change_nothing() {
+    let fixture = Fixture::new(&json!({}));
+    fixture.succeed(&Start::new("whole", 3));
+    fixture.write_manifest(&json!({
+        "training": {"checkpointMinutes": 1e-9, "keepCheckpoints": 100, "checkpointEvery": 3},
+    }));
+    fixture.succeed(&Start::new("timed", 3));
+    let steps = fixture.checkpoints("timed");
+    assert_eq!(
+        [2, 4, 8, 9].as_slice(),
+        steps.as_slice(),
+        "in the middle of epochs"
+    );
+    assert_eq!(
+        fixture.tensors("whole", LAST),
+        fixture.tensors("timed", LAST)
+    );
+
+    for step in &steps[2..] {
+        std::fs::remove_dir_all(fixture.checkpoint("timed", *step)).expect("removed");
+    }
+    let ended = fixture.succeed(&Start {
+        restart: 1,
+        ..Start::new("timed", 3)
+    });
+    assert!(
+        ended[0].text.contains("(step 4, epoch 2)"),
+        "{}",
+        ended[0].text
+    );
+    assert_eq!(
+        fixture.tensors("whole", LAST),
+        fixture.tensors("timed", LAST)
+    );
+}

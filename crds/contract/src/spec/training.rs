@@ -8,7 +8,10 @@ use serde_json::json;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Training {
-    /// Passes over the training images.
+    /// Passes over the training images. A run on one machine that is resumed may get another number, as it may get
+    /// other `iterations`, `hours`, `patience`, `evaluateEvery` and, without `iterations`, another `batchSize`: the
+    /// learning rate then goes on from the place that the epochs and images done have in the new plan. A job in
+    /// a cluster keeps the settings it was begun with.
     pub epochs: u32,
     /// End the run after so many steps of `batchSize` images, if that is earlier than `epochs`; the learning
     /// rate then falls over these steps.
@@ -66,6 +69,10 @@ pub struct Training {
     pub evaluate_every: u32,
     /// Write a checkpoint after every so many epochs (and after the last one).
     pub checkpoint_every: u32,
+    /// Also write a checkpoint when so many minutes have gone by since the last one, in the middle of an epoch if
+    /// need be. A restart goes on from there, bit for bit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint_minutes: Option<f64>,
     /// End the run when so many epochs have gone by since the best one (see `fitness`). Kept across
     /// restarts; 0 never ends it.
     pub patience: u32,
@@ -101,6 +108,7 @@ impl Default for Training {
             device: Device::Auto,
             evaluate_every: 1,
             checkpoint_every: 1,
+            checkpoint_minutes: None,
             patience: 100,
             fitness: Fitness::default(),
             keep_checkpoints: 3,
