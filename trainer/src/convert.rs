@@ -2,6 +2,7 @@
 //!
 //! [`rules`] holds what becomes of each option, in one table; nothing is left out silently.
 
+mod back;
 mod rules;
 
 use std::io;
@@ -14,6 +15,8 @@ use trainer_data::bounded;
 use crate::cli::ConvertArgs;
 use crate::durable;
 use rules::{FLAGS, HYPERPARAMETERS, Rule};
+
+pub use back::{MODEL_FILE, Options, options_of};
 
 /// Bytes that a file of options may have; YOLOv5's have about 1,500.
 const MAX_OPTIONS: u64 = 1 << 20;

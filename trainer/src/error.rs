@@ -11,6 +11,7 @@ use trainer_core::sampler::SamplerError;
 use crate::agent_link::AgentLinkError;
 use crate::checkpoint::CheckpointError;
 use crate::console::chain;
+use crate::convert::ConvertError;
 use crate::device::DeviceError;
 use crate::distributed::rendezvous::RendezvousError;
 use crate::evaluate::EvaluateError;
@@ -95,6 +96,9 @@ pub enum Error {
     /// The run folder is not usable.
     #[error(transparent)]
     RunFolder(#[from] RunFolderError),
+    /// The settings cannot be written as YOLOv5's.
+    #[error("the settings cannot be written as YOLOv5's opt.yaml and hyp.yaml")]
+    Options(#[source] ConvertError),
     /// Checkpoints cannot be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -257,6 +261,7 @@ impl Error {
             | Self::Libtorch(_)
             | Self::Loader(_)
             | Self::LoaderEnded
+            | Self::Options(_)
             | Self::WriterEnded
             | Self::RanksDiffer { .. }
             | Self::Model(_)

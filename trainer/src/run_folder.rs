@@ -5,6 +5,7 @@
 //!   config.json             the settings, frozen by the first start
 //!   anchors.json            the anchors that were fitted to the data set, see [`crate::session`]
 //!   owner.json              which start of the run may write here
+//!   opt.yaml, hyp.yaml      the settings as YOLOv5's options
 //!   results.csv             one row per evaluated epoch, YOLOv5's columns
 //!   *.png, report.html, events.out.tfevents.*
 //!                           for people, see [`crate::gallery`]
@@ -20,7 +21,8 @@ use contract::config::JobConfig;
 use contract::spec::TrainerSpec;
 use serde::{Deserialize, Serialize};
 
-use crate::durable;
+use crate::error::Error;
+use crate::{convert, durable};
 
 /// Settings that may change between two starts of a run and are told: what comes after is computed with the
 /// new ones.
@@ -236,6 +238,22 @@ impl RunFolder {
         self.root.join("anchors.json")
     }
 
+    /// Writes the settings as YOLOv5's files of options, and the model file they name.
+    pub fn write_options(&self, name: &str, spec: &TrainerSpec) -> Result<(), Error> {
+        let write = |file: &str, text: &str| {
+            let path = self.root.join(file);
+            durable::write(&path, text.as_bytes())
+                .map_err(|source| RunFolderError::Unwritable { path, source })
+        };
+        if let Some(text) = &spec.model.architecture {
+            write(convert::MODEL_FILE, text)?;
+        }
+        let options = convert::options_of(name, spec, self.root.clone()).map_err(Error::Options)?;
+        write("opt.yaml", &options.opt)?;
+        write("hyp.yaml", &options.hyp)?;
+        Ok(())
+    }
+
     /// The table of epochs.
     pub fn results(&self) -> PathBuf {
         self.root.join("results.csv")
@@ -257,7 +275,7 @@ pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
 }
 
 /// What differs between the settings of two configurations and matters: the field, and `field was OLD and is NEW`.
-fn spec_differences(old: &TrainerSpec, new: &TrainerSpec) -> Vec<(String, String)> {
+pub(crate) fn spec_differences(old: &TrainerSpec, new: &TrainerSpec) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let value = |spec: &TrainerSpec| {
         let mut spec = spec.clone();

@@ -332,6 +332,7 @@ fn take_folder(
     let mut changes = Vec::new();
     if ranks.is_first() {
         changes = folder.claim(&job.config)?;
+        folder.write_options(&job.config.job.name, &job.config.spec)?;
         store.remove_unfinished()?;
     }
     let spec = &mut job.config.spec;

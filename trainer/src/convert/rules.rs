@@ -56,7 +56,7 @@ pub const FLAGS: &[(&str, Rule)] = &[
     ),
     ("noval", Made(no_validation)),
     ("noautoanchor", Made(no_auto_anchor)),
-    ("noplots", Free("is always so")),
+    ("noplots", Made(no_plots)),
     (
         "evolve",
         Only(
@@ -280,6 +280,13 @@ fn no_validation(value: &Value, draft: &mut Draft) -> Result<(), String> {
 fn no_auto_anchor(value: &Value, draft: &mut Draft) -> Result<(), String> {
     if is_true(value)? {
         draft.set("/training/autoAnchor", json!(false));
+    }
+    Ok(())
+}
+
+fn no_plots(value: &Value, draft: &mut Draft) -> Result<(), String> {
+    if is_true(value)? {
+        draft.set("/output/plots", json!(false));
     }
     Ok(())
 }

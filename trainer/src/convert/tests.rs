@@ -93,7 +93,6 @@ fn every_flag_is_obeyed_mapped_or_refused_with_a_reason() {
             json!(true),
             Sets("/training/evaluateEvery", json!(100_000)),
         ),
-        ("noplots", json!(true), Says("always so")),
         ("evolve", json!(300), Refuses("not possible yet")),
         ("bucket", json!("gs://b"), Refuses("bucket")),
         ("cache", json!("ram"), Says("memory")),
@@ -149,6 +148,7 @@ fn every_flag_is_obeyed_mapped_or_refused_with_a_reason() {
     ];
     let switches = [
         ("noautoanchor", "/training/autoAnchor", false),
+        ("noplots", "/output/plots", false),
         ("single_cls", "/training/singleClass", true),
         ("sync_bn", "/training/syncBatchNorm", true),
     ];

@@ -104,6 +104,8 @@ fn without_them_a_run_leaves_none() {
             "anchors.json",
             "checkpoints",
             "config.json",
+            "hyp.yaml",
+            "opt.yaml",
             "owner.json",
             "results.csv",
             "weights"
