@@ -14,10 +14,9 @@ use contract::spec::{Schedule as ScheduleSetting, TrainerSpec};
 use torch_bridge::runtime;
 use trainer_core::anchors::fit;
 use trainer_core::multi_scale;
-use trainer_core::rect::MIN_STRIDE;
 use trainer_core::rng::recovery_seed;
 use trainer_core::schedule::{Schedule, ScheduleKind, StepPlan, scaled_weight_decay};
-use trainer_data::{Loader, LoaderConfig};
+use trainer_data::{Loader, LoaderConfig, Shape};
 use trainer_model::architecture::Architecture;
 use trainer_model::loss::{Loss, LossSettings};
 use trainer_model::network::{Network, NetworkOptions};
@@ -160,9 +159,9 @@ impl<'a> Session<'a> {
             data.train_source(&spec, &state, plan.epochs, budget),
             requests,
         )?;
-        let stride = learner.network.options().architecture.multiple();
+        let shape = Shape::rectangle(learner.network.options().architecture.multiple());
         let evaluator = Evaluator::new(
-            data.val_source(&spec, stride.max(MIN_STRIDE), budget),
+            data.val_source(&spec, shape, budget),
             loss,
             (batch as usize).min(evaluate::MAX_BATCH),
             threads.loader,

@@ -4,7 +4,7 @@ use crate::source::{EvaluatedImage, Sample, SampleSource, SampleTarget};
 use crate::store::{FILL, ImageStore};
 use image::RgbImage;
 use trainer_core::letterbox::Letterbox;
-use trainer_core::rect::{EVALUATION_PAD, rectangle};
+use trainer_core::rect::{EVALUATION_PAD, MIN_STRIDE, rectangle};
 
 /// What images are laid into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,15 @@ pub enum Shape {
         /// What sides are multiples of, in pixels.
         stride: u32,
     },
+}
+
+impl Shape {
+    /// Rectangles for a network whose images must have sides that are multiples of `multiple`.
+    pub fn rectangle(multiple: u32) -> Self {
+        Self::Rectangle {
+            stride: multiple.max(MIN_STRIDE),
+        }
+    }
 }
 
 /// Makes evaluation samples. The epoch does not matter to them.
@@ -43,7 +52,7 @@ impl EvaluateSource {
     /// All images in batches of at most `most`, each of one size; always the same ones.
     pub fn batches(&self, most: usize) -> Vec<Vec<u32>> {
         let mut order: Vec<u32> = (0..self.len() as u32).collect();
-        order.sort_by_key(|index| self.size(*index));
+        order.sort_by_cached_key(|index| self.size(*index));
         order
             .chunk_by(|a, b| self.size(*a) == self.size(*b))
             .flat_map(|images| images.chunks(most.max(1)))

@@ -11,7 +11,6 @@ use serde_json::Value;
 use trainer_core::confusion::ConfusionMatrix;
 use trainer_core::detection::Detection;
 use trainer_core::nms::NmsOptions;
-use trainer_core::rect::MIN_STRIDE;
 use trainer_data::{Batch, Dataset, DatasetError, EvaluateSource, ImageStore, Shape, Sizing};
 use trainer_model::loss::{Loss, LossSettings};
 use trainer_report::ImageResult;
@@ -127,9 +126,7 @@ fn measure(args: &EvalArgs) -> Result<Report, EvalError> {
     let shape = if args.square {
         Shape::Square
     } else {
-        Shape::Rectangle {
-            stride: architecture.multiple().max(MIN_STRIDE),
-        }
+        Shape::rectangle(architecture.multiple())
     };
     let store = ImageStore::new(Arc::clone(&dataset), size, Sizing::Evaluate, 0);
     let nms = NmsOptions {

@@ -91,11 +91,10 @@ impl Data {
         Arc::new(TrainSource::new(store, seed, &spec.augmentation, epochs))
     }
 
-    /// `stride` is what the network's images must be multiples of.
-    pub fn val_source(&self, spec: &TrainerSpec, stride: u32, budget: u64) -> EvaluateSource {
+    pub fn val_source(&self, spec: &TrainerSpec, shape: Shape, budget: u64) -> EvaluateSource {
         let size = spec.training.image_size;
         let store = ImageStore::new(Arc::clone(&self.val), size, Sizing::Evaluate, budget);
-        EvaluateSource::new(store, Shape::Rectangle { stride })
+        EvaluateSource::new(store, shape)
     }
 }
 

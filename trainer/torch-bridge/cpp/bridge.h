@@ -1,6 +1,6 @@
 // The C++ half of the bridge that src/ffi.rs declares.
 //
-// Only factories and one-line calls: whatever decides something is written in Rust. This header names no
+// Factories, one-line calls and operations with a gradient of their own: whatever decides something is written in Rust. This header names no
 // libtorch header, so that the translation unit cxx generates from it compiles in a second; the types are
 // defined in distributed.cpp.
 #pragma once

@@ -6,8 +6,9 @@
 //!
 //! 1. **One boundary.** `src/ffi.rs` declares every C++ function that is linked, through cxx, which checks both
 //!    sides' signatures when compiling. `src/cuda.rs` is the one exception: it loads a C interface at run time and
-//!    compares a version number first. C++ decides nothing; it only forwards. The
-//!    arithmetic on plain memory in `cpp/norm_silu_kernels.cpp` is called from `cpp/norm_silu.cpp` alone.
+//!    compares a version number first. C++ decides nothing; it only forwards. What it
+//!    computes itself are operations with a gradient of their own, which Rust cannot define: `cpp/norm_silu.cpp`
+//!    (with its arithmetic on plain memory in `cpp/norm_silu_kernels.cpp`), `cpp/pick.cpp`, `cpp/sync_norm.cpp`.
 //! 2. **Handles are `at::Tensor`s.** tch's `C_tensor` is an `at::Tensor` behind a pointer, and so is ours. A borrowed
 //!    one lives as long as the borrow (`tensors::as_ffi`); an owned one was made by `new` and has one owner
 //!    (`tensors::adopt`). This holds for exactly the version of tch that `Cargo.toml` pins.
