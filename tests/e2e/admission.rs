@@ -179,6 +179,27 @@ fn impossible_combinations_are_refused_with_field_value_and_remedy() {
 }
 
 #[test]
+fn batches_that_cannot_be_made_are_refused() {
+    let namespace = Namespace::new("batches");
+    let job = || Job::new("batches");
+    refused(
+        &namespace,
+        &job()
+            .set("/training/rect", true)
+            .set("/training/imageWeights", true)
+            .set("/training/quad", true)
+            .set("/training/batchSize", 18)
+            .set("/augmentation/cutmix", 0.5),
+        &[
+            "training.rect is true, which shows each image alone, but augmentation.mosaic is 1",
+            "training.rect is true, which shows each image alone, but augmentation.cutmix is 0.5",
+            "training.rect is true, whose order of images is fixed, but training.imageWeights is true",
+            "training.quad is true, but training.batchSize is 18: choose a multiple of",
+        ],
+    );
+}
+
+#[test]
 fn models_of_every_kind_are_accepted() {
     let namespace = Namespace::new("models");
     let accepted = |name: &str, image_size: u32, model: serde_json::Value| {

@@ -130,7 +130,7 @@ pub fn bench(args: &BenchArgs) -> Result<Measurement, BenchError> {
         let start = Instant::now();
         let input = StepInput {
             batch: &batch,
-            side: args.image_size,
+            size: (args.image_size, args.image_size),
             gradients: Gradients::Averaged,
             plan: PLAN,
             weight_decay: 0.0005,
@@ -192,6 +192,7 @@ fn learner(
         rule: Rule::Sgd,
         gradient_clip: hyperparameters.gradient_clip,
         sync_norm: false,
+        quads: None,
         precision,
     };
     Learner::new(network, loss, options, ranks)
@@ -209,6 +210,7 @@ fn made_up(args: &BenchArgs, classes: usize) -> Result<Batch, BenchError> {
         epoch: 0,
         step: 0,
         indices: (0..args.batch_size).collect(),
+        drawn: None,
     };
     let config = LoaderConfig {
         threads: 1,
@@ -244,7 +246,7 @@ impl SampleSource for Noise {
         (self.image_size, self.image_size)
     }
 
-    fn sample(&self, epoch: u64, index: u32, pixels: &mut [u8]) -> Sample {
+    fn sample(&self, epoch: u64, index: u32, _drawn: Option<&[u32]>, pixels: &mut [u8]) -> Sample {
         let mut rng = stream(0, Purpose::Test, epoch, index.into());
         for pixel in pixels {
             *pixel = below(&mut rng, 256) as u8;

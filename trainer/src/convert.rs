@@ -191,6 +191,7 @@ fn apply(
         }
     }
     if refused.is_empty() {
+        rules::settle(&mut draft);
         Ok(draft)
     } else {
         Err(ConvertError::Refused(refused))

@@ -197,6 +197,7 @@ impl Evaluator {
                 epoch: 0,
                 step: number as u64,
                 indices: indices.clone(),
+                drawn: None,
             })
             .collect()
     }

@@ -174,9 +174,10 @@ impl RunFolder {
         let (changes, differences): (Vec<_>, Vec<_>) = spec_differences(&frozen.spec, &config.spec)
             .into_iter()
             .partition(|(field, _)| {
-                // Steps of another size would be counted together.
+                // Steps of another size would be counted together, and rectangles are those of batches.
                 let is_batch = field == "training.batchSize";
-                CHANGEABLE.contains(&field.as_str()) && !(is_batch && counts_steps)
+                CHANGEABLE.contains(&field.as_str())
+                    && !(is_batch && (counts_steps || config.spec.training.rect))
             });
         let texts = |list: Vec<(String, String)>| list.into_iter().map(|(_, text)| text).collect();
         if !differences.is_empty() {

@@ -14,9 +14,10 @@ use contract::spec::{Schedule as ScheduleSetting, TrainerSpec};
 use torch_bridge::runtime;
 use trainer_core::anchors::fit;
 use trainer_core::multi_scale;
+use trainer_core::rect::RectPlan;
 use trainer_core::rng::recovery_seed;
 use trainer_core::schedule::{Schedule, ScheduleKind, StepPlan, scaled_weight_decay};
-use trainer_data::{Loader, LoaderConfig, Shape};
+use trainer_data::{Batch, Loader, LoaderConfig, Shape};
 use trainer_model::architecture::Architecture;
 use trainer_model::loss::{Loss, LossSettings};
 use trainer_model::network::{Network, NetworkOptions};
@@ -38,7 +39,7 @@ use crate::step::{Learner, LearnerOptions};
 use crate::threads::{Threads, available_cpus};
 use data::{Data, Skipped};
 use recovery::Beginning;
-use requests::{Requests, sampler};
+use requests::{EpochWeights, Order, Requests, sampler};
 use restore::{Begin, restore};
 
 /// Batches made ahead of time on each rank.
@@ -79,6 +80,8 @@ pub struct Session<'a> {
     threads: Threads,
     /// Bytes that decoded images of either split may take.
     budget: u64,
+    /// How images share rectangles, if they do.
+    rectangles: Option<RectPlan>,
     /// Time in which the loop waited for a checkpoint, since the last step.
     pub(crate) saving: Duration,
     schedule: Schedule,
@@ -152,14 +155,17 @@ impl<'a> Session<'a> {
         let schedule = schedule(&spec);
         let steps = sampler.steps_per_epoch() as u64;
         let plan = plan(&spec, &data, &schedule, steps, &state);
-        let requests = Requests::new(sampler, &ranks, plan.epochs, &state);
+        let multiple = learner.network.options().architecture.multiple();
+        let rectangles = data.rectangles(&spec, multiple);
+        let order = order(&spec, &data, rectangles.as_ref(), &state);
+        let requests = Requests::new(sampler, order, &ranks, plan.epochs, &state);
         let budget = memory::cache_budget(place.local_world_size) / 2;
         let loader = Loader::start(
             loader_config(threads),
-            data.train_source(&spec, &state, plan.epochs, budget),
+            data.train_source(&spec, &state, rectangles.as_ref(), plan.epochs, budget),
             requests,
         )?;
-        let shape = Shape::rectangle(learner.network.options().architecture.multiple());
+        let shape = Shape::rectangle(multiple);
         let evaluator = Evaluator::new(
             data.val_source(&spec, shape, budget),
             loss,
@@ -195,6 +201,7 @@ impl<'a> Session<'a> {
             last_checkpoint: Instant::now(),
             threads,
             budget,
+            rectangles,
             saving: Duration::ZERO,
             schedule,
             state,
@@ -245,16 +252,35 @@ impl<'a> Session<'a> {
             .is_some_and(|minutes| self.last_checkpoint.elapsed().as_secs_f64() >= 60.0 * minutes)
     }
 
-    /// Side of the images of the next step.
-    pub(crate) fn side(&self) -> u32 {
+    /// Width and height to which the images of the next step are brought.
+    pub(crate) fn size(&self, batch: &Batch) -> (u32, u32) {
         let training = &self.spec().training;
-        multi_scale::side(
+        let times = if training.quad { 2 } else { 1 };
+        let own = match (batch.width, batch.height) {
+            // A rank without images.
+            (0, _) => (training.image_size, training.image_size),
+            (width, height) => (times * width, times * height),
+        };
+        if training.multi_scale == 0.0 {
+            return own;
+        }
+        let multiple = self.learner.network.options().architecture.multiple();
+        let side = multi_scale::side(
             recovery_seed(training.seed.into(), self.state.recovery),
             self.state.step,
             training.image_size,
             training.multi_scale,
-            self.learner.network.options().architecture.multiple(),
-        )
+            multiple,
+        );
+        multi_scale::resized(own, side, multiple)
+    }
+
+    /// Gives the images of the epoch that begins their weights, if the order goes by these.
+    pub(crate) fn weigh_images(&mut self) {
+        if self.spec().training.image_weights {
+            let weights = epoch_weights(&self.data, &self.state);
+            self.loader.tell(|requests| requests.weigh(weights));
+        }
     }
 
     /// Learning rates and accumulation of the next step.
@@ -343,6 +369,28 @@ fn take_folder(
     Ok(changes)
 }
 
+/// How epochs order the images, from a state on.
+fn order(
+    spec: &TrainerSpec,
+    data: &Data,
+    rectangles: Option<&RectPlan>,
+    state: &RunState,
+) -> Order {
+    match rectangles {
+        Some(plan) => Order::Fixed(plan.order.clone()),
+        None if spec.training.image_weights => Order::Weighted(Some(epoch_weights(data, state))),
+        None => Order::Shuffled,
+    }
+}
+
+/// Of the present epoch.
+fn epoch_weights(data: &Data, state: &RunState) -> EpochWeights {
+    EpochWeights {
+        epoch: state.epoch,
+        weights: data.image_weights(&state.class_aps),
+    }
+}
+
 fn loader_config(threads: Threads) -> LoaderConfig {
     LoaderConfig {
         threads: threads.loader,
@@ -383,6 +431,7 @@ fn learner(
         rule: Rule::of(&spec.hyperparameters),
         gradient_clip: spec.hyperparameters.gradient_clip,
         sync_norm: spec.training.sync_batch_norm,
+        quads: spec.training.quad.then_some(spec.training.seed.into()),
         precision,
     };
     let learner = Learner::new(network, loss.clone(), options, ranks)

@@ -4,6 +4,8 @@
 //! which the loss is divided, whether a rank was asked to stop, and the losses of the step before. So all
 //! ranks learn the same things at the same step, and nobody waits for what the forward pass can hide.
 
+mod input;
+
 use contract::spec::LossNormalisation;
 use tch::{Kind, Tensor};
 use torch_bridge::optim::{GradScale, grad_norm, scale_to_norm};
@@ -11,13 +13,15 @@ use torch_bridge::{Autocast, SyncNorm};
 use trainer_core::schedule::StepPlan;
 use trainer_data::Batch;
 use trainer_model::ema::Ema;
-use trainer_model::loss::{Assignment, Denominators, Loss, Target};
+use trainer_model::loss::{Denominators, Loss};
 use trainer_model::network::Network;
 use trainer_model::optim::{Optimizer, OptimizerStep, Rule};
 
 use crate::checkpoint::EpochSums;
 use crate::distributed::{Ddp, Gradients, Ranks};
 use crate::scaler::LossScaler;
+pub use input::targets;
+use input::{Quads, black, pixels};
 
 /// What is added to a norm that gradients are scaled down by: closer to the limit than this they change.
 const NORM_EPS: f64 = 1e-6;
@@ -73,6 +77,8 @@ pub struct LearnerOptions {
     pub gradient_clip: f64,
     /// Whether normalisations go by the images of all ranks.
     pub sync_norm: bool,
+    /// The seed of quads; none to take images as they are.
+    pub quads: Option<u64>,
     /// The 16 bits of expensive operations; none to compute everything in `f32`.
     pub precision: Option<Kind>,
 }
@@ -113,8 +119,8 @@ impl Recent {
 pub struct StepInput<'a> {
     /// This rank's images; none when the last batch of an epoch is too short for all ranks.
     pub batch: &'a Batch,
-    /// Side of the images to learn from, to which those of the batch are resized.
-    pub side: u32,
+    /// Width and height of the images to learn from, to which those of the batch are resized.
+    pub size: (u32, u32),
     /// Whether the optimiser steps at the end.
     pub gradients: Gradients,
     /// Learning rates, and the weight decay for this batch size.
@@ -201,7 +207,12 @@ impl Learner {
         );
         let before = (statistics.f_detach_copy()?, counters.f_detach_copy()?);
         self.ddp.before_forward(Gradients::Averaged)?;
-        let loss = weightless(&self.forward(ranks, &black(image_size)?, image_size, true)?)?;
+        let loss = weightless(&self.forward(
+            ranks,
+            &black(image_size)?,
+            (image_size, image_size),
+            true,
+        )?)?;
         self.ddp.backward(&loss, Gradients::Averaged)?;
         self.ddp.before_forward(Gradients::Averaged)?;
         self.optimizer.zero_grad()?;
@@ -219,7 +230,14 @@ impl Learner {
         input: &StepInput<'_>,
     ) -> Result<StepOutput, StepError> {
         let batch = input.batch;
-        let (assignment, images) = self.assign(batch, input.side)?;
+        let images = batch.indices.len();
+        let quads = self.options.quads.map(|seed| Quads::of(batch, seed));
+        let (count, objects) = match &quads {
+            None => (images, targets(batch)),
+            Some(quads) => (quads.len(), quads.join_targets(targets(batch))),
+        };
+        let (width, height) = (input.size.0 as usize, input.size.1 as usize);
+        let assignment = self.loss.assign(&objects, count.max(1), height, width)?;
         let own = if images == 0 {
             Denominators::default()
         } else {
@@ -237,14 +255,12 @@ impl Learner {
         let sum = ranks.sum(&message(own, images, wishes, pending))?;
 
         self.ddp.before_forward(input.gradients)?;
-        let pixels = if images == 0 {
-            black(input.side)?
-        } else {
-            let (height, width) = (i64::from(batch.height), i64::from(batch.width));
-            let shape = [images as i64, 3, height, width];
-            Tensor::f_from_data_size(&batch.images, &shape, Kind::Uint8)?
+        let pixels = match &quads {
+            _ if images == 0 => black(input.size.0)?,
+            None => pixels(batch)?,
+            Some(quads) => quads.join(&pixels(batch)?)?,
         };
-        let raw = self.forward(ranks, &pixels, input.side, images > 0)?;
+        let raw = self.forward(ranks, &pixels, input.size, images > 0)?;
 
         let (all, output) = read_message(&ranks.finish(sum)?);
         if !output.before.is_finite() {
@@ -352,19 +368,19 @@ impl Learner {
         Ok(hasher.finalize())
     }
 
-    /// Raw predictions for `pixels`, resized to `side`. `counts` tells whether they are images of this rank, by
+    /// Raw predictions for `pixels`, resized to this width and height. `counts` tells whether they are images of this rank, by
     /// which the others normalise too.
     fn forward(
         &self,
         ranks: &Ranks,
         pixels: &Tensor,
-        side: u32,
+        (width, height): (u32, u32),
         counts: bool,
     ) -> Result<Vec<Tensor>, StepError> {
         let mut images = self.network.input(pixels)?;
-        let side = i64::from(side);
-        if images.size()[2] != side {
-            images = images.f_upsample_bilinear2d([side, side], false, None, None)?;
+        let size = [i64::from(height), i64::from(width)];
+        if images.size()[2..] != size {
+            images = images.f_upsample_bilinear2d(size, false, None, None)?;
         }
         // Until the end of the forward pass: libtorch remembers the formats for the backward pass.
         let _guard = match self.options.precision {
@@ -377,15 +393,6 @@ impl Learner {
                 .train_together(&images, SyncNorm::new(group, counts))?,
             _ => self.network.train(&images)?,
         })
-    }
-
-    fn assign(&self, batch: &Batch, side: u32) -> Result<(Assignment, usize), StepError> {
-        let side = side as usize;
-        let images = batch.indices.len();
-        let assignment = self
-            .loss
-            .assign(&targets(batch), images.max(1), side, side)?;
-        Ok((assignment, images))
     }
 
     fn update(&mut self, ranks: &mut Ranks, step: &OptimizerStep) -> Result<(), StepError> {
@@ -438,22 +445,6 @@ impl Learner {
         let mut statistics = [self.network.state().statistics().shallow_clone()];
         Ok(ranks.take_from_first(&mut statistics)?)
     }
-}
-
-/// The objects of a batch in the loss's words.
-pub fn targets(batch: &Batch) -> Vec<Target> {
-    let target = |target: &trainer_data::Target| Target {
-        image: target.image,
-        class: target.class,
-        xywh: target.xywh,
-    };
-    batch.targets.iter().map(target).collect()
-}
-
-/// One black image: work for a rank without images, so that it takes part in everything.
-fn black(image_size: u32) -> Result<Tensor, tch::TchError> {
-    let side = i64::from(image_size);
-    Tensor::f_zeros([1, 3, side, side], (Kind::Uint8, tch::Device::Cpu))
 }
 
 /// A loss that gives every parameter a gradient of 0.

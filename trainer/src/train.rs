@@ -126,7 +126,7 @@ impl Session<'_> {
             gradients,
             plan,
             weight_decay: self.weight_decay,
-            side: self.side(),
+            size: self.size(&batch),
             stop: self.stop.is_due(self.state.step),
             save: self.wants_checkpoint(),
             spent: self.spent_here(),
@@ -214,6 +214,7 @@ impl Session<'_> {
         self.state.epoch = epoch;
         self.state.position = 0;
         self.state.epoch_sums = EpochSums::default();
+        self.weigh_images();
         let is_last = self.is_done();
         let due = is_last || epoch.is_multiple_of(self.spec().training.checkpoint_every);
         if due || is_best {
@@ -302,6 +303,7 @@ impl Session<'_> {
             evaluation.map50_95,
         );
         state.fitness = Some(fitness);
+        state.class_aps = evaluation.class_aps(state.names.len());
         let verdict = state.early_stopping.update(epoch - 1, fitness);
         if verdict.improved {
             state.best = Some(metrics.clone());

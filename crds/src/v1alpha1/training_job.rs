@@ -158,6 +158,25 @@ fn spec_rules() -> Value {
             "message": "training.precision is float16, which needs GPUs, but workers.gpusPerWorker is 0: choose bfloat16 or float32, or set workers.gpusPerWorker",
         },
         {
+            "rule": format!("!self.training.quad || {ranks} <= 0 || self.training.batchSize % (4 * {ranks}) == 0"),
+            "messageExpression": format!(
+                "'training.quad is true, but training.batchSize is %s: choose a multiple of %s, four for each process'\
+                 .format([self.training.batchSize, 4 * {ranks}])"
+            ),
+        },
+        {
+            "rule": "!self.training.rect || self.augmentation.mosaic == 0.0",
+            "messageExpression": "'training.rect is true, which shows each image alone, but augmentation.mosaic is %s: set augmentation.mosaic to 0'.format([self.augmentation.mosaic])",
+        },
+        {
+            "rule": "!self.training.rect || self.augmentation.cutmix == 0.0",
+            "messageExpression": "'training.rect is true, which shows each image alone, but augmentation.cutmix is %s: set augmentation.cutmix to 0'.format([self.augmentation.cutmix])",
+        },
+        {
+            "rule": "!self.training.rect || !self.training.imageWeights",
+            "message": "training.rect is true, whose order of images is fixed, but training.imageWeights is true: set one of them to false",
+        },
+        {
             "rule": "self.augmentation.closeMosaic <= self.training.epochs",
             "messageExpression": "'augmentation.closeMosaic is %s, but training.epochs is %s: choose at most %s'.format([self.augmentation.closeMosaic, self.training.epochs, self.training.epochs])",
         },

@@ -30,6 +30,20 @@ pub struct Evaluation {
     pub best_confidence: f64,
 }
 
+impl Evaluation {
+    /// Of each of `classes` classes, the average precision over `IoU` 0.5 to 0.95: that of all together for those
+    /// without labels, of which nothing is known.
+    pub fn class_aps(&self, classes: usize) -> Vec<f64> {
+        let mut aps = vec![self.map50_95; classes];
+        for result in &self.classes {
+            if let Some(ap) = aps.get_mut(usize::from(result.class)) {
+                *ap = result.ap.iter().sum::<f64>() / LEVELS as f64;
+            }
+        }
+        aps
+    }
+}
+
 /// The result of one class.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClassResult {

@@ -16,9 +16,28 @@ pub fn side(seed: u64, step: u64, image_size: u32, range: f64, multiple: u32) ->
     (drawn as u32 / multiple * multiple).max(multiple)
 }
 
+/// The width and height to which images of `size` are brought so that their longer side is about `side`: a multiple
+/// of `multiple` on each axis, rounded up, as YOLOv5 v7.0.
+pub fn resized(size: (u32, u32), side: u32, multiple: u32) -> (u32, u32) {
+    let factor = f64::from(side) / f64::from(size.0.max(size.1).max(1));
+    let axis = |pixels: u32| {
+        let multiples = (f64::from(pixels) * factor / f64::from(multiple.max(1))).ceil();
+        (multiples as u32).max(1) * multiple
+    };
+    (axis(size.0), axis(size.1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rectangles_keep_their_shape() {
+        assert_eq!((160, 160), resized((320, 320), 160, 32));
+        assert_eq!((480, 288), resized((640, 384), 480, 32));
+        assert_eq!((480, 320), resized((640, 386), 480, 32));
+        assert_eq!((64, 64), resized((640, 32), 64, 64));
+    }
 
     #[test]
     fn sizes_are_multiples_in_range_and_all_occur() {

@@ -5,8 +5,8 @@
 pub struct RectPlan {
     /// The images, by ascending height / width; equal ones in data set order.
     pub order: Vec<u32>,
-    /// Width and height in pixels of each batch.
-    pub batch_sizes: Vec<(u32, u32)>,
+    /// Width and height in pixels of each image's batch, by image.
+    pub sizes: Vec<(u32, u32)>,
 }
 
 /// Plans batches of `batch` images with the given widths and heights.
@@ -26,20 +26,26 @@ pub fn plan(
     };
     let mut order: Vec<u32> = (0..sizes.len() as u32).collect();
     order.sort_by(|a, b| aspect(*a).total_cmp(&aspect(*b)));
-    let batch_sizes = order
-        .chunks(batch.max(1))
-        .map(|images| {
-            let aspects = [images[0], images[images.len() - 1]].map(aspect);
-            enclosing(aspects, image_size, stride, pad)
-        })
-        .collect();
-    RectPlan { order, batch_sizes }
+    let mut of_batch = vec![(0, 0); sizes.len()];
+    for images in order.chunks(batch.max(1)) {
+        let aspects = [images[0], images[images.len() - 1]].map(aspect);
+        let size = enclosing(aspects, image_size, stride, pad);
+        for image in images {
+            of_batch[*image as usize] = size;
+        }
+    }
+    RectPlan {
+        order,
+        sizes: of_batch,
+    }
 }
 
 /// The least stride of rectangles in evaluation (YOLOv5 v7.0); networks may have a larger one.
 pub const MIN_STRIDE: u32 = 32;
 /// Border around images in evaluation, in strides (YOLOv5 v7.0).
 pub const EVALUATION_PAD: f64 = 0.5;
+/// The same in training.
+pub const TRAINING_PAD: f64 = 0.0;
 
 /// Width and height of the rectangle for an image of this width and height that is scaled to a long side of
 /// `image_size`: what [`plan`] gives it in a batch of its own.
@@ -66,6 +72,7 @@ fn enclosing([flattest, tallest]: [f64; 2], image_size: u32, stride: u32, pad: f
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::letterbox::resize_to_long_side;
     use proptest::prelude::*;
 
     #[test]
@@ -81,7 +88,9 @@ mod tests {
         let plan = plan(&sizes, 640, 2, 32, 0.5);
         assert_eq!(plan.order, [5, 2, 1, 3, 0, 4]);
         // 360 / 32 + .5 = 11.75 strides; the mixed batch is square; 480 / 32 + .5 = 15.5.
-        assert_eq!(plan.batch_sizes, [(672, 384), (672, 672), (512, 672)]);
+        let batches = [0, 2, 4].map(|first| plan.sizes[plan.order[first] as usize]);
+        assert_eq!(batches, [(672, 384), (672, 672), (512, 672)]);
+        assert_eq!(plan.sizes[2], batches[0]);
     }
 
     #[test]
@@ -100,12 +109,14 @@ mod tests {
             let mut sorted = plan.order.clone();
             sorted.sort_unstable();
             prop_assert_eq!(sorted, (0..sizes.len() as u32).collect::<Vec<_>>());
-            for (images, (width, height)) in plan.order.chunks(batch).zip(&plan.batch_sizes) {
+            for images in plan.order.chunks(batch) {
                 for image in images {
-                    let (w, h) = sizes[*image as usize];
-                    let ratio = 320.0 / f64::from(w.max(h));
-                    prop_assert!(f64::from(w) * ratio <= f64::from(*width) + 1e-6);
-                    prop_assert!(f64::from(h) * ratio <= f64::from(*height) + 1e-6);
+                    let image = *image as usize;
+                    prop_assert_eq!(plan.sizes[image], plan.sizes[images[0] as usize]);
+                    let (w, h) = resize_to_long_side(sizes[image].0, sizes[image].1, 320);
+                    let (width, height) = plan.sizes[image];
+                    // A fraction of a pixel too many from rounding counts as a pixel, as in v5.
+                    prop_assert!(w <= width + 1 && h <= height + 1, "{w} x {h} in {width} x {height}");
                 }
             }
         }

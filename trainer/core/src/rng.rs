@@ -46,6 +46,10 @@ pub enum Purpose {
     Cutout = 14,
     /// Anchors fitted to a data set; epoch and index count its parts.
     Anchors = 15,
+    /// The images of one epoch that image weights choose; index 0.
+    ImageWeights = 16,
+    /// What a quad shows; index = its first image's index in the data set.
+    Quad = 17,
 }
 
 /// The index of a picture's streams. A sample shows one picture, and may show parts of others: `layer`

@@ -5,18 +5,8 @@
 //! joined, are the batch of a single rank. Unlike v5's `DistributedSampler`, no image is repeated to
 //! fill up the last batch: it is short, it is split over the ranks, and a rank may get none of it.
 
+use crate::image_weights;
 use crate::rng::{Purpose, shuffle, stream};
-use serde::{Deserialize, Serialize};
-
-/// How an epoch orders the images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum OrderKind {
-    /// A new permutation each epoch.
-    Shuffled,
-    /// 0, 1, 2, ... in every epoch: evaluation, and rectangular training.
-    Sequential,
-}
 
 /// Why a sampler cannot exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,9 +29,10 @@ pub enum SamplerError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sampler {
     seed: u64,
-    kind: OrderKind,
     images: u32,
     batch: usize,
+    /// Images of a batch that one rank takes together.
+    together: usize,
 }
 
 /// The order of one epoch.
@@ -52,16 +43,12 @@ pub struct Sampler {
 pub struct EpochOrder {
     indices: Vec<u32>,
     batch: usize,
+    together: usize,
 }
 
 impl Sampler {
     /// A sampler of `images` images in global batches of `batch`.
-    pub fn new(
-        seed: u64,
-        kind: OrderKind,
-        images: usize,
-        batch: usize,
-    ) -> Result<Self, SamplerError> {
+    pub fn new(seed: u64, images: usize, batch: usize) -> Result<Self, SamplerError> {
         if images == 0 {
             return Err(SamplerError::NoImages);
         }
@@ -71,10 +58,19 @@ impl Sampler {
         let images = u32::try_from(images).map_err(|_| SamplerError::TooManyImages { images })?;
         Ok(Self {
             seed,
-            kind,
             images,
             batch,
+            together: 1,
         })
+    }
+
+    /// The same with ranks that take their images of a batch in groups of `size`, such as quads.
+    #[must_use]
+    pub fn in_groups(self, size: usize) -> Self {
+        Self {
+            together: size.max(1),
+            ..self
+        }
     }
 
     /// Steps per epoch, the last short one included.
@@ -82,30 +78,30 @@ impl Sampler {
         (self.images as usize).div_ceil(self.batch)
     }
 
-    /// The order of `epoch` (from 0). Costs O(images); call it once per epoch.
+    /// A new permutation of all images for each `epoch` (from 0). Costs O(images); call it once per epoch.
     pub fn epoch(&self, epoch: u64) -> EpochOrder {
         let mut indices: Vec<u32> = (0..self.images).collect();
-        if self.kind == OrderKind::Shuffled {
-            shuffle(
-                &mut stream(self.seed, Purpose::Order, epoch, 0),
-                &mut indices,
-            );
+        let mut rng = stream(self.seed, Purpose::Order, epoch, 0);
+        shuffle(&mut rng, &mut indices);
+        self.given(indices)
+    }
+
+    /// The images of `epoch` as image weights draw them, see [`image_weights::draw`].
+    pub fn drawn(&self, epoch: u64, weights: &[f64]) -> EpochOrder {
+        self.given(image_weights::draw(self.seed, epoch, weights))
+    }
+
+    /// An order given from outside, for example sorted by shape.
+    pub fn given(&self, indices: Vec<u32>) -> EpochOrder {
+        EpochOrder {
+            indices,
+            batch: self.batch,
+            together: self.together,
         }
-        EpochOrder::from_indices(indices, self.batch)
     }
 }
 
 impl EpochOrder {
-    /// An order given from outside, for example sorted by shape or drawn by image weights.
-    ///
-    /// A `batch` of 0 counts as 1.
-    pub fn from_indices(indices: Vec<u32>, batch: usize) -> Self {
-        Self {
-            indices,
-            batch: batch.max(1),
-        }
-    }
-
     /// Number of images of the epoch.
     pub fn len(&self) -> usize {
         self.indices.len()
@@ -146,7 +142,9 @@ impl EpochOrder {
     /// not depend on the number of ranks.
     pub fn share(&self, position: usize, rank: usize, world: usize) -> Share<'_> {
         let batch = self.batch(position);
-        let (start, end) = split(batch.len(), rank, world);
+        let groups = batch.len().div_ceil(self.together);
+        let (start, end) = split(groups, rank, world);
+        let [start, end] = [start, end].map(|group| (group * self.together).min(batch.len()));
         Share {
             first: position.min(self.len()) + start,
             images: &batch[start..end],

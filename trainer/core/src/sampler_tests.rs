@@ -18,16 +18,14 @@ fn walk(order: &EpochOrder, world: usize) -> Vec<u32> {
 
 #[test]
 fn the_order_never_changes() {
-    let sampler = Sampler::new(42, OrderKind::Shuffled, 10, 4).unwrap();
+    let sampler = Sampler::new(42, 10, 4).unwrap();
     assert_eq!(sampler.epoch(0).indices(), [7, 3, 8, 1, 0, 9, 5, 4, 6, 2]);
     assert_ne!(sampler.epoch(0), sampler.epoch(1));
 }
 
 #[test]
 fn a_short_batch_may_leave_ranks_without_images() {
-    let order = Sampler::new(0, OrderKind::Sequential, 10, 8)
-        .unwrap()
-        .epoch(5);
+    let order = Sampler::new(0, 10, 8).unwrap().given((0..10).collect());
     let last: Vec<_> = (0..4).map(|rank| order.share(8, rank, 4).images).collect();
     assert_eq!(last, [&[8_u32][..], &[9], &[], &[]]);
     assert_eq!(order.next(0), Some(8));
@@ -37,7 +35,7 @@ fn a_short_batch_may_leave_ranks_without_images() {
 
 #[test]
 fn impossible_samplers_are_refused() {
-    let refused = |images, batch| Sampler::new(0, OrderKind::Shuffled, images, batch).unwrap_err();
+    let refused = |images, batch| Sampler::new(0, images, batch).unwrap_err();
     assert_eq!(refused(0, 4), SamplerError::NoImages);
     assert_eq!(refused(4, 0), SamplerError::NoBatch);
     let many = 1 << 32;
@@ -53,7 +51,7 @@ proptest! {
         seed: u64, epoch in 0_u64..1000, images in 1_usize..300, batch in 1_usize..40,
         world in 1_usize..9,
     ) {
-        let sampler = Sampler::new(seed, OrderKind::Shuffled, images, batch).unwrap();
+        let sampler = Sampler::new(seed, images, batch).unwrap();
         let order = sampler.epoch(epoch);
         let joined = walk(&order, world);
         prop_assert_eq!(&joined, &walk(&order, 1));
@@ -69,8 +67,8 @@ proptest! {
         seed: u64, images in 1_usize..200, batches in (1_usize..20, 1_usize..20),
         steps in 0_usize..10, world in 1_usize..6,
     ) {
-        let before = Sampler::new(seed, OrderKind::Shuffled, images, batches.0).unwrap().epoch(3);
-        let after = Sampler::new(seed, OrderKind::Shuffled, images, batches.1).unwrap().epoch(3);
+        let before = Sampler::new(seed, images, batches.0).unwrap().epoch(3);
+        let after = Sampler::new(seed, images, batches.1).unwrap().epoch(3);
         let mut seen = Vec::new();
         let mut position = 0;
         for _ in 0..steps {
@@ -84,6 +82,17 @@ proptest! {
             position = seen.len();
         }
         prop_assert_eq!(&seen[..], after.indices());
+    }
+
+    #[test]
+    fn groups_stay_together(images in 1_usize..60, batch in 1_usize..6, world in 1_usize..5) {
+        let order = Sampler::new(7, images, 4 * batch).unwrap().in_groups(4).epoch(0);
+        for position in (0..images).step_by(4 * batch) {
+            let alone: Vec<_> = order.batch(position).chunks(4).collect();
+            let shares = (0..world).map(|rank| order.share(position, rank, world).images);
+            let joined: Vec<_> = shares.flat_map(|images| images.chunks(4)).collect();
+            prop_assert_eq!(alone, joined);
+        }
     }
 
     #[test]

@@ -98,7 +98,7 @@ fn draw(source: &TrainSource, plain: &TrainSource, index: u32, title: String) ->
     let side = SIDE as usize;
     let sample = |source: &TrainSource, epoch| {
         let mut planes = vec![0; 3 * side * side];
-        let sample = source.sample(epoch, index, &mut planes);
+        let sample = source.sample(epoch, index, None, &mut planes);
         (planes, sample.targets)
     };
     let (planes, targets) = (0..50)

@@ -66,7 +66,7 @@ fn measure(source: &dyn SampleSource, samples: u32) -> f64 {
     let mut pixels = vec![0; 3 * side * side];
     let mut run = |epoch, count| {
         for k in 0..count {
-            source.sample(epoch, k % IMAGES, &mut pixels);
+            source.sample(epoch, k % IMAGES, None, &mut pixels);
         }
     };
     run(0, IMAGES);
@@ -81,6 +81,7 @@ fn measure_loader(source: Arc<dyn SampleSource>, samples: u32) -> f64 {
         epoch: step,
         step,
         indices: (0..16).map(|k| (step as u32 * 16 + k) % IMAGES).collect(),
+        drawn: None,
     });
     let config = LoaderConfig {
         threads: 1,

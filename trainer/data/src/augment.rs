@@ -49,7 +49,7 @@ use contract::spec::Augmentation;
 use effects::Effects;
 use picture::Picture;
 use settings::{Mosaics, Settings};
-use streams::{Layer, Streams};
+use streams::{Layer, Pool, Streams};
 use trainer_core::affine::{AffineDraw, compose};
 use trainer_core::mosaic::PixelRect;
 use trainer_core::rng::{Purpose, chance};
@@ -61,6 +61,8 @@ pub struct TrainSource {
     store: ImageStore,
     seed: u64,
     settings: Settings,
+    /// Of each image; none for squares.
+    sizes: Option<Vec<(u32, u32)>>,
 }
 
 /// What is done to a sample's first picture before it is coloured and flipped.
@@ -80,6 +82,18 @@ impl TrainSource {
             store,
             seed,
             settings: Settings::new(augmentation, epochs),
+            sizes: None,
+        }
+    }
+
+    /// The same with each image in a sample of its own width and height, into which it must fit: `sizes` by image
+    /// number. Such samples show one image only, so `augmentation` must neither make mosaics nor cut images into
+    /// others.
+    #[must_use]
+    pub fn in_rectangles(self, sizes: Vec<(u32, u32)>) -> Self {
+        Self {
+            sizes: Some(sizes),
+            ..self
         }
     }
 
@@ -91,40 +105,41 @@ impl TrainSource {
     /// One picture of a sample, with image `image` on it and transformed as `draw` says.
     fn view(
         &self,
-        streams: Streams,
+        streams: Streams<'_>,
         layer: Layer,
         mosaics: &Mosaics,
         image: u32,
         draw: &AffineDraw,
     ) -> View {
         let canvas = self.canvas(streams, layer, mosaics, image, draw);
-        View::new(canvas, draw, self.store.image_size())
+        View::new(canvas, draw, self.size(streams.image))
     }
 
     /// The picture's canvas, as far as the transform `draw` shows it.
     fn canvas(
         &self,
-        streams: Streams,
+        streams: Streams<'_>,
         layer: Layer,
         mosaics: &Mosaics,
         image: u32,
         draw: &AffineDraw,
     ) -> Canvas {
         let side = self.store.image_size();
+        let largest = (2 * side, 2 * side);
         let Some(mut rng) = streams.picture_if(mosaics.copy_paste, Purpose::CopyPaste, layer)
         else {
-            let matrix = compose(draw, (2 * side, 2 * side), (side, side));
-            let seen = affine::seen(&matrix, 2 * side, side);
+            let matrix = compose(draw, largest, (side, side));
+            let seen = affine::seen(&matrix, largest, (side, side));
             return self.lay(streams, layer, mosaics, image, seen);
         };
         // What is pasted comes from anywhere.
-        let canvas = self.lay(streams, layer, mosaics, image, canvas::whole(2 * side));
+        let canvas = self.lay(streams, layer, mosaics, image, canvas::whole(largest));
         copy_paste::paste(&mut rng, canvas, mosaics.copy_paste)
     }
 
     fn lay(
         &self,
-        streams: Streams,
+        streams: Streams<'_>,
         layer: Layer,
         mosaics: &Mosaics,
         image: u32,
@@ -132,20 +147,20 @@ impl TrainSource {
     ) -> Canvas {
         let mut rng = streams.picture(Purpose::Mosaic, layer);
         if !chance(&mut rng, mosaics.mosaic) {
-            return canvas::lay_one(&self.store, image);
+            return canvas::lay_one(&self.store, image, self.size(streams.image));
         }
         if let Some(mut rng) = streams.picture_if(mosaics.nine, Purpose::Mosaic9, layer)
             && chance(&mut rng, mosaics.nine)
         {
-            return mosaic9::lay_nine(&mut rng, &self.store, image, seen);
+            return mosaic9::lay_nine(&mut rng, &self.store, (image, streams.pool), seen);
         }
-        mosaic::lay_four(&mut rng, &self.store, image, seen)
+        mosaic::lay_four(&mut rng, &self.store, (image, streams.pool), seen)
     }
 
     /// A picture of a sample besides its own, painted.
     fn second(
         &self,
-        streams: Streams,
+        streams: Streams<'_>,
         layer: Layer,
         mosaics: &Mosaics,
         image: u32,
@@ -158,21 +173,21 @@ impl TrainSource {
         view.render()
     }
 
-    fn draw_changes(&self, streams: Streams, mosaics: &Mosaics, is_mosaic: bool) -> Changes {
-        let (side, images) = (self.store.image_size(), self.store.dataset().len());
+    fn draw_changes(&self, streams: Streams<'_>, mosaics: &Mosaics, is_mosaic: bool) -> Changes {
+        let (size, pool) = (self.size(streams.image), streams.pool);
         let Settings { crop, effects, .. } = self.settings;
         let Mosaics { mixup, cutmix, .. } = *mosaics;
         Changes {
             mix: streams
                 .sample_if(mixup, Purpose::Mixup)
-                .and_then(|mut rng| mixup::draw(&mut rng, mixup, images))
+                .and_then(|mut rng| mixup::draw(&mut rng, mixup, pool))
                 .filter(|_| is_mosaic),
             cut: streams
                 .sample_if(cutmix, Purpose::Cutmix)
-                .and_then(|mut rng| cutmix::draw(&mut rng, cutmix, images, side)),
+                .and_then(|mut rng| cutmix::draw(&mut rng, cutmix, pool, size.0)),
             crop: streams
                 .sample_if(crop, Purpose::Crop)
-                .and_then(|mut rng| crop::draw(&mut rng, crop, side)),
+                .and_then(|mut rng| crop::draw(&mut rng, crop, size)),
             effects: streams
                 .sample_if(effects.largest(), Purpose::Effects)
                 .map_or_else(Effects::default, |mut rng| effects.draw(&mut rng)),
@@ -182,7 +197,7 @@ impl TrainSource {
     /// The sample's picture, changed.
     fn change(
         &self,
-        streams: Streams,
+        streams: Streams<'_>,
         mosaics: &Mosaics,
         mut picture: Picture,
         changes: &Changes,
@@ -211,15 +226,15 @@ impl TrainSource {
     }
 
     /// Covers parts of a finished sample, and drops the labels of what is hidden.
-    fn cover(&self, streams: Streams, pixels: &mut [u8], targets: &mut Vec<SampleTarget>) {
-        let (side, probability) = (self.store.image_size(), self.settings.cutout);
+    fn cover(&self, streams: Streams<'_>, pixels: &mut [u8], targets: &mut Vec<SampleTarget>) {
+        let ((width, height), probability) = (self.size(streams.image), self.settings.cutout);
         let Some(mut rng) = streams.sample_if(probability, Purpose::Cutout) else {
             return;
         };
-        let masks = cutout::draw(&mut rng, probability, side);
-        cutout::paint(&masks, side, pixels);
-        let scale = side as f32;
-        targets.retain(|target| !cutout::hides(&masks, target.xywh.scale(scale, scale).to_xyxy()));
+        let masks = cutout::draw(&mut rng, probability, (width, height));
+        cutout::paint(&masks, width, pixels);
+        let (width, height) = (width as f32, height as f32);
+        targets.retain(|target| !cutout::hides(&masks, target.xywh.scale(width, height).to_xyxy()));
     }
 }
 
@@ -237,13 +252,18 @@ impl SampleSource for TrainSource {
         self.store.dataset().len()
     }
 
-    fn size(&self, _index: u32) -> (u32, u32) {
-        (self.store.image_size(), self.store.image_size())
+    fn size(&self, index: u32) -> (u32, u32) {
+        let own = self
+            .sizes
+            .as_ref()
+            .and_then(|sizes| sizes.get(index as usize));
+        let side = self.store.image_size();
+        own.copied().unwrap_or((side, side))
     }
 
-    fn sample(&self, epoch: u64, index: u32, pixels: &mut [u8]) -> Sample {
-        let side = self.store.image_size();
-        let streams = Streams::new(self.seed, epoch, index);
+    fn sample(&self, epoch: u64, index: u32, drawn: Option<&[u32]>, pixels: &mut [u8]) -> Sample {
+        let all = Pool::All(self.len() as u32);
+        let streams = Streams::new(self.seed, epoch, index, drawn.map_or(all, Pool::Of));
         let mosaics = self.settings.mosaics(epoch);
         let mut rng = streams.picture(Purpose::Augment, Layer::Own);
         let (draw, colours, flip) = self.settings.draw(&mut rng);
@@ -267,7 +287,7 @@ impl SampleSource for TrainSource {
             });
             view.boxes
         };
-        let mut targets = labels::to_targets(&boxes, side);
+        let mut targets = labels::to_targets(&boxes, self.size(index));
         for target in &mut targets {
             target.xywh = flip.apply(target.xywh);
         }

@@ -81,7 +81,7 @@ impl SampleSource for EvaluateSource {
         self.letterbox(index).output
     }
 
-    fn sample(&self, _epoch: u64, index: u32, pixels: &mut [u8]) -> Sample {
+    fn sample(&self, _epoch: u64, index: u32, _drawn: Option<&[u32]>, pixels: &mut [u8]) -> Sample {
         let letterbox = self.letterbox(index);
         let loaded = self.store.load(index);
         let (labels, name, skipped) = match loaded.record {
@@ -117,17 +117,19 @@ impl SampleSource for EvaluateSource {
     }
 }
 
-/// Writes `image` as planes into grey, where `letterbox` says.
+/// Writes `image` as planes into grey, where `letterbox` says. What rounding made a pixel too wide or high is cut
+/// off.
 fn lay(image: &RgbImage, letterbox: &Letterbox, pixels: &mut [u8]) {
     let (across, down) = (letterbox.output.0 as usize, letterbox.output.1 as usize);
     let (left, top) = (letterbox.offset.0 as usize, letterbox.offset.1 as usize);
     let width = image.width() as usize;
+    let shown = width.min(across.saturating_sub(left));
     pixels.fill(FILL);
     for (channel, plane) in pixels.chunks_exact_mut(across * down).enumerate() {
         let rows = plane.chunks_exact_mut(across).skip(top);
         for (row, source) in rows.zip(image.as_raw().chunks_exact(3 * width)) {
             let source = source.as_chunks::<3>().0;
-            for (to, from) in row[left..left + width].iter_mut().zip(source) {
+            for (to, from) in row[left..left + shown].iter_mut().zip(source) {
                 *to = from[channel];
             }
         }

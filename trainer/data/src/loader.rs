@@ -40,6 +40,8 @@ pub struct StepRequest {
     pub step: u64,
     /// The images in order; none make an empty batch.
     pub indices: Vec<u32>,
+    /// The images of the epoch, where only some take part or some do more often: mosaics are made of these.
+    pub drawn: Option<Arc<[u32]>>,
 }
 
 /// One object of a batch.
@@ -180,6 +182,12 @@ impl<I: Iterator<Item = StepRequest>> Loader<I> {
         Ok(loader)
     }
 
+    /// Tells the requests something. If they had none left, and now have, the threads begin with these.
+    pub fn tell(&mut self, tell: impl FnOnce(&mut I)) {
+        tell(&mut self.requests);
+        self.request_more();
+    }
+
     /// Starts batches until enough are in the making.
     fn request_more(&mut self) {
         while self.steps.len() < self.prefetch_steps {
@@ -204,6 +212,7 @@ impl<I: Iterator<Item = StepRequest>> Loader<I> {
                     k,
                     epoch: request.epoch,
                     index: *index,
+                    drawn: request.drawn.clone(),
                     pixels: Arc::clone(&pixels),
                 };
                 // The threads outlive the loader's use of them, so there is a receiver.

@@ -50,10 +50,11 @@ pub trait SampleSource: Send + Sync {
     fn size(&self, index: u32) -> (u32, u32);
 
     /// Makes the sample of image `index` in `epoch` and writes its pixels, three planes of height by
-    /// width bytes (red, green, blue), to `pixels`, all of which it overwrites.
+    /// width bytes (red, green, blue), to `pixels`, all of which it overwrites. Other images that the sample
+    /// shows come from `drawn`, the epoch's images; from all if there is none.
     ///
     /// The result depends on the arguments alone.
-    fn sample(&self, epoch: u64, index: u32, pixels: &mut [u8]) -> Sample;
+    fn sample(&self, epoch: u64, index: u32, drawn: Option<&[u32]>, pixels: &mut [u8]) -> Sample;
 }
 
 /// Bytes of a sample of this width and height.

@@ -1,6 +1,6 @@
 //! Small data sets for tests.
 
-use crate::augment::canvas::{Canvas, CanvasTile};
+use crate::augment::canvas::{Canvas, CanvasTile, whole};
 use crate::dataset::{Dataset, Split};
 use contract::spec::Augmentation;
 use image::{Rgb, RgbImage};
@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tempfile::TempDir;
-use trainer_core::mosaic::PixelRect;
 use trainer_core::rng::{Purpose, below, stream};
 
 /// No augmentation at all.
@@ -128,17 +127,12 @@ pub(crate) fn noise(seed: u64, (width, height): (u32, u32)) -> RgbImage {
 
 /// A canvas that one image covers whole.
 pub(crate) fn covered(image: RgbImage) -> Canvas {
-    let side = image.width();
+    let size = image.dimensions();
     Canvas {
-        side,
+        size,
         tiles: vec![CanvasTile {
             pixels: Arc::new(image),
-            covers: PixelRect {
-                x1: 0,
-                y1: 0,
-                x2: side,
-                y2: side,
-            },
+            covers: whole(size),
             offset: (0, 0),
         }],
         ..Canvas::default()

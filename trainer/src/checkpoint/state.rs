@@ -56,6 +56,10 @@ pub struct RunState {
     pub fitness: Option<f64>,
     /// The best fitness so far and its epoch.
     pub early_stopping: EarlyStopping,
+    /// Of each class, the average precision over `IoU` 0.5 to 0.95 in the latest evaluation; none before it. Image
+    /// weights go by it.
+    #[serde(default)]
+    pub class_aps: Vec<f64>,
     /// Metrics of the latest epoch that was evaluated.
     pub latest: Option<EpochMetrics>,
     /// Metrics of the best epoch.
@@ -99,6 +103,7 @@ impl RunState {
             excluded_epoch: 0,
             fitness: None,
             early_stopping: EarlyStopping::new(spec.training.patience),
+            class_aps: Vec::new(),
             latest: None,
             best: None,
             epoch_sums: EpochSums::default(),

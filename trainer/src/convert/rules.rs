@@ -33,13 +33,7 @@ pub const FLAGS: &[(&str, Rule)] = &[
     ("epochs", Field("/training/epochs")),
     ("batch_size", Made(batch_size)),
     ("imgsz", Made(image_size)),
-    (
-        "rect",
-        Only(
-            OFF,
-            "asks for rectangular batches: training images are square here, set it to false",
-        ),
-    ),
+    ("rect", Field("/training/rect")),
     (
         "resume",
         Only(
@@ -75,13 +69,7 @@ pub const FLAGS: &[(&str, Rule)] = &[
         "cache",
         Free("is not needed: images are kept in memory as far as it goes"),
     ),
-    (
-        "image_weights",
-        Only(
-            OFF,
-            "draws images by their classes: that is not possible yet, set it to false",
-        ),
-    ),
+    ("image_weights", Field("/training/imageWeights")),
     ("device", Made(device)),
     ("multi_scale", Made(multi_scale)),
     ("single_cls", Field("/training/singleClass")),
@@ -94,13 +82,7 @@ pub const FLAGS: &[(&str, Rule)] = &[
         "exist_ok",
         Free("has no meaning: a run has a folder of its own"),
     ),
-    (
-        "quad",
-        Only(
-            OFF,
-            "puts four images together: that is not possible yet, set it to false",
-        ),
-    ),
+    ("quad", Field("/training/quad")),
     ("cos_lr", Made(cosine)),
     ("label_smoothing", Field("/hyperparameters/labelSmoothing")),
     ("patience", Field("/training/patience")),
@@ -172,6 +154,19 @@ pub const HYPERPARAMETERS: &[(&str, Rule)] = &[
     ("mixup", Field("/augmentation/mixup")),
     ("copy_paste", Field("/augmentation/copyPaste")),
 ];
+
+/// What follows from several options: rectangles show each image alone, whatever hyp.yaml says.
+pub fn settle(draft: &mut Draft) {
+    if draft.spec.pointer("/training/rect") != Some(&Value::Bool(true)) {
+        return;
+    }
+    for field in ["/augmentation/mosaic", "/augmentation/mixup"] {
+        draft.set(field, json!(0.0));
+    }
+    draft
+        .notes
+        .push("--rect lays each image alone: mosaic and mixup are 0, as in YOLOv5".to_owned());
+}
 
 fn text(value: &Value) -> Result<&str, String> {
     match value {

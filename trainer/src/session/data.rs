@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use contract::spec::TrainerSpec;
+use contract::spec::{TrainerSpec, Training};
+use trainer_core::image_weights::{class_weights, image_weight};
+use trainer_core::rect::{self, MIN_STRIDE, RectPlan, TRAINING_PAD};
 use trainer_core::rng::recovery_seed;
 use trainer_data::{
-    Dataset, EvaluateSource, ImageStore, SampleSource, Shape, Sizing, SkippedImage, Split,
-    TrainSource,
+    Dataset, EvaluateSource, ImageRecord, ImageStore, SampleSource, Shape, Sizing, SkippedImage,
+    Split, TrainSource,
 };
 
 use crate::checkpoint::RunState;
@@ -82,13 +84,57 @@ impl Data {
         &self,
         spec: &TrainerSpec,
         state: &RunState,
+        rectangles: Option<&RectPlan>,
         epochs: u32,
         budget: u64,
     ) -> Arc<dyn SampleSource> {
         let size = spec.training.image_size;
         let store = ImageStore::new(Arc::clone(&self.train), size, Sizing::Train, budget);
         let seed = recovery_seed(spec.training.seed.into(), state.recovery);
-        Arc::new(TrainSource::new(store, seed, &spec.augmentation, epochs))
+        let source = TrainSource::new(store, seed, &spec.augmentation, epochs);
+        Arc::new(match rectangles {
+            None => source,
+            Some(plan) => source.in_rectangles(plan.sizes.clone()),
+        })
+    }
+
+    /// How images share rectangles whose sides are multiples of `multiple`, if the run trains in rectangles.
+    pub fn rectangles(&self, spec: &TrainerSpec, multiple: u32) -> Option<RectPlan> {
+        let Training {
+            rect,
+            image_size,
+            batch_size,
+            ..
+        } = spec.training;
+        let sizes = || self.train.images().iter().map(|image| image.size);
+        let stride = multiple.max(MIN_STRIDE);
+        rect.then(|| {
+            let sizes: Vec<_> = sizes().collect();
+            rect::plan(
+                &sizes,
+                image_size,
+                batch_size as usize,
+                stride,
+                TRAINING_PAD,
+            )
+        })
+    }
+
+    /// The weight of each training image, when the classes have been found this well.
+    pub fn image_weights(&self, class_aps: &[f64]) -> Vec<f64> {
+        let mut counts = vec![0; self.train.classes()];
+        let images = self.train.images();
+        for label in images.iter().flat_map(|image| &image.labels) {
+            if let Some(count) = counts.get_mut(usize::from(label.class)) {
+                *count += 1;
+            }
+        }
+        let weights = class_weights(&counts, class_aps);
+        let classes = |image: &ImageRecord| {
+            let classes = image.labels.iter().map(|label| label.class);
+            image_weight(classes, &weights)
+        };
+        images.iter().map(classes).collect()
     }
 
     pub fn val_source(&self, spec: &TrainerSpec, shape: Shape, budget: u64) -> EvaluateSource {

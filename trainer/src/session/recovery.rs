@@ -9,7 +9,7 @@ use trainer_data::Loader;
 
 use super::requests::{Requests, sampler};
 use super::restore::{Begin, restore};
-use super::{Session, loader_config};
+use super::{Session, loader_config, order};
 use crate::checkpoint::{NamedTensors, RunState, Writer};
 use crate::error::Error;
 use crate::step::Learner;
@@ -108,10 +108,13 @@ impl Session<'_> {
     fn restart_loader(&mut self) -> Result<(), Error> {
         let spec = &self.job.config.spec;
         let sampler = sampler(spec, self.data.train.len(), &self.state)?;
-        let requests = Requests::new(sampler, &self.ranks, self.plan.epochs, &self.state);
+        let rectangles = self.rectangles.as_ref();
+        let order = order(spec, &self.data, rectangles, &self.state);
+        let requests = Requests::new(sampler, order, &self.ranks, self.plan.epochs, &self.state);
+        let (state, epochs) = (&self.state, self.plan.epochs);
         let source = self
             .data
-            .train_source(spec, &self.state, self.plan.epochs, self.budget);
+            .train_source(spec, state, rectangles, epochs, self.budget);
         self.loader = Loader::start(loader_config(self.threads), source, requests)?;
         Ok(())
     }

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use trainer_data::{DigitsConfig, make_dataset_digits};
+use trainer_data::decode::decode_whole;
+use trainer_data::{DigitsConfig, RgbImage, make_dataset_digits, write_png};
 
 pub const NAME: &str = "tiny";
 /// Batches of 12, 12 and 2: with three ranks, the last one has no image in the third.
@@ -89,6 +90,19 @@ impl Fixture {
         merge(&mut manifest["spec"], changes);
         // JSON is YAML.
         std::fs::write(self.path("job.yaml"), manifest.to_string()).expect("written");
+    }
+
+    /// Cuts training image number `k` down to its left upper part, of this width and height.
+    pub fn crop(&self, k: u32, (width, height): (u32, u32)) {
+        let mut files: Vec<_> = std::fs::read_dir(self.path("data/images/train"))
+            .expect("images")
+            .map(|entry| entry.expect("entry").path())
+            .collect();
+        files.sort();
+        let image = decode_whole(&files[k as usize]).expect("an image");
+        let cut = RgbImage::from_fn(width, height, |x, y| *image.get_pixel(x, y));
+        // As PNG, whatever the name says.
+        write_png(&cut, &files[k as usize]).expect("written");
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

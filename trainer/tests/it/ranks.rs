@@ -71,6 +71,30 @@ fn ranks_that_normalise_together_learn_like_one() {
     assert!(5.0 * together < apart, "{together} and {apart}");
 }
 
+/// Quads are dealt out whole, and all ranks draw the same images.
+#[test]
+fn quads_of_weighted_images_are_those_of_one_rank() {
+    let fixture = Fixture::new(&json!({"training": {
+        "epochs": 1, "evaluateEvery": 1, "quad": true, "imageWeights": true, "syncBatchNorm": true,
+    }}));
+    fixture.succeed(&Start::new("one", 1));
+    fixture.succeed(&Start {
+        flags: &["--verify-ranks"],
+        ..Start::new("three", 3)
+    });
+    let [one, three] = ["one", "three"].map(|output| fixture.state(output, 3));
+    assert_eq!(one["imagesSeen"], three["imagesSeen"]);
+    assert_eq!(26, one["imagesSeen"]);
+    assert_eq!(10, one["classAps"].as_array().expect("a list").len());
+    let [a, b] = [&one, &three].map(|state| {
+        let loss = &state["latest"]["trainLoss"];
+        ["box", "obj", "cls"].map(|part| loss[part].as_f64().expect("a number"))
+    });
+    for (a, b) in a.iter().zip(&b) {
+        assert!((a - b).abs() < 1e-4 * a, "{a} and {b}");
+    }
+}
+
 /// Running variances in the middle of the network.
 fn variances(fixture: &Fixture, output: &str) -> Vec<f32> {
     let bytes = &fixture.tensors(output, 6)["model.safetensors"];

@@ -2,14 +2,26 @@
 
 use serde_json::json;
 
-use crate::harness::{FakeAgent, Fixture, STEPS_PER_EPOCH, Start};
+use crate::harness::{FakeAgent, Fixture, IMAGES, STEPS_PER_EPOCH, Start};
 
 const LAST: u64 = 3 * STEPS_PER_EPOCH;
 
 /// Runs to the end without a stop, and with stops after `stops`; compares the last checkpoints.
 #[track_caller]
 fn same_end(world: u32, stops: &[u64], changes: &serde_json::Value) {
+    same_end_of(world, stops, changes, |_| ());
+}
+
+/// The same with a data set that `prepare` changes first.
+#[track_caller]
+fn same_end_of(
+    world: u32,
+    stops: &[u64],
+    changes: &serde_json::Value,
+    prepare: impl FnOnce(&Fixture),
+) {
     let fixture = Fixture::new(changes);
+    prepare(&fixture);
     let whole = fixture.succeed(&Start {
         flags: &["--verify-ranks"],
         ..Start::new("whole", world)
@@ -69,6 +81,27 @@ fn other_optimisers_formats_and_sizes_resume_bit_identically() {
         "hyperparameters": {"optimizer": "adamw", "lr0": 0.001, "schedule": "oneCycle"},
     });
     same_end(3, &[2, 5], &changes);
+}
+
+#[test]
+fn quads_of_weighted_images_resume_bit_identically() {
+    let changes = json!({
+        "training": {"quad": true, "imageWeights": true, "evaluateEvery": 1, "multiScale": 0.5},
+    });
+    same_end(3, &[2, 5], &changes);
+}
+
+#[test]
+fn rectangles_resume_bit_identically() {
+    let fixture = |fixture: &Fixture| {
+        // Of three shapes, so that batches have several.
+        for k in 0..IMAGES {
+            let size = [(64, 64), (64, 36), (30, 64)][k as usize % 3];
+            fixture.crop(k, size);
+        }
+    };
+    let changes = json!({"training": {"rect": true}, "augmentation": {"mosaic": 0.0}});
+    same_end_of(3, &[1, 5], &changes, fixture);
 }
 
 #[test]

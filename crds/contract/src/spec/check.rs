@@ -63,12 +63,12 @@ pub fn check(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
             "dataset has two sources, persistentVolumeClaim and image: remove one".to_owned(),
         )),
     }
+    problems.extend(batches(spec, ranks));
     problems.extend(mosaics(spec));
     problems.extend(paths(spec));
     problems
 }
 
-/// Settings of mosaics that would do nothing.
 /// Settings of a schedule that was not chosen.
 fn schedule(hyperparameters: &Hyperparameters) -> Vec<SpecProblem> {
     let mut problems = Vec::new();
@@ -99,6 +99,37 @@ fn schedule(hyperparameters: &Hyperparameters) -> Vec<SpecProblem> {
     problems
 }
 
+/// Batches that cannot be made.
+fn batches(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
+    let (training, augmentation) = (&spec.training, &spec.augmentation);
+    let mut problems = Vec::new();
+    let together = 4 * ranks.max(1);
+    if training.quad && !training.batch_size.is_multiple_of(together) {
+        problems.push(SpecProblem(format!(
+            "training.quad is true, but training.batchSize is {}: choose a multiple of {together}, four for each process",
+            training.batch_size
+        )));
+    }
+    for (field, value) in [
+        ("mosaic", augmentation.mosaic),
+        ("cutmix", augmentation.cutmix),
+    ] {
+        if training.rect && value > 0.0 {
+            problems.push(SpecProblem(format!(
+                "training.rect is true, which shows each image alone, but augmentation.{field} is {value}: set augmentation.{field} to 0"
+            )));
+        }
+    }
+    if training.rect && training.image_weights {
+        problems.push(SpecProblem(
+            "training.rect is true, whose order of images is fixed, but training.imageWeights is true: set one of them to false"
+                .to_owned(),
+        ));
+    }
+    problems
+}
+
+/// Settings of mosaics that would do nothing.
 fn mosaics(spec: &TrainerSpec) -> Vec<SpecProblem> {
     let augmentation = &spec.augmentation;
     let mut problems = Vec::new();
@@ -181,6 +212,39 @@ mod tests {
     #[test]
     fn the_smallest_spec_is_valid() {
         assert_eq!(Vec::<SpecProblem>::new(), check(&valid(), 4));
+    }
+
+    #[test]
+    fn batches_that_cannot_be_made_are_refused() {
+        one_problem(
+            |s| {
+                s.training.quad = true;
+                s.training.batch_size = 24;
+            },
+            "training.quad is true, but training.batchSize is 24: choose a multiple of 16, four for each process",
+        );
+        one_problem(
+            |s| s.training.rect = true,
+            "training.rect is true, which shows each image alone, but augmentation.mosaic is 1: set augmentation.mosaic to 0",
+        );
+        let rectangles = |s: &mut TrainerSpec| {
+            s.training.rect = true;
+            s.augmentation.mosaic = 0.0;
+        };
+        one_problem(
+            |s| {
+                rectangles(s);
+                s.augmentation.cutmix = 0.5;
+            },
+            "training.rect is true, which shows each image alone, but augmentation.cutmix is 0.5: set augmentation.cutmix to 0",
+        );
+        one_problem(
+            |s| {
+                rectangles(s);
+                s.training.image_weights = true;
+            },
+            "training.rect is true, whose order of images is fixed, but training.imageWeights is true: set one of them to false",
+        );
     }
 
     #[test]

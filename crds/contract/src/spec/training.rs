@@ -7,6 +7,10 @@ use serde_json::json;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own that users write"
+)]
 pub struct Training {
     /// Passes over the training images. A run on one machine that is resumed may get another number, as it may get
     /// other `iterations`, `hours`, `patience`, `evaluateEvery` and, without `iterations`, another `batchSize`: the
@@ -39,6 +43,18 @@ pub struct Training {
     /// `imageSize * (1 + x)`. 0 is off; YOLOv5's --multi-scale is 0.5.
     #[serde(alias = "multi_scale")]
     pub multi_scale: f64,
+    /// Lay each image alone into a rectangle that fits the images of its batch, which are of similar shape, in place
+    /// of a square: fewer pixels to compute. The order of the images is then the same in every epoch, and
+    /// `augmentation.mosaic` must be 0. YOLOv5's --rect.
+    pub rect: bool,
+    /// Join four images each into one of twice the width and height, or enlarge the first of them to it, each with
+    /// probability 1/2; `batchSize` must be a multiple of four times the number of processes. YOLOv5's --quad.
+    pub quad: bool,
+    /// Draw the images of an epoch with replacement, those more often whose classes are rare or have a low average
+    /// precision so far. Images without labels are never drawn. YOLOv5's --image-weights, with any number of
+    /// processes.
+    #[serde(alias = "image_weights")]
+    pub image_weights: bool,
     /// Treat all objects as one class, called item.
     #[serde(alias = "single_cls")]
     pub single_class: bool,
@@ -99,6 +115,9 @@ impl Default for Training {
             batch_size: 16,
             image_size: 640,
             multi_scale: 0.0,
+            rect: false,
+            quad: false,
+            image_weights: false,
             single_class: false,
             freeze: Vec::new(),
             auto_anchor: true,

@@ -87,18 +87,18 @@ impl WayBack {
     }
 }
 
-/// Computes the rows of the sample of side `side` that `matrix` makes of the canvas, and gives each
+/// Computes the rows of the sample of `size` that `matrix` makes of the canvas, and gives each
 /// to `finish` with its number.
 pub fn warp(
     canvas: &Canvas,
     matrix: &Matrix3,
-    side: u32,
+    size: (u32, u32),
     mut finish: impl FnMut(usize, &mut PlanarRow),
 ) {
-    let mut row = PlanarRow::new(side);
+    let mut row = PlanarRow::new(size.0);
     let Some(back) = WayBack::new(matrix) else {
         // Everything shrank to nothing.
-        for y in 0..side as usize {
+        for y in 0..size.1 as usize {
             for plane in [&mut row.r, &mut row.g, &mut row.b] {
                 plane.fill(FILL);
             }
@@ -107,28 +107,28 @@ pub fn warp(
         return;
     };
     if back.straight {
-        warp_straight(canvas, &back, &mut row, &mut finish);
+        warp_straight(canvas, &back, size.1, &mut row, &mut finish);
     } else {
-        warp_any(canvas, &back, &mut row, &mut finish);
+        warp_any(canvas, &back, size.1, &mut row, &mut finish);
     }
 }
 
-/// The part of a canvas of side `canvas` that a sample of side `side` shows through `matrix`: all of it,
+/// The part of a canvas of size `canvas` that a sample of `size` shows through `matrix`: all of it,
 /// unless columns and rows separate.
-pub fn seen(matrix: &Matrix3, canvas: u32, side: u32) -> PixelRect {
+pub fn seen(matrix: &Matrix3, canvas: (u32, u32), size: (u32, u32)) -> PixelRect {
     let Some(back) = WayBack::new(matrix).filter(|back| back.straight) else {
         return whole(canvas);
     };
-    let end = f64::from(side.saturating_sub(1));
-    let (first, last) = (back.apply(0.0, 0.0), back.apply(end, end));
-    let span = |axis: usize| {
-        let place = |at: f64| Place::new(at, canvas).pixel;
+    let [right, bottom] = [size.0, size.1].map(|end| f64::from(end.saturating_sub(1)));
+    let (first, last) = (back.apply(0.0, 0.0), back.apply(right, bottom));
+    let span = |axis: usize, length: u32| {
+        let place = |at: f64| Place::new(at, length).pixel;
         let (a, b) = (place(first[axis]), place(last[axis]));
         // Each pixel is mixed with the next one.
-        let clamp = |pixel: i64| pixel.clamp(0, i64::from(canvas)) as u32;
+        let clamp = |pixel: i64| pixel.clamp(0, i64::from(length)) as u32;
         (clamp(a.min(b)), clamp(a.max(b) + 2))
     };
-    let ((x1, x2), (y1, y2)) = (span(0), span(1));
+    let ((x1, x2), (y1, y2)) = (span(0, canvas.0), span(1, canvas.1));
     PixelRect { x1, y1, x2, y2 }
 }
 
@@ -136,17 +136,18 @@ pub fn seen(matrix: &Matrix3, canvas: u32, side: u32) -> PixelRect {
 fn warp_any(
     canvas: &Canvas,
     back: &WayBack,
+    height: u32,
     row: &mut PlanarRow,
     finish: &mut impl FnMut(usize, &mut PlanarRow),
 ) {
-    let side = row.r.len();
+    let width = row.r.len();
     let interiors: Vec<Interior> = canvas.tiles.iter().map(Interior::new).collect();
     // The image that the last pixel came from: mostly the next one does, too.
     let mut last = 0;
-    for y in 0..side {
-        for x in 0..side {
+    for y in 0..height as usize {
+        for x in 0..width {
             let [u, v] = back.apply(x as f64, y as f64);
-            let (u, v) = (Place::new(u, canvas.side), Place::new(v, canvas.side));
+            let (u, v) = (Place::new(u, canvas.size.0), Place::new(v, canvas.size.1));
             if !interiors.get(last).is_some_and(|tile| tile.has(u, v)) {
                 last = interiors
                     .iter()
@@ -253,12 +254,12 @@ fn mix_columns(left: u16, right: u16, next: u32) -> u8 {
 fn warp_straight(
     canvas: &Canvas,
     back: &WayBack,
+    height: u32,
     row: &mut PlanarRow,
     finish: &mut impl FnMut(usize, &mut PlanarRow),
 ) {
-    let side = row.r.len();
-    let columns: Vec<Place> = (0..side)
-        .map(|x| Place::new(back.apply(x as f64, 0.0)[0], canvas.side))
+    let columns: Vec<Place> = (0..row.r.len())
+        .map(|x| Place::new(back.apply(x as f64, 0.0)[0], canvas.size.0))
         .collect();
     let pixels = columns.iter().map(|place| place.pixel);
     let first = pixels.clone().min().unwrap_or(0);
@@ -272,8 +273,8 @@ fn warp_straight(
     let mut below = CanvasRow::new(first, count);
     let mut mixed = vec![0_u16; count * 3];
     let arch = pulp::Arch::new();
-    for y in 0..side {
-        let v = Place::new(back.apply(0.0, y as f64)[1], canvas.side);
+    for y in 0..height as usize {
+        let v = Place::new(back.apply(0.0, y as f64)[1], canvas.size.1);
         if below.y == Some(v.pixel) {
             std::mem::swap(&mut above, &mut below);
         }

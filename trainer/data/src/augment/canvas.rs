@@ -8,11 +8,11 @@ use trainer_core::boxes::{Xywh, Xyxy};
 use trainer_core::letterbox::{Border, Enlarge, Letterbox, LetterboxOptions};
 use trainer_core::mosaic::{PixelRect, Tile};
 
-/// A square of pixels that images cover in part; the rest is grey ([`FILL`]).
+/// Pixels that images cover in part; the rest is grey ([`FILL`]).
 #[derive(Clone, Debug, Default)]
 pub struct Canvas {
     /// Width and height in pixels.
-    pub side: u32,
+    pub size: (u32, u32),
     /// The images; they do not overlap.
     pub tiles: Vec<CanvasTile>,
     /// The objects on them.
@@ -87,10 +87,10 @@ impl Canvas {
         box_to_canvas: impl Fn(Xywh) -> Xyxy,
         point_to_canvas: impl Fn([f32; 2]) -> [f32; 2],
     ) {
-        let side = self.side as f32;
-        let clip = |point: [f32; 2]| point.map(|v| v.clamp(0.0, side));
+        let (width, height) = (self.size.0 as f32, self.size.1 as f32);
+        let clip = |[x, y]: [f32; 2]| [x.clamp(0.0, width), y.clamp(0.0, height)];
         for (k, label) in record.labels.iter().enumerate() {
-            let xyxy = box_to_canvas(label.xywh).clip(side, side);
+            let xyxy = box_to_canvas(label.xywh).clip(width, height);
             // Turned, what is cut down to a line would enclose an area again.
             if xyxy.area() <= 0.0 {
                 continue;
@@ -108,8 +108,8 @@ impl Canvas {
 
     /// The canvas as a picture.
     pub fn paint(&self) -> RgbImage {
-        let mut picture = RgbImage::from_pixel(self.side, self.side, Rgb([FILL; 3]));
-        let stride = 3 * self.side as usize;
+        let mut picture = RgbImage::from_pixel(self.size.0, self.size.1, Rgb([FILL; 3]));
+        let stride = 3 * self.size.0 as usize;
         for tile in &self.tiles {
             let PixelRect { x1, y1, x2, y2 } = tile.covers;
             let columns = 3 * x1 as usize..3 * x2 as usize;
@@ -124,12 +124,7 @@ impl Canvas {
     #[must_use]
     pub fn covered_by(mut self, picture: RgbImage) -> Self {
         self.tiles = vec![CanvasTile {
-            covers: PixelRect {
-                x1: 0,
-                y1: 0,
-                x2: picture.width(),
-                y2: picture.height(),
-            },
+            covers: whole(picture.dimensions()),
             pixels: Arc::new(picture),
             offset: (0, 0),
         }];
@@ -146,15 +141,15 @@ impl Canvas {
 }
 
 impl CanvasLabel {
-    /// The object as a mirror shows it that swaps left and right of a canvas of side `side`.
+    /// The object as a mirror shows it that swaps left and right of a canvas of this width.
     #[must_use]
-    pub fn mirrored(&self, side: u32) -> Self {
-        let side = side as f32;
+    pub fn mirrored(&self, width: u32) -> Self {
+        let width = width as f32;
         let Xyxy { x1, y1, x2, y2 } = self.xyxy;
         Self {
             class: self.class,
-            xyxy: Xyxy::new(side - x2, y1, side - x1, y2),
-            outline: self.outline.iter().map(|[x, y]| [side - x, *y]).collect(),
+            xyxy: Xyxy::new(width - x2, y1, width - x1, y2),
+            outline: self.outline.iter().map(|[x, y]| [width - x, *y]).collect(),
         }
     }
 }
@@ -181,26 +176,26 @@ impl CanvasTile {
     }
 }
 
-/// All of a canvas of this side.
-pub fn whole(side: u32) -> PixelRect {
+/// All of a canvas of this width and height.
+pub fn whole((width, height): (u32, u32)) -> PixelRect {
     PixelRect {
         x1: 0,
         y1: 0,
-        x2: side,
-        y2: side,
+        x2: width,
+        y2: height,
     }
 }
 
-/// One image in the middle of a canvas of the sample's size: its long side fits exactly.
-pub fn lay_one(store: &ImageStore, index: u32) -> Canvas {
+/// One image in the middle of a canvas of the sample's `size`, into which it fits; what rounding made a
+/// pixel too wide or high is cut off.
+pub fn lay_one(store: &ImageStore, index: u32, size: (u32, u32)) -> Canvas {
     let loaded = store.load(index);
-    let side = store.image_size();
     let (width, height) = loaded.pixels.dimensions();
     let letterbox = Letterbox::new(
         width,
         height,
         LetterboxOptions {
-            target: (side, side),
+            target: size,
             enlarge: Enlarge::Yes,
             border: Border::Full,
         },
@@ -209,13 +204,13 @@ pub fn lay_one(store: &ImageStore, index: u32) -> Canvas {
     let covers = PixelRect {
         x1: left,
         y1: top,
-        x2: left + width,
-        y2: top + height,
+        x2: (left + width).min(size.0),
+        y2: (top + height).min(size.1),
     };
     let (w, h) = (width as f32, height as f32);
     let (pad_x, pad_y) = (letterbox.pad.0 as f32, letterbox.pad.1 as f32);
     let mut canvas = Canvas {
-        side,
+        size,
         ..Canvas::default()
     };
     canvas.add(

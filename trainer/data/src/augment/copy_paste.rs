@@ -28,7 +28,7 @@ pub fn paste(rng: &mut ChaCha8Rng, mut canvas: Canvas, share: f64) -> Canvas {
     shuffle(rng, &mut outlined);
     let before = canvas.labels.len();
     for k in outlined.into_iter().take(count) {
-        let mirrored = canvas.labels[k].mirrored(canvas.side);
+        let mirrored = canvas.labels[k].mirrored(canvas.size.0);
         // Those already pasted count, too.
         if canvas
             .labels
@@ -69,7 +69,7 @@ fn paste_one(canvas: &Canvas, label: &CanvasLabel, picture: &mut RgbImage) {
     for (x, y, value) in inside.enumerate_pixels() {
         let (x, y) = (left + x, top + y);
         if value.0[0] > 0 {
-            let from = i64::from(canvas.side - 1 - x);
+            let from = i64::from(canvas.size.0 - 1 - x);
             picture.put_pixel(x, y, Rgb(canvas.pixel(from, y.into())));
         }
     }

@@ -21,21 +21,21 @@ const MIN_KEPT: f32 = 0.10;
 /// How wide and high it must be afterwards, in pixels.
 const MIN_SIDE: f32 = 2.0;
 
-/// Draws whether a sample of side `side` is cropped (with `probability`) and to which part.
-pub fn draw(rng: &mut ChaCha8Rng, probability: f64, side: u32) -> Option<PixelRect> {
+/// Draws whether a sample of `size` is cropped (with `probability`) and to which part.
+pub fn draw(rng: &mut ChaCha8Rng, probability: f64, size: (u32, u32)) -> Option<PixelRect> {
     if !chance(rng, probability) {
         return None;
     }
-    let whole = f64::from(side).powi(2);
+    let whole = f64::from(size.0) * f64::from(size.1);
     let (low, high) = (ASPECT.0.ln(), ASPECT.1.ln());
     for _ in 0..TRIES {
         let area = whole * uniform(rng, AREA.0, AREA.1);
         let aspect = uniform(rng, low, high).exp();
         let width = (area * aspect).sqrt().round() as u32;
         let height = (area / aspect).sqrt().round() as u32;
-        if (1..=side).contains(&width) && (1..=side).contains(&height) {
-            let x1 = below(rng, u64::from(side - width) + 1) as u32;
-            let y1 = below(rng, u64::from(side - height) + 1) as u32;
+        if (1..=size.0).contains(&width) && (1..=size.1).contains(&height) {
+            let x1 = below(rng, u64::from(size.0 - width) + 1) as u32;
+            let y1 = below(rng, u64::from(size.1 - height) + 1) as u32;
             return Some(PixelRect {
                 x1,
                 y1,

@@ -2,12 +2,13 @@
 //! as Ultralytics describes it for detection).
 
 use super::picture::Picture;
+use super::streams::Pool;
 use image::{GenericImage, GenericImageView};
 use rand_chacha::ChaCha8Rng;
 use trainer_core::boxes::Xyxy;
 use trainer_core::detection::LabelledBox;
 use trainer_core::mosaic::PixelRect;
-use trainer_core::rng::{below, beta, chance, unit};
+use trainer_core::rng::{beta, chance, unit};
 
 /// Parts that are tried.
 const CANDIDATES: usize = 3;
@@ -24,10 +25,10 @@ pub struct Cut {
 }
 
 /// Draws whether a sample of side `side` gets a part of another picture (with `probability`), of which
-/// of `images` images, and candidates for the part.
-pub fn draw(rng: &mut ChaCha8Rng, probability: f64, images: usize, side: u32) -> Option<Cut> {
+/// image of `pool`, and candidates for the part.
+pub fn draw(rng: &mut ChaCha8Rng, probability: f64, pool: Pool<'_>, side: u32) -> Option<Cut> {
     chance(rng, probability).then(|| Cut {
-        partner: below(rng, images as u64) as u32,
+        partner: pool.draw(rng),
         candidates: std::array::from_fn(|_| draw_part(rng, side)),
     })
 }

@@ -25,8 +25,8 @@ pub struct Mask {
     pub colour: [u8; 3],
 }
 
-/// Draws whether a sample of side `side` is covered (with `probability`) and by what; else nothing.
-pub fn draw(rng: &mut ChaCha8Rng, probability: f64, side: u32) -> Vec<Mask> {
+/// Draws whether a sample of `size` is covered (with `probability`) and by what; else nothing.
+pub fn draw(rng: &mut ChaCha8Rng, probability: f64, size: (u32, u32)) -> Vec<Mask> {
     if !chance(rng, probability) {
         return Vec::new();
     }
@@ -35,15 +35,15 @@ pub fn draw(rng: &mut ChaCha8Rng, probability: f64, side: u32) -> Vec<Mask> {
         .flat_map(|(count, part)| std::iter::repeat_n(part, count));
     sizes
         .map(|part| {
-            let largest = ((f64::from(side) * part) as u64).max(1);
-            let mut span = || {
+            let mut span = |side: u32| {
+                let largest = ((f64::from(side) * part) as u64).max(1);
                 let length = 1 + below(rng, largest) as u32;
                 let centre = below(rng, side.into()) as u32;
                 let start = centre.saturating_sub(length / 2);
                 (start, (centre + length.div_ceil(2)).min(side))
             };
-            let (x1, x2) = span();
-            let (y1, y2) = span();
+            let (x1, x2) = span(size.0);
+            let (y1, y2) = span(size.1);
             Mask {
                 area: PixelRect { x1, y1, x2, y2 },
                 colour: draw_colour(rng),
@@ -59,13 +59,13 @@ fn draw_colour(rng: &mut ChaCha8Rng) -> [u8; 3] {
     if is_grey { [r; 3] } else { [r, g, b] }
 }
 
-/// Covers the planes of a finished sample of side `side`.
-pub fn paint(masks: &[Mask], side: u32, pixels: &mut [u8]) {
-    let side = side as usize;
+/// Covers the planes of a finished sample of this width.
+pub fn paint(masks: &[Mask], width: u32, pixels: &mut [u8]) {
+    let (width, plane) = (width as usize, pixels.len() / 3);
     for Mask { area, colour } in masks {
-        for (plane, value) in pixels.chunks_exact_mut(side * side).zip(colour) {
+        for (plane, value) in pixels.chunks_exact_mut(plane).zip(colour) {
             for row in plane
-                .chunks_exact_mut(side)
+                .chunks_exact_mut(width)
                 .take(area.y2 as usize)
                 .skip(area.y1 as usize)
             {

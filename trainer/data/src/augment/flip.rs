@@ -13,13 +13,14 @@ pub struct Flip {
 }
 
 impl Flip {
-    /// Stores row `y` of a sample as wide as it is high into its planes.
+    /// Stores row `y` of a sample into its planes.
     pub fn store(self, row: &PlanarRow, y: usize, pixels: &mut [u8]) {
-        let side = row.r.len();
-        let y = if self.vertical { side - 1 - y } else { y };
-        let planes = pixels.chunks_exact_mut(side * side);
+        let width = row.r.len();
+        let height = pixels.len() / 3 / width;
+        let y = if self.vertical { height - 1 - y } else { y };
+        let planes = pixels.chunks_exact_mut(width * height);
         for (plane, source) in planes.zip(row.planes()) {
-            let target = &mut plane[y * side..(y + 1) * side];
+            let target = &mut plane[y * width..(y + 1) * width];
             target.copy_from_slice(source);
             if self.horizontal {
                 target.reverse();

@@ -13,44 +13,52 @@ use trainer_core::segments::{RESAMPLED_POINTS, resample};
 /// v7.0).
 const EDGE: f32 = 1e-3;
 
-/// Moves the labels of a canvas into a sample of side `side` and drops those of which too little is
-/// left.
+/// Moves the labels of a canvas into a sample of `size` (width and height) and drops those of
+/// which too little is left.
 pub fn warp(
     labels: &[CanvasLabel],
     matrix: &Matrix3,
     draw: &AffineDraw,
-    side: u32,
+    size: (u32, u32),
 ) -> Vec<LabelledBox> {
     labels
         .iter()
         .filter_map(|label| {
             Some(LabelledBox {
-                xyxy: warp_one(label, matrix, draw, side)?,
+                xyxy: warp_one(label, matrix, draw, size)?,
                 class: label.class,
             })
         })
         .collect()
 }
 
-/// The boxes of a sample of side `side` as fractions of it.
-pub fn to_targets(boxes: &[LabelledBox], side: u32) -> Vec<SampleTarget> {
-    let limit = side as f32 - EDGE;
-    let scale = 1.0 / side as f32;
+/// The boxes of a sample of `size` as fractions of it.
+pub fn to_targets(boxes: &[LabelledBox], size: (u32, u32)) -> Vec<SampleTarget> {
+    let (width, height) = (size.0 as f32, size.1 as f32);
     boxes
         .iter()
         .map(|object| SampleTarget {
             class: object.class,
-            xywh: object.xyxy.clip(limit, limit).scale(scale, scale).to_xywh(),
+            xywh: object
+                .xyxy
+                .clip(width - EDGE, height - EDGE)
+                .scale(1.0 / width, 1.0 / height)
+                .to_xywh(),
         })
         .collect()
 }
 
-fn warp_one(label: &CanvasLabel, matrix: &Matrix3, draw: &AffineDraw, side: u32) -> Option<Xyxy> {
+fn warp_one(
+    label: &CanvasLabel,
+    matrix: &Matrix3,
+    draw: &AffineDraw,
+    size: (u32, u32),
+) -> Option<Xyxy> {
     if label.outline.is_empty() {
-        return transform_box(matrix, draw, label.xyxy, (side, side));
+        return transform_box(matrix, draw, label.xyxy, size);
     }
     let points = resample(&label.outline, RESAMPLED_POINTS);
-    let warped = warp_segment(matrix, &points, side, side)?;
+    let warped = warp_segment(matrix, &points, size.0, size.1)?;
     let scale = draw.scale as f32;
     let before = label.xyxy.scale(scale, scale);
     is_candidate(before, warped, MIN_AREA_RATIO_OF_SEGMENTS).then_some(warped)

@@ -1,8 +1,9 @@
 //! Two pictures, mixed pixel by pixel (Zhang et al., arXiv:1710.09412, as YOLOv5 uses it).
 
 use super::picture::Picture;
+use super::streams::Pool;
 use rand_chacha::ChaCha8Rng;
-use trainer_core::rng::{below, beta, chance};
+use trainer_core::rng::{beta, chance};
 
 /// Both parameters of the beta distribution: the parts are close to a half.
 const CONCENTRATION: f64 = 32.0;
@@ -16,10 +17,10 @@ pub struct Mix {
     pub part: f32,
 }
 
-/// Draws whether a sample is mixed (with `probability`), with which of `images` images, how far.
-pub fn draw(rng: &mut ChaCha8Rng, probability: f64, images: usize) -> Option<Mix> {
+/// Draws whether a sample is mixed (with `probability`), with which image of `pool`, how far.
+pub fn draw(rng: &mut ChaCha8Rng, probability: f64, pool: Pool<'_>) -> Option<Mix> {
     chance(rng, probability).then(|| Mix {
-        partner: below(rng, images as u64) as u32,
+        partner: pool.draw(rng),
         part: beta(rng, CONCENTRATION, CONCENTRATION) as f32,
     })
 }
@@ -75,7 +76,7 @@ mod tests {
     #[test]
     fn parts_are_near_a_half_and_partners_are_all_images() {
         let draws: Vec<Mix> = (0..2000)
-            .filter_map(|epoch| draw(&mut stream(1, Purpose::Test, epoch, 0), 0.5, 5))
+            .filter_map(|epoch| draw(&mut stream(1, Purpose::Test, epoch, 0), 0.5, Pool::All(5)))
             .collect();
         assert!((900..1100).contains(&draws.len()), "{}", draws.len());
         let parts = draws.iter().map(|mix| f64::from(mix.part));

@@ -1,28 +1,34 @@
 //! Nine images around one in the middle (YOLOv5's large mosaic).
 
 use super::canvas::Canvas;
+use super::streams::Pool;
 use crate::store::ImageStore;
 use rand_chacha::ChaCha8Rng;
 use trainer_core::mosaic::PixelRect;
 use trainer_core::mosaic9::{draw_view, nine_tiles};
-use trainer_core::rng::{below, shuffle};
+use trainer_core::rng::shuffle;
 
-/// Lays image `index` and eight random ones, which may repeat, on a canvas of twice the sample's side,
+/// Lays image `index` and eight random ones of `pool`, which may repeat, on a canvas of twice the sample's side,
 /// in random order. The canvas shows a random part of them, of some images perhaps nothing.
 /// Of the images only what lies in `seen` is sure to be there.
 ///
 /// Draws the place of the canvas, the eight partners, the order.
-pub fn lay_nine(rng: &mut ChaCha8Rng, store: &ImageStore, index: u32, seen: PixelRect) -> Canvas {
+pub fn lay_nine(
+    rng: &mut ChaCha8Rng,
+    store: &ImageStore,
+    (index, pool): (u32, Pool<'_>),
+    seen: PixelRect,
+) -> Canvas {
     let side = store.image_size();
     let view = draw_view(rng, side);
     let mut indices = [index; 9];
     for partner in &mut indices[1..] {
-        *partner = below(rng, store.dataset().len() as u64) as u32;
+        *partner = pool.draw(rng);
     }
     shuffle(rng, &mut indices);
     let sizes = indices.map(|index| store.size(index));
     let mut canvas = Canvas {
-        side: 2 * side,
+        size: (2 * side, 2 * side),
         ..Canvas::default()
     };
     for (index, tile) in indices.into_iter().zip(nine_tiles(side, view, sizes)) {
@@ -53,8 +59,8 @@ mod tests {
         let mut places = HashSet::new();
         for epoch in 0..200 {
             let mut rng = stream(5, Purpose::Test, epoch, 0);
-            let canvas = lay_nine(&mut rng, &store, 3, whole(128));
-            assert_eq!(canvas.side, 128);
+            let canvas = lay_nine(&mut rng, &store, (3, Pool::All(40)), whole((128, 128)));
+            assert_eq!(canvas.size, (128, 128));
             assert!(canvas.tiles.len() <= 9);
             most = most.max(canvas.tiles.len());
             if let Some(k) = canvas
@@ -78,7 +84,12 @@ mod tests {
     fn pixels_and_boxes_lie_where_the_geometry_says() {
         let set = TestSet::with_images(9);
         let store = ImageStore::new(set.open(Split::Train), 64, Sizing::Train, 1 << 24);
-        let canvas = lay_nine(&mut stream(1, Purpose::Test, 0, 0), &store, 0, whole(128));
+        let canvas = lay_nine(
+            &mut stream(1, Purpose::Test, 0, 0),
+            &store,
+            (0, Pool::All(9)),
+            whole((128, 128)),
+        );
         for tile in &canvas.tiles {
             let (x, y) = (i64::from(tile.covers.x1), i64::from(tile.covers.y1));
             let from = tile

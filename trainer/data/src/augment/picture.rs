@@ -4,7 +4,7 @@ use super::planes::PlanarRow;
 use image::RgbImage;
 use trainer_core::detection::LabelledBox;
 
-/// A square of pixels with its objects.
+/// Pixels with their objects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Picture {
     /// The pixels.
@@ -14,11 +14,11 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// A picture of side `side`, with three bytes for each pixel.
-    pub fn new(side: u32, bytes: Vec<u8>, boxes: Vec<LabelledBox>) -> Self {
-        debug_assert_eq!(bytes.len(), crate::source::sample_bytes((side, side)));
+    /// A picture of this width and height, with three bytes for each pixel.
+    pub fn new(size: (u32, u32), bytes: Vec<u8>, boxes: Vec<LabelledBox>) -> Self {
+        debug_assert_eq!(bytes.len(), crate::source::sample_bytes(size));
         Self {
-            pixels: RgbImage::from_raw(side, side, bytes).unwrap_or_default(),
+            pixels: RgbImage::from_raw(size.0, size.1, bytes).unwrap_or_default(),
             boxes,
         }
     }

@@ -1,7 +1,7 @@
 //! The random numbers of one sample.
 
 use rand_chacha::ChaCha8Rng;
-use trainer_core::rng::{Purpose, picture_key, stream};
+use trainer_core::rng::{Purpose, below, picture_key, stream};
 
 /// Which of a sample's pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,18 +15,48 @@ pub(super) enum Layer {
     Inserted = 2,
 }
 
-/// Makes the streams of one sample.
+/// The images that a sample may take others from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Streams {
-    seed: u64,
-    epoch: u64,
-    image: u32,
+pub enum Pool<'a> {
+    /// All of so many.
+    All(u32),
+    /// Those that an epoch uses, each as often as it does.
+    Of(&'a [u32]),
 }
 
-impl Streams {
+impl Pool<'_> {
+    /// One of them; one draw. Of an empty pool the image 0.
+    pub fn draw(self, rng: &mut ChaCha8Rng) -> u32 {
+        match self {
+            Self::All(images) => below(rng, images.into()) as u32,
+            Self::Of(images) => {
+                let place = below(rng, images.len() as u64) as usize;
+                images.get(place).copied().unwrap_or_default()
+            }
+        }
+    }
+}
+
+/// Makes the streams of one sample.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Streams<'a> {
+    seed: u64,
+    epoch: u64,
+    /// Whose sample it is.
+    pub(super) image: u32,
+    /// Where other images come from.
+    pub(super) pool: Pool<'a>,
+}
+
+impl<'a> Streams<'a> {
     /// Of image `image` in `epoch`.
-    pub(super) fn new(seed: u64, epoch: u64, image: u32) -> Self {
-        Self { seed, epoch, image }
+    pub(super) fn new(seed: u64, epoch: u64, image: u32, pool: Pool<'a>) -> Self {
+        Self {
+            seed,
+            epoch,
+            image,
+            pool,
+        }
     }
 
     /// For what is done once to a sample.

@@ -20,14 +20,16 @@ fn source(set: &TestSet, side: u32, augmentation: &Augmentation) -> TrainSource 
 /// The canvas of a sample.
 fn canvas(source: &TrainSource, epoch: u64, index: u32) -> Canvas {
     let mosaics = source.settings.mosaics(epoch);
-    let streams = Streams::new(source.seed, epoch, index);
-    let side = canvas::whole(2 * source.store.image_size());
-    source.lay(streams, Layer::Own, &mosaics, index, side)
+    let pool = Pool::All(source.len() as u32);
+    let streams = Streams::new(source.seed, epoch, index, pool);
+    let side = 2 * source.store.image_size();
+    let all = canvas::whole((side, side));
+    source.lay(streams, Layer::Own, &mosaics, index, all)
 }
 
 fn sample(source: &TrainSource, epoch: u64, index: u32) -> (Vec<u8>, Sample) {
     let mut pixels = vec![1; crate::source::sample_bytes(source.size(index))];
-    let sample = source.sample(epoch, index, &mut pixels);
+    let sample = source.sample(epoch, index, None, &mut pixels);
     (pixels, sample)
 }
 
@@ -154,7 +156,7 @@ fn mosaics_show_four_images_and_probability_is_kept() {
     let mut corners = [0; 4];
     for epoch in 0..60 {
         let canvas = canvas(&always, epoch, 4);
-        assert_eq!((canvas.side, canvas.labels.len()), (128, 4));
+        assert_eq!((canvas.size, canvas.labels.len()), ((128, 128), 4));
         let is_own = |tile: &CanvasTile| Arc::ptr_eq(&tile.pixels, &own);
         assert!(canvas.tiles.iter().any(is_own));
         for (count, tile) in corners.iter_mut().zip(&canvas.tiles) {
@@ -372,7 +374,7 @@ fn what_is_not_seen_is_not_missed() {
                     sample(&all, epoch, index) == sample(&part, epoch, index),
                     "{epoch} {index}"
                 );
-                let streams = Streams::new(part.seed, epoch, index);
+                let streams = Streams::new(part.seed, epoch, index, Pool::All(6));
                 let draw = part
                     .settings
                     .draw(&mut streams.picture(Purpose::Augment, Layer::Own))

@@ -5,6 +5,7 @@ use super::picture::Picture;
 use super::planes::PlanarRow;
 use super::{affine, labels};
 use crate::dataset::SkippedImage;
+use crate::source::sample_bytes;
 use trainer_core::affine::{AffineDraw, Matrix3, compose};
 use trainer_core::detection::LabelledBox;
 
@@ -13,7 +14,7 @@ use trainer_core::detection::LabelledBox;
 pub(super) struct View {
     canvas: Canvas,
     matrix: Matrix3,
-    side: u32,
+    size: (u32, u32),
     /// The objects, in pixels of the sample.
     pub(super) boxes: Vec<LabelledBox>,
     /// Images that could not be read.
@@ -21,33 +22,33 @@ pub(super) struct View {
 }
 
 impl View {
-    /// The canvas as the transform `draw` shows it in a sample of side `side`.
-    pub(super) fn new(mut canvas: Canvas, draw: &AffineDraw, side: u32) -> Self {
-        let matrix = compose(draw, (canvas.side, canvas.side), (side, side));
+    /// The canvas as the transform `draw` shows it in a sample of `size` (width and height).
+    pub(super) fn new(mut canvas: Canvas, draw: &AffineDraw, size: (u32, u32)) -> Self {
+        let matrix = compose(draw, canvas.size, size);
         Self {
-            boxes: labels::warp(&canvas.labels, &matrix, draw, side),
+            boxes: labels::warp(&canvas.labels, &matrix, draw, size),
             skipped: std::mem::take(&mut canvas.skipped),
             canvas,
             matrix,
-            side,
+            size,
         }
     }
 
     /// Whether it shows a mosaic: their canvases are larger than the sample.
     pub(super) fn is_mosaic(&self) -> bool {
-        self.canvas.side > self.side
+        self.canvas.size.0 > self.size.0
     }
 
     /// Computes the sample's rows and gives each to `finish` with its number.
     pub(super) fn rows(&self, finish: impl FnMut(usize, &mut PlanarRow)) {
-        affine::warp(&self.canvas, &self.matrix, self.side, finish);
+        affine::warp(&self.canvas, &self.matrix, self.size, finish);
     }
 
     /// Paints the picture.
     pub(super) fn render(self) -> Picture {
-        let side = self.side;
-        let mut bytes = Vec::with_capacity(3 * (side as usize).pow(2));
+        let size = self.size;
+        let mut bytes = Vec::with_capacity(sample_bytes(size));
         self.rows(|_, row| row.append_to(&mut bytes));
-        Picture::new(side, bytes, self.boxes)
+        Picture::new(size, bytes, self.boxes)
     }
 }

@@ -34,7 +34,7 @@ fn boxes_and_pixels_agree() {
             Shape::Square,
         );
         let mut pixels = vec![7; 3 * (side * side) as usize];
-        let sample = source.sample(0, 0, &mut pixels);
+        let sample = source.sample(0, 0, None, &mut pixels);
         let about = sample.evaluated.unwrap();
         assert_eq!(about.labels[0].xyxy, Xyxy::new(30., 10., 70., 30.));
         assert_eq!(
@@ -92,7 +92,7 @@ fn an_image_of_the_right_size_keeps_its_pixels() {
         Shape::Square,
     );
     let mut pixels = vec![0; 3 * 64 * 64];
-    let sample = source.sample(3, 0, &mut pixels);
+    let sample = source.sample(3, 0, None, &mut pixels);
     assert!(sample.targets.is_empty() && sample.skipped.is_empty());
     for (k, pixel) in image.pixels().enumerate() {
         assert_eq!(pixel.0, [pixels[k], pixels[4096 + k], pixels[8192 + k]]);
@@ -110,7 +110,7 @@ fn a_broken_file_is_grey_without_labels() {
     );
     std::fs::write(path, "gone").unwrap();
     let mut pixels = vec![0; 3 * 64 * 64];
-    let sample = source.sample(0, 0, &mut pixels);
+    let sample = source.sample(0, 0, None, &mut pixels);
     assert!(pixels.iter().all(|v| *v == FILL));
     let about = sample.evaluated.unwrap();
     assert!(sample.targets.is_empty() && about.labels.is_empty());
@@ -139,7 +139,7 @@ fn rectangles_are_as_large_as_their_image_needs() {
     assert_eq!(4, source.batches(1).len());
 
     let mut pixels = vec![0; 3 * 96 * 64];
-    let sample = source.sample(0, 3, &mut pixels);
+    let sample = source.sample(0, 3, None, &mut pixels);
     let about = sample.evaluated.unwrap();
     assert_eq!(
         ((64, 32), (16, 16)),
@@ -154,4 +154,17 @@ fn rectangles_are_as_large_as_their_image_needs() {
     let row = |y: usize| &pixels[96 * y..96 * (y + 1)];
     assert!(row(15).iter().all(|v| *v == FILL) && row(48).iter().all(|v| *v == FILL));
     assert!(row(16)[..16].iter().all(|v| *v == FILL) && row(16)[16..80].iter().any(|v| *v != FILL));
+}
+
+/// 160 / 281 of 281 pixels are a little more than 160 in floating point, which counts as 161.
+#[test]
+fn an_image_that_rounding_makes_too_wide_is_cut() {
+    let set = TestSet::new();
+    set.image("images/val/a.png", &noise(5, (281, 20)));
+    let store = ImageStore::new(set.open(Split::Val), 160, Sizing::Evaluate, 0);
+    assert_eq!(161, store.size(0).0);
+    let source = EvaluateSource::new(store, Shape::Square);
+    let mut pixels = vec![0; 3 * 160 * 160];
+    assert!(source.sample(0, 0, None, &mut pixels).skipped.is_empty());
+    assert!(pixels.iter().any(|v| *v != FILL));
 }

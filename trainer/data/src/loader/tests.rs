@@ -23,8 +23,9 @@ impl SampleSource for Fake {
         if index == 14 { (2, 3) } else { (2, 2) }
     }
 
-    fn sample(&self, epoch: u64, index: u32, pixels: &mut [u8]) -> Sample {
+    fn sample(&self, epoch: u64, index: u32, drawn: Option<&[u32]>, pixels: &mut [u8]) -> Sample {
         assert!(index != 13, "the unlucky one");
+        assert!(drawn.is_none_or(|drawn| drawn.contains(&index)));
         for _ in 0..index * 7919 % 90 {
             std::thread::yield_now();
         }
@@ -48,6 +49,7 @@ fn requests(steps: u64, batch: u32) -> impl Iterator<Item = StepRequest> {
         indices: (0..batch)
             .map(|k| 20 + (step as u32 * batch + k) % 80)
             .collect(),
+        drawn: None,
     })
 }
 
@@ -158,6 +160,7 @@ fn batches_do_not_depend_on_threads_or_batch_size() {
                 epoch: 5,
                 step: 0,
                 indices: share.to_vec(),
+                drawn: None,
             })
             .collect();
         let loader = Loader::start(config(threads, 2), training(&set), steps.into_iter()).unwrap();
@@ -212,6 +215,7 @@ fn corrupt_images_are_counted_and_nothing_is_written() {
         epoch: 0,
         step: 0,
         indices: (0..7).collect(),
+        drawn: None,
     };
     let mut loader = Loader::start(config(2, 1), source, std::iter::once(step.clone())).unwrap();
     let batch = loader.next().unwrap().unwrap();
@@ -278,6 +282,7 @@ fn threads_do_not_change_samples_with_everything_on() {
             epoch: step,
             step,
             indices: (0..9).collect(),
+            drawn: None,
         });
         Loader::start(config(threads, 3), source, steps)
             .unwrap()

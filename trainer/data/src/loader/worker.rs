@@ -16,6 +16,7 @@ pub(super) struct Task {
     pub k: usize,
     pub epoch: u64,
     pub index: u32,
+    pub drawn: Option<Arc<[u32]>>,
     /// The step's pixels.
     pub pixels: Arc<Mutex<PixelBuffer>>,
 }
@@ -112,7 +113,10 @@ impl Worker {
     }
 
     fn make(&self, task: &Task, pixels: &mut [u8]) -> Result<Sample, LoaderError> {
-        let make = AssertUnwindSafe(|| self.source.sample(task.epoch, task.index, pixels));
+        let make = AssertUnwindSafe(|| {
+            let drawn = task.drawn.as_deref();
+            self.source.sample(task.epoch, task.index, drawn, pixels)
+        });
         let sample = catch_unwind(make).map_err(|panic| LoaderError::WorkerPanicked {
             epoch: task.epoch,
             index: task.index,

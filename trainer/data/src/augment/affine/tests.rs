@@ -6,19 +6,20 @@ use std::sync::Arc;
 use trainer_core::affine::{AffineDraw, compose};
 use trainer_core::mosaic::tiles;
 
-fn warped(canvas: &Canvas, matrix: &Matrix3, side: u32) -> Vec<[u8; 3]> {
+fn warped(canvas: &Canvas, matrix: &Matrix3, size: (u32, u32)) -> Vec<[u8; 3]> {
+    let width = size.0 as usize;
     let mut result = Vec::new();
-    warp(canvas, matrix, side, |y, row| {
-        assert_eq!(y, result.len() / side as usize);
-        result.extend((0..side as usize).map(|x| [row.r[x], row.g[x], row.b[x]]));
+    warp(canvas, matrix, size, |y, row| {
+        assert_eq!(y, result.len() / width);
+        result.extend((0..width).map(|x| [row.r[x], row.g[x], row.b[x]]));
     });
     result
 }
 
 /// The plain way: ask the canvas for four pixels and mix them in floating point.
-fn reference(canvas: &Canvas, matrix: &Matrix3, side: u32) -> Vec<[f64; 3]> {
+fn reference(canvas: &Canvas, matrix: &Matrix3, (width, height): (u32, u32)) -> Vec<[f64; 3]> {
     let inverse = matrix.inverse().unwrap();
-    let pixels = (0..side).flat_map(|y| (0..side).map(move |x| (x, y)));
+    let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
     pixels
         .map(|(x, y)| {
             let [u, v] = inverse.apply([f64::from(x), f64::from(y)]);
@@ -50,7 +51,7 @@ fn mosaic_of(side: u32, centre: (u32, u32), sizes: [(u32, u32); 4]) -> Canvas {
         .map(|k| Arc::new(smooth(k * 40, sizes[k as usize].0, sizes[k as usize].1)))
         .collect();
     Canvas {
-        side: 2 * side,
+        size: (2 * side, 2 * side),
         tiles: images
             .into_iter()
             .zip(tiles(side, centre, sizes))
@@ -69,7 +70,7 @@ fn the_identity_keeps_every_pixel() {
     let image = noise(1, (48, 48));
     let matrix = compose(&AffineDraw::IDENTITY, (48, 48), (48, 48));
     let expected: Vec<[u8; 3]> = image.pixels().map(|p| p.0).collect();
-    assert_eq!(warped(&covered(image), &matrix, 48), expected);
+    assert_eq!(warped(&covered(image), &matrix, (48, 48)), expected);
 }
 
 #[test]
@@ -82,7 +83,7 @@ fn a_whole_shift_moves_pixels_and_fills_with_grey() {
     let got = warped(
         &covered(image.clone()),
         &compose(&draw, (32, 32), (32, 32)),
-        32,
+        (32, 32),
     );
     for (k, pixel) in got.into_iter().enumerate() {
         let (x, y) = (k as u32 % 32, k as u32 / 32);
@@ -105,7 +106,7 @@ fn a_quarter_turn_moves_pixels() {
     let got = warped(
         &covered(image.clone()),
         &compose(&draw, (32, 32), (32, 32)),
-        32,
+        (32, 32),
     );
     // Counter-clockwise: what was right is up. The centre is the corner between pixels 15 and 16, so
     // one line falls outside.
@@ -123,7 +124,7 @@ fn what_cannot_be_inverted_is_grey() {
     let got = warped(
         &covered(noise(1, (32, 32))),
         &compose(&draw, (32, 32), (32, 32)),
-        32,
+        (32, 32),
     );
     assert_eq!(got, vec![[FILL; 3]; 1024]);
 }
@@ -139,19 +140,20 @@ proptest! {
         degrees in prop_oneof![Just(0.0), -180.0_f64..180.0],
         shear in prop_oneof![Just(0.0), -30.0_f64..30.0],
         perspective in prop_oneof![Just(0.0), -0.001_f64..0.001],
+        size in prop_oneof![Just((32, 32)), (1_u32..50, 1_u32..50)],
     ) {
         let canvas = mosaic_of(32, centre, sizes);
         let draw = AffineDraw { scale, translate, degrees, shear: [shear, -shear], perspective: [perspective; 2] };
-        let matrix = compose(&draw, (64, 64), (32, 32));
-        let got = warped(&canvas, &matrix, 32);
+        let matrix = compose(&draw, (64, 64), size);
+        let got = warped(&canvas, &matrix, size);
         let back = WayBack::new(&matrix).unwrap();
         let mut general = Vec::new();
-        let mut row = PlanarRow::new(32);
-        warp_any(&canvas, &back, &mut row, &mut |_, row: &mut PlanarRow| {
-            general.extend((0..32).map(|x| [row.r[x], row.g[x], row.b[x]]));
+        let mut row = PlanarRow::new(size.0);
+        warp_any(&canvas, &back, size.1, &mut row, &mut |_, row: &mut PlanarRow| {
+            general.extend((0..size.0 as usize).map(|x| [row.r[x], row.g[x], row.b[x]]));
         });
         prop_assert!(got == general, "the two ways differ");
-        for (k, (got, expected)) in got.iter().zip(reference(&canvas, &matrix, 32)).enumerate() {
+        for (k, (got, expected)) in got.iter().zip(reference(&canvas, &matrix, size)).enumerate() {
             for c in 0..3 {
                 // Half a level of rounding, and at an edge of up to 255 levels 1/512 pixel each way.
                 let error = (f64::from(got[c]) - expected[c]).abs();

@@ -21,7 +21,7 @@ fn objects_that_the_canvas_cuts_off_have_no_label() {
     let store = ImageStore::new(set.open(Split::Train), 64, Sizing::Train, 0);
     for (index, outline) in [(0, 0), (1, 3)] {
         let mut canvas = Canvas {
-            side: 64,
+            size: (64, 64),
             ..Canvas::default()
         };
         // The image's middle is the canvas' corner.
@@ -49,7 +49,9 @@ fn a_painted_canvas_has_the_same_pixels() {
     let set = TestSet::with_images(4);
     let store = ImageStore::new(set.open(Split::Train), 64, Sizing::Train, 1 << 24);
     let mut rng = trainer_core::rng::stream(1, trainer_core::rng::Purpose::Test, 0, 0);
-    let canvas = super::super::mosaic::lay_four(&mut rng, &store, 0, whole(2 * store.image_size()));
+    let seen = whole((128, 128));
+    let images = (0, super::super::streams::Pool::All(4));
+    let canvas = super::super::mosaic::lay_four(&mut rng, &store, images, seen);
     let painted = canvas.clone().covered_by(canvas.paint());
     for y in -1..=128 {
         for x in -1..=128 {

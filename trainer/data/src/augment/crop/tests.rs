@@ -110,7 +110,7 @@ fn pixels_go_where_the_boxes_go() {
 fn parts_have_the_promised_areas_and_shapes() {
     let side = 640;
     let parts: Vec<PixelRect> = (0..2000)
-        .filter_map(|k| draw(&mut stream(1, Purpose::Test, k, 0), 1.0, side))
+        .filter_map(|k| draw(&mut stream(1, Purpose::Test, k, 0), 1.0, (side, side)))
         .collect();
     // The last try fails for one in a hundred.
     assert!(parts.len() > 1950, "{}", parts.len());
@@ -131,7 +131,7 @@ fn parts_have_the_promised_areas_and_shapes() {
     }
     assert_eq!(corners, [true; 4], "parts lie everywhere");
     let some = (0..2000)
-        .filter(|k| draw(&mut stream(1, Purpose::Test, *k, 0), 0.25, side).is_some())
+        .filter(|k| draw(&mut stream(1, Purpose::Test, *k, 0), 0.25, (side, side)).is_some())
         .count();
     assert!((420..570).contains(&some), "{some}");
 }

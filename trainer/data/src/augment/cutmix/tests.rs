@@ -88,7 +88,7 @@ fn the_first_free_candidate_with_pixels_is_taken() {
 fn areas_are_uniform_between_nothing_and_all() {
     let side = 1000;
     let draws: Vec<Cut> = (0..1000)
-        .filter_map(|k| draw(&mut stream(1, Purpose::Test, k, 0), 0.5, 3, side))
+        .filter_map(|k| draw(&mut stream(1, Purpose::Test, k, 0), 0.5, Pool::All(3), side))
         .collect();
     assert!((430..570).contains(&draws.len()), "{}", draws.len());
     let parts: Vec<PixelRect> = draws.iter().flat_map(|cut| cut.candidates).collect();

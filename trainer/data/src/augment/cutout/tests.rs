@@ -14,7 +14,7 @@ fn masks_have_all_sizes_and_stay_inside() {
     let (mut grey, mut coloured) = (0, 0);
     let mut largest = [0; 31];
     for k in 0..200 {
-        let masks = draw(&mut stream(1, Purpose::Test, k, 0), 1.0, 160);
+        let masks = draw(&mut stream(1, Purpose::Test, k, 0), 1.0, (160, 160));
         assert_eq!(masks.len(), 31);
         for (seen, mask) in largest.iter_mut().zip(&masks) {
             let (w, h) = mask.area.size();
@@ -36,7 +36,7 @@ fn masks_have_all_sizes_and_stay_inside() {
         );
     }
     assert!(grey > 2500 && coloured > 2500, "{grey} {coloured}");
-    assert!(draw(&mut stream(1, Purpose::Test, 0, 0), 0.0, 160).is_empty());
+    assert!(draw(&mut stream(1, Purpose::Test, 0, 0), 0.0, (160, 160)).is_empty());
 }
 
 #[test]

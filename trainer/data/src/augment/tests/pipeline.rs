@@ -67,7 +67,7 @@ fn a_painted_picture_is_what_the_rows_show() {
         degrees: 10.0,
         ..AffineDraw::IDENTITY
     };
-    let view = || View::new(covered(noise(1, (48, 48))), &draw, 32);
+    let view = || View::new(covered(noise(1, (48, 48))), &draw, (32, 32));
     let mut direct = Vec::new();
     view().rows(|_, row| direct.push(row.clone()));
     let mut painted = Vec::new();
@@ -85,9 +85,9 @@ fn mixup_weights_two_mosaics_and_keeps_both_their_labels() {
     };
     for epoch in 0..5 {
         let source = source(&set, 64, &mixed);
-        let streams = Streams::new(source.seed, epoch, 2);
+        let streams = Streams::new(source.seed, epoch, 2, Pool::All(6));
         let mut rng = streams.sample_if(1.0, Purpose::Mixup).unwrap();
-        let mix = mixup::draw(&mut rng, 1.0, 6).unwrap();
+        let mix = mixup::draw(&mut rng, 1.0, Pool::All(6)).unwrap();
         let mosaics = source.settings.mosaics(epoch);
         let second = source.second(streams, Layer::Mixed, &mosaics, mix.partner, &mut vec![]);
         let (alone, own) = seen(&set, &plain, epoch, 2);
@@ -98,7 +98,7 @@ fn mixup_weights_two_mosaics_and_keeps_both_their_labels() {
             let sum = f32::from(alone[k]) * mix.part + f32::from(other) * (1.0 - mix.part);
             assert!((f32::from(*got) - sum).abs() <= 0.501, "{k}: {got} {sum}");
         }
-        let others = labels::to_targets(&second.boxes, 64);
+        let others = labels::to_targets(&second.boxes, (64, 64));
         assert_eq!(targets, [own, others].concat());
     }
 }
@@ -226,13 +226,13 @@ fn turning_one_on_leaves_the_draws_of_the_others() {
     let drawn = |settings: &Augmentation| {
         let source = source(&set, 64, settings);
         let of = |epoch| {
-            let streams = Streams::new(7, epoch, 3);
+            let streams = Streams::new(7, epoch, 3, Pool::All(4));
             let mosaics = source.settings.mosaics(epoch);
             let changes = source.draw_changes(streams, &mosaics, true);
             let mut rng = streams.picture(Purpose::Augment, Layer::Own);
             let masks = streams
                 .sample_if(settings.cutout, Purpose::Cutout)
-                .map(|mut rng| cutout::draw(&mut rng, settings.cutout, 64));
+                .map(|mut rng| cutout::draw(&mut rng, settings.cutout, (64, 64)));
             let (affine, _, flip) = source.settings.draw(&mut rng);
             (changes, masks, affine, flip)
         };
@@ -302,8 +302,8 @@ proptest! {
         for index in 0..images as u32 {
             let bytes = crate::source::sample_bytes((side, side));
             let (mut pixels, mut again) = (vec![0; bytes], vec![255; bytes]);
-            let sample = source.sample(epoch, index, &mut pixels);
-            prop_assert_eq!(&source.sample(epoch, index, &mut again), &sample);
+            let sample = source.sample(epoch, index, None, &mut pixels);
+            prop_assert_eq!(&source.sample(epoch, index, None, &mut again), &sample);
             prop_assert!(pixels == again, "not every pixel is written, or not always alike");
             prop_assert!(sample.skipped.is_empty());
             for target in &sample.targets {
@@ -315,4 +315,89 @@ proptest! {
             }
         }
     }
+}
+
+/// In a rectangle of its own, an image lies in the middle, and is turned and mirrored as in a square.
+#[test]
+fn images_lie_in_rectangles() {
+    let set = TestSet::new();
+    let image = noise(1, (64, 30));
+    set.image("images/train/a.png", &image);
+    set.write("labels/train/a.txt", "1 0.25 0.5 0.5 0.5");
+    let make = |augmentation: &Augmentation| {
+        let source = source(&set, 64, augmentation).in_rectangles(vec![(64, 32)]);
+        assert_eq!(source.size(0), (64, 32));
+        sample(&source, 0, 0)
+    };
+    let at = |pixels: &[u8], x: usize, y: usize| {
+        [0, 1, 2].map(|plane| pixels[(plane * 32 + y) * 64 + x])
+    };
+
+    let (pixels, plain) = make(&NONE);
+    assert_eq!(at(&pixels, 5, 0), [FILL; 3]);
+    assert_eq!(at(&pixels, 5, 31), [FILL; 3]);
+    for (x, y, pixel) in image.enumerate_pixels() {
+        assert_eq!(at(&pixels, x as usize, y as usize + 1), pixel.0);
+    }
+    let xywh = plain.targets[0].xywh;
+    assert!(
+        (xywh.h * 32.0 - 15.0).abs() < 0.01 && (xywh.y - 0.5).abs() < 1e-3,
+        "{xywh:?}"
+    );
+
+    let (turned, sample) = make(&Augmentation {
+        flipud: 1.0,
+        fliplr: 1.0,
+        ..NONE
+    });
+    for (y, x) in [(3, 9), (30, 63), (0, 0)] {
+        assert_eq!(at(&turned, x, y), at(&pixels, 63 - x, 31 - y));
+    }
+    assert!((sample.targets[0].xywh.x - 0.75).abs() < 1e-3);
+}
+
+/// The same image without a mosaic, see the test of evaluation's samples.
+#[test]
+fn an_image_that_rounding_makes_too_wide_is_cut() {
+    let set = TestSet::new();
+    set.image("images/train/a.png", &noise(1, (281, 20)));
+    set.write("labels/train/a.txt", "1 0.25 0.5 0.5 0.5");
+    let source = source(&set, 160, &NONE);
+    assert_eq!(161, source.store().size(0).0);
+    let (pixels, sample) = sample(&source, 0, 0);
+    assert_eq!(1, sample.targets.len());
+    assert!(pixels.iter().any(|v| *v != FILL));
+}
+
+/// Where an epoch uses some images only, mosaics and mixtures are made of these.
+#[test]
+fn other_images_come_from_those_drawn() {
+    let set = TestSet::new();
+    let colours = [[250, 0, 0], [0, 250, 0], [0, 0, 250]];
+    for (k, colour) in colours.into_iter().enumerate() {
+        set.image(
+            &format!("images/train/{k}.png"),
+            &RgbImage::from_pixel(64, 64, Rgb(colour)),
+        );
+        set.write(&format!("labels/train/{k}.txt"), "0 0.5 0.5 0.5 0.5");
+    }
+    let augmentation = Augmentation {
+        mosaic: 1.0,
+        mosaic9: 0.5,
+        mixup: 0.5,
+        cutmix: 0.5,
+        ..NONE
+    };
+    let source = source(&set, 64, &augmentation);
+    let has_blue = |drawn: Option<&[u32]>, epoch| {
+        let mut pixels = vec![0; crate::source::sample_bytes((64, 64))];
+        source.sample(epoch, 0, drawn, &mut pixels);
+        let (red, rest) = pixels.split_at(64 * 64);
+        let (green, blue) = rest.split_at(64 * 64);
+        let grey = red.iter().zip(green).zip(blue);
+        grey.into_iter()
+            .any(|((r, g), b)| *b > 150 && *r < 100 && *g < 100)
+    };
+    assert!((0..20).any(|epoch| has_blue(None, epoch)));
+    assert!((0..20).all(|epoch| !has_blue(Some(&[0, 1, 1]), epoch)));
 }
