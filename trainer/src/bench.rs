@@ -137,7 +137,7 @@ pub fn bench(args: &BenchArgs) -> Result<Measurement, BenchError> {
             stop: false,
             save: false,
             spent: 0.0,
-            fault: false,
+            made: None,
         };
         let done = learner.step(&mut ranks, &input);
         done.map_err(|source| BenchError::Step {
@@ -192,6 +192,7 @@ fn learner(
         rule: Rule::Sgd,
         gradient_clip: hyperparameters.gradient_clip,
         sync_norm: false,
+        portions: 1,
         quads: None,
         precision,
     };

@@ -70,6 +70,9 @@ pub struct TrainArgs {
     /// Make the loss of a step NaN, to see how the run goes on; given again, also after going back.
     #[arg(long, hide = true, value_name = "STEP")]
     pub make_non_finite: Vec<u64>,
+    /// Let memory run out at a step, to see how the next start goes on; given again, also then.
+    #[arg(long, hide = true, value_name = "STEP")]
+    pub make_out_of_memory: Vec<u64>,
 }
 
 /// Which networks `eval` and `predict` use, and how.

@@ -102,6 +102,7 @@ fn run_job(
         stop,
         verify_ranks: args.verify_ranks,
         faults: args.make_non_finite.clone(),
+        out_of_memory: args.make_out_of_memory.clone(),
     };
     crate::train::train(Session::open(resolved.job, options, reporter)?)
 }

@@ -165,6 +165,30 @@ pub enum Error {
         #[source]
         source: StepError,
     },
+    /// A step needs more memory than there is.
+    #[error(
+        "step {step} does not fit the memory: the next start computes the images of each process in {portions} portions"
+    )]
+    OutOfMemory {
+        /// Training steps done before it.
+        step: u64,
+        /// Portions of the next start.
+        portions: u32,
+        /// What failed.
+        #[source]
+        source: StepError,
+    },
+    /// Not even one image at a time fits.
+    #[error(
+        "step {step} does not fit the memory with one image at a time: lower training.imageSize, or choose a smaller model"
+    )]
+    NothingFits {
+        /// Training steps done before it.
+        step: u64,
+        /// What failed.
+        #[source]
+        source: StepError,
+    },
     /// The loss or the gradient is NaN or infinite.
     #[error(
         "{what} is not a finite number at step {step} (epoch {epoch}): lower hyperparameters.lr0, or look at these images and their labels: {details}"
@@ -218,6 +242,7 @@ impl Error {
             | Self::Sampler(_)
             | Self::FreezeUnknown { .. }
             | Self::FreezeAll
+            | Self::NothingFits { .. }
             | Self::OtherOptimizer { .. }
             | Self::Architecture(_) => FailureReason::InvalidConfig,
             Self::Dataset(_) | Self::OtherDataset { .. } | Self::ChangedDataset { .. } => {
@@ -244,6 +269,7 @@ impl Error {
             Self::Step { source, .. } => match source {
                 StepError::Ranks(source) => of_ranks(source),
                 StepError::NonFinite { .. } => FailureReason::NonFiniteLoss,
+                StepError::OutOfMemory => FailureReason::OutOfMemory,
                 // Normalisations by the images of all ranks wait for them in the middle of the network.
                 StepError::Model(source) => match Fault::from_text(chain(source)) {
                     Fault::PeerLost(_) | Fault::TimedOut(_) => FailureReason::PeerLost,
@@ -251,6 +277,7 @@ impl Error {
                 },
                 StepError::Tensor(_) => FailureReason::Internal,
             },
+            Self::OutOfMemory { .. } => FailureReason::OutOfMemory,
             Self::NonFinite { .. } => FailureReason::NonFiniteLoss,
             Self::Evaluate { source, .. } => match source {
                 EvaluateError::Ranks(source) => of_ranks(source),

@@ -4,6 +4,8 @@
 //! <output>/<job>-<first 8 of uid>/
 //!   config.json             the settings, frozen by the first start
 //!   anchors.json            the anchors that were fitted to the data set, see [`crate::session`]
+//!   batch.json              the batch size that was found to fit
+//!   portions.json           that memory ran out, and what follows
 //!   owner.json              which start of the run may write here
 //!   opt.yaml, hyp.yaml      the settings as YOLOv5's options
 //!   results.csv             one row per evaluated epoch, YOLOv5's columns
@@ -19,6 +21,7 @@ use std::path::{Path, PathBuf};
 use contract::attempt::Attempt;
 use contract::config::JobConfig;
 use contract::spec::TrainerSpec;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -48,6 +51,9 @@ const FREE: [&str; 10] = [
     "dataset",
     "output",
 ];
+
+/// Bytes of the largest small file there can be, many times over.
+const MAX_FILE: u64 = 1 << 20;
 
 /// What can go wrong with the folder.
 #[derive(Debug, thiserror::Error)]
@@ -239,6 +245,16 @@ impl RunFolder {
         self.root.join("anchors.json")
     }
 
+    /// The batch size that was found to fit.
+    pub fn batch(&self) -> PathBuf {
+        self.root.join("batch.json")
+    }
+
+    /// In how many portions a rank computes its images, where one does not fit.
+    pub fn portions(&self) -> PathBuf {
+        self.root.join("portions.json")
+    }
+
     /// Writes the settings as YOLOv5's files of options, and the model file they name.
     pub fn write_options(&self, name: &str, spec: &TrainerSpec) -> Result<(), Error> {
         let write = |file: &str, text: &str| {
@@ -273,6 +289,22 @@ pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
         .expect("plain structs with string keys always become JSON");
     text.push(b'\n');
     text
+}
+
+/// A small JSON file of the folder; none if there is none.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RunFolderError> {
+    let text = match std::fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Ok(file) if file.len() > MAX_FILE => Err(io::Error::other("it is too large")),
+        Ok(_) => std::fs::read_to_string(path),
+        Err(error) => Err(error),
+    };
+    text.and_then(|text| serde_json::from_str(&text).map_err(io::Error::from))
+        .map(Some)
+        .map_err(|source| RunFolderError::Read {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// What differs between the settings of two configurations and matters: the field, and `field was OLD and is NEW`.

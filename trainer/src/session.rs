@@ -1,8 +1,12 @@
 //! A run ready to go on: device, data, ranks and state, new or from the newest checkpoint.
 
 mod anchors;
+mod batch;
 mod data;
 mod fault;
+mod plan;
+mod portions;
+mod prepare;
 mod recovery;
 mod requests;
 mod restore;
@@ -10,18 +14,13 @@ mod restore;
 use std::time::{Duration, Instant};
 
 use contract::progress::Phase;
-use contract::spec::{Schedule as ScheduleSetting, TrainerSpec};
+use contract::spec::TrainerSpec;
 use torch_bridge::runtime;
-use trainer_core::anchors::fit;
 use trainer_core::multi_scale;
 use trainer_core::rect::RectPlan;
 use trainer_core::rng::recovery_seed;
-use trainer_core::schedule::{Schedule, ScheduleKind, StepPlan, scaled_weight_decay};
+use trainer_core::schedule::{Schedule, StepPlan, scaled_weight_decay};
 use trainer_data::{Batch, Loader, LoaderConfig, Shape};
-use trainer_model::architecture::Architecture;
-use trainer_model::loss::{Loss, LossSettings};
-use trainer_model::network::{Network, NetworkOptions};
-use trainer_model::optim::Rule;
 
 use crate::checkpoint::{CheckpointStore, Machine, RunState, Writer};
 use crate::device::{self, Chosen};
@@ -35,20 +34,17 @@ use crate::memory;
 use crate::report::{Plan, Reporter};
 use crate::run_folder::RunFolder;
 use crate::shutdown::StopRequest;
-use crate::step::{Learner, LearnerOptions};
+use crate::step::Learner;
 use crate::threads::{Threads, available_cpus};
 use data::{Data, Skipped};
+use plan::{iteration, plan, schedule};
+use prepare::{introduce, learner};
 use recovery::Beginning;
 use requests::{EpochWeights, Order, Requests, sampler};
 use restore::{Begin, restore};
 
 /// Batches made ahead of time on each rank.
 const PREFETCH_STEPS: usize = 4;
-/// YOLOv5 looks for other anchors when fewer of the boxes than this can be matched.
-const ENOUGH_RECALL: f32 = 0.98;
-/// Epochs between two falls of the schedule `step`, and what is left after each, unless told.
-const STEP_EPOCHS: u32 = 30;
-const STEP_FACTOR: f64 = 0.1;
 
 /// Everything the training loop works with.
 pub struct Session<'a> {
@@ -73,6 +69,8 @@ pub struct Session<'a> {
     pub(crate) verify: bool,
     /// See [`StartOptions::faults`].
     pub(crate) faults: Vec<u64>,
+    /// See [`StartOptions::out_of_memory`].
+    pub(crate) out_of_memory: Vec<u64>,
     /// On rank 0, until there is a checkpoint to go back to.
     pub(crate) beginning: Option<Beginning>,
     /// When the last checkpoint was taken on rank 0, or the run begun.
@@ -97,6 +95,8 @@ pub struct StartOptions {
     /// Makes the loss of these steps not finite: the first as long as the run never went back, the second
     /// when it did once, and so on.
     pub faults: Vec<u64>,
+    /// Lets memory run out at these steps: the first with one portion, the second with two, the third with four.
+    pub out_of_memory: Vec<u64>,
 }
 
 impl<'a> Session<'a> {
@@ -119,20 +119,17 @@ impl<'a> Session<'a> {
         let data = Data::open(&job, reporter)?;
 
         reporter.phase(Phase::Rendezvous);
-        let limits = Limits {
-            gathering: contract::env::RENDEZVOUS_TIMEOUT,
-            collective: Duration::from_secs(spec.distributed.timeout_seconds.into()),
-        };
-        let mut ranks = rendezvous::meet(&place, chosen.backend.clone(), limits)?;
+        let mut ranks = rendezvous::meet(&place, chosen.backend.clone(), limits(spec))?;
         data.agree(&mut ranks)?;
 
         let folder = RunFolder::new(&job.output, &job.config, place.attempt);
         let store = CheckpointStore::new(folder.checkpoints(), place.attempt);
         let changes = take_folder(&mut job, &data, &folder, &store, &mut ranks, reporter)?;
+        let portions = portions::agree(&folder, &mut ranks, reporter)?;
+        let machine = machine(place.world_size, &threads, &chosen, portions);
+        let (mut learner, loss) = learner(&job, &data, chosen.device, portions, &mut ranks)?;
+        batch::settle(&mut job, &data, &folder, &mut learner, &mut ranks, reporter)?;
         let spec = job.config.spec.clone();
-        let machine = machine(place.world_size, &threads, &chosen);
-        let precision = device::precision(spec.training.precision, chosen.device)?;
-        let (mut learner, loss) = learner(&spec, &data, chosen.device, precision, &mut ranks)?;
         let names = data.train.names().to_vec();
         let fresh = RunState::new(spec.clone(), names, data.digest.clone(), machine);
         let begin = Begin::New(&job.dataset);
@@ -169,7 +166,7 @@ impl<'a> Session<'a> {
         let evaluator = Evaluator::new(
             data.val_source(&spec, shape, budget),
             loss,
-            (batch as usize).min(evaluate::MAX_BATCH),
+            (batch.div_ceil(portions) as usize).min(evaluate::MAX_BATCH),
             threads.loader,
         );
         let keep = spec.training.keep_checkpoints as usize;
@@ -197,6 +194,7 @@ impl<'a> Session<'a> {
             reporter,
             verify: options.verify_ranks,
             faults: options.faults,
+            out_of_memory: options.out_of_memory,
             beginning,
             last_checkpoint: Instant::now(),
             threads,
@@ -337,13 +335,6 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Where the schedule stands: the steps that this batch size would have taken to come here. They are those done
-/// unless the batch size was changed.
-fn iteration(spec: &TrainerSpec, steps_per_epoch: u64, state: &RunState) -> u64 {
-    let of_epoch = state.position.div_ceil(u64::from(spec.training.batch_size));
-    u64::from(state.epoch) * steps_per_epoch + of_epoch
-}
-
 /// Rank 0 takes the run's folder over, and all ranks the anchors that fit the data set. Returns, on rank 0, which
 /// settings are others than at the last start.
 fn take_folder(
@@ -391,6 +382,13 @@ fn epoch_weights(data: &Data, state: &RunState) -> EpochWeights {
     }
 }
 
+fn limits(spec: &TrainerSpec) -> Limits {
+    Limits {
+        gathering: contract::env::RENDEZVOUS_TIMEOUT,
+        collective: Duration::from_secs(spec.distributed.timeout_seconds.into()),
+    }
+}
+
 fn loader_config(threads: Threads) -> LoaderConfig {
     LoaderConfig {
         threads: threads.loader,
@@ -398,146 +396,12 @@ fn loader_config(threads: Threads) -> LoaderConfig {
     }
 }
 
-fn machine(world_size: u32, threads: &Threads, chosen: &Chosen) -> Machine {
+fn machine(world_size: u32, threads: &Threads, chosen: &Chosen, portions: u32) -> Machine {
     Machine {
+        portions,
         world_size,
         compute_threads: threads.compute,
         device: chosen.name.clone(),
         libtorch: runtime::torch_version(),
-    }
-}
-
-/// A network with its initial values, and what it learns by.
-fn learner(
-    spec: &TrainerSpec,
-    data: &Data,
-    device: tch::Device,
-    precision: Option<tch::Kind>,
-    ranks: &mut Ranks,
-) -> Result<(Learner, Loss), Error> {
-    let architecture = Architecture::of(&spec.model, Some(data.train.classes()))?;
-    let mut options = NetworkOptions::of(architecture);
-    options.device = device;
-    let mut network = Network::initialised(&options, spec.training.seed.into())?;
-    freeze(&mut network, &spec.training.freeze)?;
-    let settings = LossSettings::scaled(
-        &spec.hyperparameters,
-        &options.architecture,
-        spec.training.image_size,
-    );
-    let loss = Loss::new(&options, settings);
-    let options = LearnerOptions {
-        normalisation: spec.hyperparameters.loss_normalisation,
-        rule: Rule::of(&spec.hyperparameters),
-        gradient_clip: spec.hyperparameters.gradient_clip,
-        sync_norm: spec.training.sync_batch_norm,
-        quads: spec.training.quad.then_some(spec.training.seed.into()),
-        precision,
-    };
-    let learner = Learner::new(network, loss.clone(), options, ranks)
-        .map_err(|source| Error::Step { step: 0, source })?;
-    Ok((learner, loss))
-}
-
-/// Freezes `layers`, of which some must be left to train.
-fn freeze(network: &mut Network, layers: &[u32]) -> Result<(), Error> {
-    let count = network.options().architecture.layers().len();
-    if let Some(layer) = layers.iter().find(|layer| **layer as usize >= count) {
-        return Err(Error::FreezeUnknown {
-            layer: *layer,
-            last: count - 1,
-        });
-    }
-    network.state_mut().freeze(layers)?;
-    match network.state().trained().next() {
-        Some(_) => Ok(()),
-        None => Err(Error::FreezeAll),
-    }
-}
-
-fn introduce(
-    spec: &TrainerSpec,
-    data: &Data,
-    learner: &Learner,
-    state: &RunState,
-    changes: &[String],
-    reporter: &mut Reporter,
-) {
-    if !changes.is_empty() {
-        let (changes, step) = (changes.join(", "), state.step);
-        reporter.say(&format!("settings changed after step {step}: {changes}"));
-    }
-    let Machine {
-        world_size,
-        compute_threads,
-        device,
-        libtorch,
-    } = &state.machine;
-    reporter.say(&format!(
-        "{} with {} classes, {} parameters; {world_size} processes x {compute_threads} threads on {device}{}, libtorch {libtorch}",
-        spec.model.name(),
-        data.train.classes(),
-        learner.network.state().parameter_count(),
-        learner.precision_note(),
-    ));
-    if let Some(note) = Architecture::note(&spec.model, data.train.classes()) {
-        reporter.say(&note);
-    }
-    let boxes = data.train.box_sizes(spec.training.image_size);
-    let threshold = spec.hyperparameters.anchor_threshold as f32;
-    let architecture = &learner.network.options().architecture;
-    let fit = fit(&boxes, &architecture.anchors(), threshold);
-    if fit.best_possible_recall < ENOUGH_RECALL {
-        let percent = 100.0 * (1.0 - fit.best_possible_recall);
-        let text = format!(
-            "{percent:.1} % of the labels match no anchor and are not learnt: set model.anchors, or raise training.imageSize or hyperparameters.anchorThreshold"
-        );
-        if reporter.is_first() {
-            reporter.warn(&text);
-        }
-    }
-}
-
-fn plan(
-    spec: &TrainerSpec,
-    data: &Data,
-    schedule: &Schedule,
-    steps_per_epoch: u64,
-    state: &RunState,
-) -> Plan {
-    let done = iteration(spec, steps_per_epoch, state);
-    Plan {
-        other_steps: state.step.cast_signed() - done.cast_signed(),
-        epochs: schedule.epochs_to_do(steps_per_epoch),
-        steps_per_epoch,
-        iterations: spec.training.iterations,
-        images: data.train.len() as u64,
-        evaluate_every: spec.training.evaluate_every,
-    }
-}
-
-fn schedule(spec: &TrainerSpec) -> Schedule {
-    let hyperparameters = &spec.hyperparameters;
-    Schedule {
-        kind: match hyperparameters.schedule {
-            ScheduleSetting::Linear => ScheduleKind::Linear,
-            ScheduleSetting::Cosine => ScheduleKind::Cosine,
-            ScheduleSetting::Constant => ScheduleKind::Constant,
-            ScheduleSetting::Step => ScheduleKind::Step {
-                every: hyperparameters.step_epochs.unwrap_or(STEP_EPOCHS),
-                factor: hyperparameters.step_factor.unwrap_or(STEP_FACTOR),
-            },
-            ScheduleSetting::OneCycle => ScheduleKind::OneCycle,
-        },
-        epochs: spec.training.epochs,
-        max_iterations: spec.training.iterations,
-        lr0: hyperparameters.lr0,
-        lrf: hyperparameters.lrf,
-        momentum: hyperparameters.momentum,
-        warmup_epochs: hyperparameters.warmup_epochs,
-        warmup_momentum: hyperparameters.warmup_momentum,
-        warmup_bias_lr: hyperparameters.warmup_bias_lr,
-        batch: spec.training.batch_size,
-        nominal_batch: hyperparameters.nominal_batch_size,
     }
 }

@@ -5,23 +5,27 @@
 //! ranks learn the same things at the same step, and nobody waits for what the forward pass can hide.
 
 mod input;
+mod message;
 
 use contract::spec::LossNormalisation;
 use tch::{Kind, Tensor};
 use torch_bridge::optim::{GradScale, grad_norm, scale_to_norm};
 use torch_bridge::{Autocast, SyncNorm};
+use trainer_core::sampler::split;
 use trainer_core::schedule::StepPlan;
 use trainer_data::Batch;
 use trainer_model::ema::Ema;
-use trainer_model::loss::{Denominators, Loss};
+use trainer_model::loss::{Denominators, Loss, Target};
 use trainer_model::network::Network;
 use trainer_model::optim::{Optimizer, OptimizerStep, Rule};
 
 use crate::checkpoint::EpochSums;
+use crate::console::chain;
 use crate::distributed::{Ddp, Gradients, Ranks};
 use crate::scaler::LossScaler;
 pub use input::targets;
-use input::{Quads, black, pixels};
+use input::{Portion, Quads, black, objects_of, pixels};
+use message::{Wishes, epoch_sums, message, read_message};
 
 /// What is added to a norm that gradients are scaled down by: closer to the limit than this they change.
 const NORM_EPS: f64 = 1e-6;
@@ -38,6 +42,9 @@ pub enum StepError {
     /// Pixels or losses could not become tensors or numbers.
     #[error("a tensor could not be made or read")]
     Tensor(#[from] tch::TchError),
+    /// Memory ran out, or was made to.
+    #[error("out of memory")]
+    OutOfMemory,
     /// A loss or a gradient was NaN or infinite, on this rank or another; all ranks see this at the same
     /// step. [`Learner::recent`] tells what this rank did since the last step of the optimiser.
     #[error("{what} is not a finite number")]
@@ -45,6 +52,16 @@ pub enum StepError {
         /// What it was.
         what: &'static str,
     },
+}
+
+impl StepError {
+    /// Whether there was too little memory, of the GPU or otherwise: libtorch says so in words only.
+    pub fn is_out_of_memory(&self) -> bool {
+        let text = chain(self);
+        ["out of memory", "can't allocate memory"]
+            .iter()
+            .any(|words| text.contains(words))
+    }
 }
 
 /// Everything that learns, on this rank. After each step of the optimiser it is the same, byte for byte,
@@ -77,6 +94,9 @@ pub struct LearnerOptions {
     pub gradient_clip: f64,
     /// Whether normalisations go by the images of all ranks.
     pub sync_norm: bool,
+    /// In how many portions, one after the other, a rank computes its images of a step: more need less memory. The
+    /// gradients are those of one portion, but each portion is normalised by itself.
+    pub portions: u32,
     /// The seed of quads; none to take images as they are.
     pub quads: Option<u64>,
     /// The 16 bits of expensive operations; none to compute everything in `f32`.
@@ -133,12 +153,21 @@ pub struct StepInput<'a> {
     pub save: bool,
     /// The share of the time that was used, as this rank sees it.
     pub spent: f64,
-    /// Whether to make this rank's loss NaN, to test what follows.
-    pub fault: bool,
+    /// What to make go wrong on this rank, to test what follows.
+    pub made: Option<Made>,
+}
+
+/// What can be made to go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// The loss is NaN.
+    NonFinite,
+    /// There is no memory left.
+    OutOfMemory,
 }
 
 /// What all ranks know after a step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepOutput {
     /// Images of this step over all ranks.
     pub images: u64,
@@ -200,27 +229,46 @@ impl Learner {
         if self.ddp.is_alone() {
             return Ok(());
         }
+        self.leaving_no_trace(|learner| {
+            learner.ddp.before_forward(Gradients::Averaged)?;
+            let together = learner.together(ranks, true);
+            let size = (image_size, image_size);
+            let raw = learner.forward(together, &black(image_size)?, size)?;
+            learner
+                .ddp
+                .backward(&weightless(&raw)?, Gradients::Averaged)?;
+            Ok(learner.ddp.before_forward(Gradients::Averaged)?)
+        })
+    }
+
+    /// One forward and backward pass of so many images on this rank alone that leaves no trace, to see whether they
+    /// fit the memory.
+    pub fn try_images(&mut self, images: u32, image_size: u32) -> Result<(), StepError> {
+        self.leaving_no_trace(|learner| {
+            let pixels = black(image_size)?.f_repeat([i64::from(images), 1, 1, 1])?;
+            let raw = learner.forward(None, &pixels, (image_size, image_size))?;
+            Ok(learner.ddp.backward(&weightless(&raw)?, Gradients::Kept)?)
+        })
+    }
+
+    /// Puts running statistics back and forgets gradients after `pass`, also when it fails.
+    fn leaving_no_trace(
+        &mut self,
+        pass: impl FnOnce(&mut Self) -> Result<(), StepError>,
+    ) -> Result<(), StepError> {
         let state = self.network.state();
         let (mut statistics, mut counters) = (
             state.statistics().shallow_clone(),
             state.counters().shallow_clone(),
         );
         let before = (statistics.f_detach_copy()?, counters.f_detach_copy()?);
-        self.ddp.before_forward(Gradients::Averaged)?;
-        let loss = weightless(&self.forward(
-            ranks,
-            &black(image_size)?,
-            (image_size, image_size),
-            true,
-        )?)?;
-        self.ddp.backward(&loss, Gradients::Averaged)?;
-        self.ddp.before_forward(Gradients::Averaged)?;
+        let passed = pass(self);
         self.optimizer.zero_grad()?;
         tch::no_grad(|| {
             statistics.f_copy_(&before.0)?;
             counters.f_copy_(&before.1)
         })?;
-        Ok(())
+        passed
     }
 
     /// Computes one step.
@@ -236,13 +284,11 @@ impl Learner {
             None => (images, targets(batch)),
             Some(quads) => (quads.len(), quads.join_targets(targets(batch))),
         };
-        let (width, height) = (input.size.0 as usize, input.size.1 as usize);
-        let assignment = self.loss.assign(&objects, count.max(1), height, width)?;
-        let own = if images == 0 {
-            Denominators::default()
-        } else {
-            assignment.denominators()
-        };
+        let portions = self.portions(&objects, count, input.size)?;
+        let mut own = Denominators::default();
+        for portion in portions.iter().filter(|portion| portion.images > 0) {
+            own += portion.assignment.denominators();
+        }
         let pending = match &self.pending {
             None => EpochSums::default(),
             Some(pending) => pending.sums()?,
@@ -252,56 +298,81 @@ impl Learner {
             save: input.save && ranks.is_first(),
             spent: if ranks.is_first() { input.spent } else { 0.0 },
         };
-        let sum = ranks.sum(&message(own, images, wishes, pending))?;
+        let mut sum = Some(ranks.sum(&message(own, images, wishes, pending))?);
 
-        self.ddp.before_forward(input.gradients)?;
         let pixels = match &quads {
             _ if images == 0 => black(input.size.0)?,
             None => pixels(batch)?,
             Some(quads) => quads.join(&pixels(batch)?)?,
         };
-        let raw = self.forward(ranks, &pixels, input.size, images > 0)?;
-
-        let (all, output) = read_message(&ranks.finish(sum)?);
-        if !output.before.is_finite() {
-            return Err(StepError::NonFinite { what: "the loss" });
+        if input.made == Some(Made::OutOfMemory) {
+            return Err(StepError::OutOfMemory);
         }
-        let (denominators, shown, scale) = match self.options.normalisation {
-            LossNormalisation::Global => (all, output.images as f64, output.images as f64),
-            LossNormalisation::PerRank => (own, images as f64, images as f64),
+        let mut known = None;
+        let mut parts: Option<Tensor> = None;
+        for (number, portion) in (1..).zip(&portions) {
+            let gradients = if number == portions.len() {
+                input.gradients
+            } else {
+                Gradients::Kept
+            };
+            self.ddp.before_forward(gradients)?;
+            let pixels = portion.of(&pixels)?;
+            let together = self.together(ranks, portion.images > 0);
+            let raw = self.forward(together, &pixels, input.size)?;
+            // The first forward pass hides what the others take to say how much they have.
+            let (all, output) = match sum.take() {
+                Some(sum) => *known.insert(read_message(&ranks.finish(sum)?)),
+                None => known.unwrap_or_default(),
+            };
+            if !output.before.is_finite() {
+                return Err(StepError::NonFinite { what: "the loss" });
+            }
+            let (denominators, scale) = match self.options.normalisation {
+                LossNormalisation::Global => (all, output.images as f64),
+                LossNormalisation::PerRank => (own, images as f64),
+            };
+            // The reducer averages over the ranks; the gradient is to be that of the sum of the shares.
+            let total = self
+                .loss
+                .terms(&raw, &portion.assignment)?
+                .total(&denominators, scale * f64::from(ranks.world()))?;
+            // An image that is none takes part, but counts for nothing.
+            let (loss, these) = match portion.images {
+                0 => (weightless(&raw)?, total.parts.f_zeros_like()?),
+                _ => (total.loss, total.parts),
+            };
+            let (loss, these) = match input.made {
+                Some(Made::NonFinite) => {
+                    (loss.f_mul_scalar(f64::NAN)?, these.f_mul_scalar(f64::NAN)?)
+                }
+                _ => (loss, these),
+            };
+            let loss = match &self.scaler {
+                None => loss,
+                Some(scaler) => scaler.scaled(&loss)?,
+            };
+            self.ddp.backward(&loss, gradients)?;
+            parts = Some(match parts {
+                None => these,
+                Some(before) => before.f_add(&these)?,
+            });
+        }
+        let (_, output): (Denominators, StepOutput) = known.unwrap_or_default();
+        let shown = match self.options.normalisation {
+            LossNormalisation::Global => output.images as f64,
+            LossNormalisation::PerRank => images as f64,
         };
-        // The reducer averages over the ranks; the gradient is to be that of the sum of the shares.
-        let total = self
-            .loss
-            .terms(&raw, &assignment)?
-            .total(&denominators, scale * f64::from(ranks.world()))?;
-        let loss = if images == 0 {
-            weightless(&raw)?
-        } else {
-            total.loss
-        };
-        let (loss, parts) = if input.fault {
-            (
-                loss.f_mul_scalar(f64::NAN)?,
-                total.parts.f_mul_scalar(f64::NAN)?,
-            )
-        } else {
-            (loss, total.parts)
-        };
-        let loss = match &self.scaler {
-            None => loss,
-            Some(scaler) => scaler.scaled(&loss)?,
-        };
-        self.ddp.backward(&loss, input.gradients)?;
-
-        let record = |parts: Tensor| Recent {
-            step: batch.step,
-            indices: batch.indices.clone(),
-            parts,
-            weight: if images == 0 { 0.0 } else { shown },
-        };
-        self.recent.push(record(parts.shallow_clone()));
-        self.pending = Some(record(parts));
+        if let Some(parts) = parts {
+            let record = |parts: Tensor| Recent {
+                step: batch.step,
+                indices: batch.indices.clone(),
+                parts,
+                weight: if images == 0 { 0.0 } else { shown },
+            };
+            self.recent.push(record(parts.shallow_clone()));
+            self.pending = Some(record(parts));
+        }
         if input.gradients == Gradients::Averaged {
             self.update(ranks, &OptimizerStep::new(&input.plan, input.weight_decay))?;
         }
@@ -368,14 +439,19 @@ impl Learner {
         Ok(hasher.finalize())
     }
 
-    /// Raw predictions for `pixels`, resized to this width and height. `counts` tells whether they are images of this rank, by
+    /// By whose images this rank's are normalised, if not by them alone. `counts` tells whether there are any, by
     /// which the others normalise too.
+    fn together<'a>(&self, ranks: &'a Ranks, counts: bool) -> Option<SyncNorm<'a>> {
+        let group = ranks.shared_group().filter(|_| self.options.sync_norm);
+        group.map(|group| SyncNorm::new(group, counts))
+    }
+
+    /// Raw predictions for `pixels`, resized to this width and height.
     fn forward(
         &self,
-        ranks: &Ranks,
+        together: Option<SyncNorm<'_>>,
         pixels: &Tensor,
         (width, height): (u32, u32),
-        counts: bool,
     ) -> Result<Vec<Tensor>, StepError> {
         let mut images = self.network.input(pixels)?;
         let size = [i64::from(height), i64::from(width)];
@@ -387,12 +463,34 @@ impl Learner {
             None => None,
             Some(kind) => Some(Autocast::new(images.device(), kind)?),
         };
-        Ok(match ranks.shared_group() {
-            Some(group) if self.options.sync_norm => self
-                .network
-                .train_together(&images, SyncNorm::new(group, counts))?,
-            _ => self.network.train(&images)?,
+        Ok(match together {
+            Some(together) => self.network.train_together(&images, together)?,
+            None => self.network.train(&images)?,
         })
+    }
+
+    /// The portions of a share of `count` images, each with its objects. There are as many on every rank, since
+    /// normalisations by the images of all ranks wait for each other.
+    fn portions(
+        &self,
+        objects: &[Target],
+        count: usize,
+        (width, height): (u32, u32),
+    ) -> Result<Vec<Portion>, StepError> {
+        let (width, height) = (width as usize, height as usize);
+        let all = self.options.portions.max(1) as usize;
+        let one = |number| {
+            let (first, end) = split(count, number, all);
+            let images = end - first;
+            let own = objects_of(objects, first, end);
+            let assignment = self.loss.assign(&own, images.max(1), height, width)?;
+            Ok(Portion {
+                first,
+                images,
+                assignment,
+            })
+        };
+        (0..all).map(one).collect()
     }
 
     fn update(&mut self, ranks: &mut Ranks, step: &OptimizerStep) -> Result<(), StepError> {
@@ -454,90 +552,4 @@ fn weightless(raw: &[Tensor]) -> Result<Tensor, tch::TchError> {
         loss = loss.f_add(&level.f_sum(level.kind())?.f_mul_scalar(0.0)?)?;
     }
     Ok(loss)
-}
-
-/// What ranks tell each other besides numbers of images and losses.
-#[derive(Clone, Copy, Debug)]
-struct Wishes {
-    stop: bool,
-    save: bool,
-    spent: f64,
-}
-
-/// All are whole numbers far below 2^53 or sums of losses, so `f64` holds them.
-fn message(own: Denominators, images: usize, wishes: Wishes, before: EpochSums) -> Vec<f64> {
-    let counts = own.to_array().map(|count| count as f64);
-    let rest = [
-        images as f64,
-        f64::from(u8::from(wishes.stop)),
-        f64::from(u8::from(wishes.save)),
-        wishes.spent,
-        before.images,
-        before.box_loss,
-        before.obj,
-        before.cls,
-    ];
-    [&counts[..], &rest[..]].concat()
-}
-
-fn read_message(values: &[f64]) -> (Denominators, StepOutput) {
-    let mut counts = [0; Denominators::COUNT];
-    for (count, value) in counts.iter_mut().zip(values) {
-        *count = *value as i64;
-    }
-    let rest = &values[Denominators::COUNT..];
-    let output = StepOutput {
-        images: rest[0] as u64,
-        stop: rest[1] > 0.0,
-        save: rest[2] > 0.0,
-        spent: rest[3],
-        before: epoch_sums(&rest[4..]),
-    };
-    (Denominators::from_array(counts), output)
-}
-
-fn epoch_sums(values: &[f64]) -> EpochSums {
-    EpochSums {
-        images: values[0],
-        box_loss: values[1],
-        obj: values[2],
-        cls: values[3],
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_reads_back() {
-        let own = Denominators {
-            matches: [1, 2, 3, 4, 5],
-            cells: [400, 100, 25, 9, 0],
-        };
-        let before = EpochSums {
-            images: 8.0,
-            box_loss: 0.5,
-            obj: 0.25,
-            cls: f64::NAN,
-        };
-        let wishes = Wishes {
-            stop: true,
-            save: false,
-            spent: 0.5,
-        };
-        let (all, output) = read_message(&message(own, 8, wishes, before));
-        assert_eq!(own, all);
-        assert_eq!(
-            (8, true, false, 0.5, 8.0),
-            (
-                output.images,
-                output.stop,
-                output.save,
-                output.spent,
-                output.before.images
-            )
-        );
-        assert!(!output.before.is_finite());
-    }
 }

@@ -18,7 +18,7 @@ use crate::report::{EpochTimes, Timing};
 use crate::results;
 use crate::session::Session;
 use crate::shutdown::StopRequest;
-use crate::step::{StepInput, StepOutput};
+use crate::step::{Made, StepInput, StepOutput};
 use crate::weights::WeightsInfo;
 
 /// Whether the run goes on.
@@ -130,7 +130,7 @@ impl Session<'_> {
             stop: self.stop.is_due(self.state.step),
             save: self.wants_checkpoint(),
             spent: self.spent_here(),
-            fault: self.has_fault(),
+            made: self.made(),
         };
         let result = self.learner.step(&mut self.ranks, &input);
         let output = result.map_err(|source| self.step_failed(source))?;
@@ -167,10 +167,16 @@ impl Session<'_> {
         }
     }
 
-    /// Whether the next step is to fail on this rank: for tests, on the last one.
-    fn has_fault(&self) -> bool {
-        let fault = self.faults.get(self.state.recovery as usize);
-        self.ranks.rank() + 1 == self.ranks.world() && fault == Some(&self.state.step)
+    /// How the next step is to fail on this rank, if it is: for tests, on the last one.
+    fn made(&self) -> Option<Made> {
+        if self.ranks.rank() + 1 != self.ranks.world() {
+            return None;
+        }
+        let now = |steps: &[u64], times: u32| steps.get(times as usize) == Some(&self.state.step);
+        if now(&self.out_of_memory, self.state.machine.portions.ilog2()) {
+            return Some(Made::OutOfMemory);
+        }
+        now(&self.faults, self.state.recovery).then_some(Made::NonFinite)
     }
 
     /// Adds the losses of the last step, which had no later step to travel with.

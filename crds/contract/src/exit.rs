@@ -20,6 +20,9 @@ pub enum FailureReason {
     PeerLost,
     /// The loss was NaN or infinite.
     NonFiniteLoss,
+    /// A training step needed more memory of the GPU than there is: the next attempt computes each process's images
+    /// of a step in twice as many portions.
+    OutOfMemory,
     /// There are checkpoints, and none of them is whole.
     CheckpointUnreadable,
     /// A read or write failed that may succeed on another try.
@@ -43,13 +46,14 @@ pub enum Retry {
 
 impl FailureReason {
     /// All reasons, for tables and tests.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::InvalidConfig,
         Self::InvalidDataset,
         Self::OutputUnwritable,
         Self::RendezvousFailed,
         Self::PeerLost,
         Self::NonFiniteLoss,
+        Self::OutOfMemory,
         Self::CheckpointUnreadable,
         Self::IoFailed,
         Self::Killed,
@@ -69,6 +73,7 @@ impl FailureReason {
             Self::PeerLost => 76,
             Self::NonFiniteLoss => 80,
             Self::CheckpointUnreadable => 81,
+            Self::OutOfMemory => 82,
             Self::IoFailed => 74,
             Self::Killed => 137,
             Self::Stopped => 143,
@@ -101,6 +106,7 @@ impl FailureReason {
             | Self::CheckpointUnreadable => Retry::Never,
             Self::RendezvousFailed
             | Self::PeerLost
+            | Self::OutOfMemory
             | Self::IoFailed
             | Self::Killed
             | Self::Stopped
@@ -126,6 +132,7 @@ impl FailureReason {
             Self::RendezvousFailed => "RendezvousFailed",
             Self::PeerLost => "PeerLost",
             Self::NonFiniteLoss => "NonFiniteLoss",
+            Self::OutOfMemory => "OutOfMemory",
             Self::CheckpointUnreadable => "CheckpointUnreadable",
             Self::IoFailed => "IoFailed",
             Self::Killed => "Killed",

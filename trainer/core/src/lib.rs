@@ -32,6 +32,7 @@
 
 pub mod affine;
 pub mod anchors;
+pub mod auto_batch;
 pub mod autoanchor;
 pub mod average_precision;
 pub mod boxes;

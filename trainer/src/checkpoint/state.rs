@@ -125,10 +125,17 @@ pub struct Machine {
     pub world_size: u32,
     /// Threads for tensor arithmetic, in each.
     pub compute_threads: usize,
+    /// Portions in which each computes its images of a step.
+    #[serde(default = "one")]
+    pub portions: u32,
     /// The instruction set of the kernels (`DEFAULT`, `AVX2`, `AVX512`), or the GPU.
     pub device: String,
     /// libtorch's version.
     pub libtorch: String,
+}
+
+fn one() -> u32 {
+    1
 }
 
 impl Machine {
@@ -144,6 +151,11 @@ impl Machine {
                 "compute threads",
                 before.compute_threads.to_string(),
                 self.compute_threads.to_string(),
+            ),
+            (
+                "portions",
+                before.portions.to_string(),
+                self.portions.to_string(),
             ),
             ("device", before.device.clone(), self.device.clone()),
             ("libtorch", before.libtorch.clone(), self.libtorch.clone()),
@@ -227,6 +239,7 @@ mod tests {
         let before = Machine {
             world_size: 2,
             compute_threads: 1,
+            portions: 1,
             device: "AVX2".to_owned(),
             libtorch: "2.11.0".to_owned(),
         };

@@ -23,6 +23,7 @@ fn state(step: u64, fitness: Option<f64>) -> RunState {
     }))
     .expect("valid");
     let machine = Machine {
+        portions: 1,
         world_size: 1,
         compute_threads: 1,
         device: "AVX2".to_owned(),

@@ -89,6 +89,7 @@ fn made(option: &str, name: &str, spec: &TrainerSpec) -> Value {
             (None, None) => json!(""),
         },
         "data" => json!(spec.dataset.config),
+        "batch_size" if training.batch_size == 0 => json!(-1),
         "batch_size" => json!(training.batch_size),
         "imgsz" => json!(training.image_size),
         "noval" => json!(training.evaluate_every >= training.epochs.max(2)),
@@ -214,7 +215,9 @@ mod tests {
             "augmentation": {"mixup": 0.1, "copyPaste": 0.1, "hsvH": 0.01, "degrees": 10.0},
         }));
         let architecture = "anchors: [[10, 13]]\nbackbone:\n  - [-1, 1, Conv, [8, 3, 8]]\nhead:\n  - [[0], 1, Detect, [nc, anchors]]\n";
-        same(&json!({"model": {"architecture": architecture}, "training": {"freeze": [3, 5]}}));
+        same(
+            &json!({"model": {"architecture": architecture}, "training": {"freeze": [3, 5], "batchSize": 0}}),
+        );
     }
 
     #[test]

@@ -241,13 +241,14 @@ fn data(value: &Value, draft: &mut Draft) -> Result<(), String> {
 }
 
 fn batch_size(value: &Value, draft: &mut Draft) -> Result<(), String> {
-    if value.as_i64() == Some(-1) {
-        return Err(
-            "asks for the largest batch that fits: that is not possible yet, write a number"
-                .to_owned(),
-        );
-    }
-    draft.set("/training/batchSize", value.clone());
+    // 0 is the largest that fits, here.
+    draft.set(
+        "/training/batchSize",
+        json!(match whole(value)? {
+            -1 => 0,
+            size => size,
+        }),
+    );
     Ok(())
 }
 

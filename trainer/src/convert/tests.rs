@@ -214,7 +214,6 @@ fn every_hyperparameter_is_obeyed_or_refused_with_a_reason() {
 fn unknown_options_and_bad_values_are_all_named_at_once() {
     let mut options = one("epoch", json!(3));
     options.insert("nosave".to_owned(), json!(true));
-    options.insert("batch_size".to_owned(), json!(-1));
     options.insert("device".to_owned(), json!("mps"));
     let text = apply(draft(), &options, &one("lr", json!(1)))
         .expect_err("refused")
@@ -222,7 +221,6 @@ fn unknown_options_and_bad_values_are_all_named_at_once() {
     for part in [
         "--epoch is 3",
         "--nosave is true",
-        "--batch_size is -1",
         "--device is \"mps\"",
         "lr is 1, which is not an option",
     ] {

@@ -3,8 +3,6 @@
 //! What was found lies in the run's folder, so that every later start uses the same, and is a part of the model
 //! in checkpoints and weights.
 
-use std::io;
-
 use contract::spec::TrainerSpec;
 use serde::{Deserialize, Serialize};
 use trainer_core::autoanchor::{Choice, choose};
@@ -16,10 +14,7 @@ use crate::distributed::Ranks;
 use crate::durable;
 use crate::error::Error;
 use crate::report::Reporter;
-use crate::run_folder::{RunFolder, RunFolderError, json};
-
-/// Bytes of the largest file of anchors there can be, many times over.
-const MAX_FILE: u64 = 1 << 20;
+use crate::run_folder::{RunFolder, RunFolderError, json, read_json};
 
 /// The content of `anchors.json`.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -44,7 +39,7 @@ pub fn agree(
 ) -> Result<Option<Vec<Vec<f64>>>, Error> {
     let mut found = None;
     if ranks.is_first() {
-        found = match read(folder)? {
+        found = match read_json::<Fitted>(&folder.anchors())? {
             Some(fitted) => fitted.anchors,
             // The run was begun without a test.
             None if !store.steps()?.is_empty() => None,
@@ -57,19 +52,6 @@ pub fn agree(
         source,
     })?;
     Ok(serde_json::from_slice(&bytes).expect("rank 0 runs the same program"))
-}
-
-fn read(folder: &RunFolder) -> Result<Option<Fitted>, RunFolderError> {
-    let path = folder.anchors();
-    let text = match std::fs::metadata(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Ok(file) if file.len() > MAX_FILE => Err(io::Error::other("it is too large")),
-        Ok(_) => std::fs::read_to_string(&path),
-        Err(error) => Err(error),
-    };
-    text.and_then(|text| serde_json::from_str(&text).map_err(io::Error::from))
-        .map(Some)
-        .map_err(|source| RunFolderError::Read { path, source })
 }
 
 fn find(

@@ -22,6 +22,9 @@ impl Session<'_> {
     /// can put together where it comes from.
     pub(crate) fn step_failed(&mut self, source: StepError) -> Error {
         let step = self.state.step;
+        if source.is_out_of_memory() {
+            return self.out_of_memory(source);
+        }
         let StepError::NonFinite { what } = source else {
             return Error::Step { step, source };
         };

@@ -4,7 +4,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use trainer_core::quad::{self, Quad};
 use trainer_data::Batch;
 use trainer_data::store::FILL;
-use trainer_model::loss::Target;
+use trainer_model::loss::{Assignment, Target};
 
 /// The images of a batch: `[images, 3, height, width]` of 0..=255.
 pub fn pixels(batch: &Batch) -> Result<Tensor, TchError> {
@@ -27,6 +27,39 @@ pub fn targets(batch: &Batch) -> Vec<Target> {
 pub fn black(image_size: u32) -> Result<Tensor, TchError> {
     let side = i64::from(image_size);
     Tensor::f_zeros([1, 3, side, side], (Kind::Uint8, Device::Cpu))
+}
+
+/// Images of a batch that are computed together.
+pub struct Portion {
+    /// The first of them.
+    pub first: usize,
+    /// How many.
+    pub images: usize,
+    /// Which predictions answer for their objects.
+    pub assignment: Assignment,
+}
+
+impl Portion {
+    /// Its images, of all; the first one where it has none, to take part in everything.
+    pub fn of(&self, pixels: &Tensor) -> Result<Tensor, TchError> {
+        match self.images {
+            0 => pixels.f_narrow(0, 0, 1),
+            images if images as i64 == pixels.size()[0] => Ok(pixels.shallow_clone()),
+            images => pixels.f_narrow(0, self.first as i64, images as i64),
+        }
+    }
+}
+
+/// The objects of the images from `first` to before `end`, which count from 0 then.
+pub fn objects_of(objects: &[Target], first: usize, end: usize) -> Vec<Target> {
+    objects
+        .iter()
+        .filter(|target| (first..end).contains(&(target.image as usize)))
+        .map(|target| Target {
+            image: target.image - first as u32,
+            ..*target
+        })
+        .collect()
 }
 
 /// Four images each of a batch in one: see [`trainer_core::quad`].

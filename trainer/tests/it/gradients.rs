@@ -1,5 +1,6 @@
 //! Ranks that share a batch compute the gradient of one rank that has it all.
 
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,10 +12,14 @@ use torch_bridge::SyncNorm;
 use torch_bridge::group::Backend;
 use trainer::distributed::rendezvous::{Limits, meet};
 use trainer::distributed::{Ddp, Gradients, Ranks};
+use trainer::step::{Learner, LearnerOptions, StepInput};
 use trainer_core::boxes::Xywh;
 use trainer_core::sampler::split;
+use trainer_core::schedule::StepPlan;
+use trainer_data::{Loader, LoaderConfig, Sample, SampleSource, SampleTarget, StepRequest};
 use trainer_model::loss::{Denominators, Loss, LossSettings, Target};
 use trainer_model::network::{Network, NetworkOptions};
+use trainer_model::optim::Rule;
 
 use crate::harness::free_port;
 
@@ -228,5 +233,108 @@ fn ranks_that_normalise_together_have_the_gradient_of_one() {
             error < 1e-9,
             "{world} ranks: the gradients differ by {error}"
         );
+    }
+}
+
+/// Samples of the same pixels with different objects: see [`batch`].
+struct Same;
+
+impl SampleSource for Same {
+    fn len(&self) -> usize {
+        BATCH
+    }
+
+    fn size(&self, _index: u32) -> (u32, u32) {
+        (SIDE as u32, SIDE as u32)
+    }
+
+    fn sample(&self, _: u64, index: u32, _: Option<&[u32]>, pixels: &mut [u8]) -> Sample {
+        for (k, pixel) in (0..).zip(pixels) {
+            *pixel = (k * 31 % 251) as u8;
+        }
+        let own = batch().1.into_iter().filter(|target| target.image == index);
+        let targets = own.map(|target| SampleTarget {
+            class: target.class,
+            xywh: target.xywh,
+        });
+        Sample {
+            targets: targets.collect(),
+            ..Sample::default()
+        }
+    }
+}
+
+/// Gradients and losses of a step in so many portions.
+fn in_portions(portions: u32) -> (Vec<f64>, [f64; 3]) {
+    let options = options();
+    let settings = LossSettings::scaled(
+        &Hyperparameters::default(),
+        &options.architecture,
+        SIDE as u32,
+    );
+    let loss = Loss::new(&options, settings);
+    let network = Network::initialised(&options, 1).expect("a network");
+    let how = LearnerOptions {
+        normalisation: LossNormalisation::Global,
+        rule: Rule::Sgd,
+        gradient_clip: 0.0,
+        sync_norm: false,
+        portions,
+        quads: None,
+        precision: None,
+    };
+    let mut ranks = Ranks::alone();
+    let mut learner = Learner::new(network, loss, how, &mut ranks).expect("a learner");
+    let request = StepRequest {
+        indices: (0..BATCH as u32).collect(),
+        ..StepRequest::default()
+    };
+    let config = LoaderConfig {
+        threads: 1,
+        prefetch_steps: 1,
+    };
+    let mut loader =
+        Loader::start(config, Arc::new(Same), std::iter::once(request)).expect("a loader");
+    let batch = loader.next().expect("one").expect("a batch");
+    let input = StepInput {
+        batch: &batch,
+        size: (SIDE as u32, SIDE as u32),
+        gradients: Gradients::Kept,
+        plan: StepPlan {
+            lr_bias: 0.0,
+            lr_other: 0.0,
+            momentum: 0.9,
+            accumulate: 2,
+        },
+        weight_decay: 0.0,
+        stop: false,
+        save: false,
+        spent: 0.0,
+        made: None,
+    };
+    learner.step(&mut ranks, &input).expect("a step");
+    let flat: Vec<Tensor> = learner
+        .network
+        .state()
+        .parameter_tensors()
+        .iter()
+        .map(|parameter| parameter.grad().contiguous().view([-1]))
+        .collect();
+    let losses = learner.recent()[0].losses().expect("losses");
+    let gradient = Tensor::cat(&flat, 0).to_kind(Kind::Double);
+    (Vec::try_from(gradient).expect("numbers"), losses)
+}
+
+/// Seven images at once, in portions of 4 and 3, and one by one with a portion too many.
+#[test]
+fn portions_have_the_gradient_of_the_whole() {
+    let (whole, losses) = in_portions(1);
+    for portions in [2, 8] {
+        let (gradient, these) = in_portions(portions);
+        let error = distance(&whole, &gradient);
+        assert!(error < 1e-9, "{portions} portions: {error}");
+        for (a, b) in losses.iter().zip(these) {
+            assert!((a - b).abs() < 1e-5 * a, "{losses:?} {these:?}");
+        }
     }
 }

@@ -46,6 +46,78 @@ fn before_the_first_checkpoint_a_run_goes_back_to_its_beginning_and_the_second_t
     assert_eq!(2, fixture.state("o", LAST)["recovery"]);
 }
 
+/// A rank without memory ends with a code of its own; the next start needs half, and then a quarter.
+#[test]
+fn what_does_not_fit_the_memory_is_computed_in_portions() {
+    let fixture = Fixture::new(&json!({"training": {"epochs": 1, "evaluateEvery": 1}}));
+    let once = |step: &'static str| ["--make-out-of-memory", step];
+    let flags = [once("1"), once("0"), once("1")].concat();
+    let start = |restart| Start {
+        restart,
+        flags: &flags,
+        ..Start::new("o", 3)
+    };
+    for (restart, portions) in [(0, 2), (1, 4)] {
+        let ended = fixture.run(&start(restart));
+        let last = &ended[2];
+        assert_eq!(Some(82), last.code, "{}", last.text);
+        let expected = format!("images of each process in {portions} portions");
+        assert!(last.text.contains(&expected), "{}", last.text);
+        assert_eq!(Some(76), ended[0].code, "{}", ended[0].text);
+    }
+    // Each process has four images of a step: there is nothing left to divide.
+    let ended = fixture.run(&start(2));
+    let text = &ended[2].text;
+    assert_eq!(Some(64), ended[2].code, "{text}");
+    assert!(
+        text.contains("with one image at a time: lower training.imageSize"),
+        "{text}"
+    );
+
+    let ended = fixture.succeed(&Start {
+        restart: 3,
+        flags: &["--verify-ranks"],
+        ..Start::new("o", 3)
+    });
+    let text = &ended[0].text;
+    let note = "in 4 portions: in 2 they did not fit the memory of rank 2 at step 0";
+    assert!(text.contains(note), "{text}");
+    let state = fixture.state("o", STEPS_PER_EPOCH);
+    assert_eq!(4, state["machine"]["portions"]);
+    assert_eq!(26, state["imagesSeen"]);
+}
+
+/// A batch of 0 is the most that fits, the same for the whole run.
+#[test]
+fn the_largest_batch_is_found_once() {
+    let fixture =
+        Fixture::new(&json!({"training": {"batchSize": 0, "epochs": 1, "evaluateEvery": 1}}));
+    let ended = fixture.succeed(&Start::new("o", 2));
+    let text = &ended[0].text;
+    // There is memory for more than all images.
+    assert!(
+        text.contains("a step takes 26 images of 26; the memory has room for "),
+        "{text}"
+    );
+    let state = fixture.state("o", 1);
+    assert_eq!(
+        (json!(26), json!(26)),
+        (
+            state["spec"]["training"]["batchSize"].clone(),
+            state["imagesSeen"].clone()
+        )
+    );
+    let path = fixture.run_folder("o").join("batch.json");
+    let found = std::fs::read_to_string(&path).expect("readable");
+    std::fs::write(&path, found.replace("26", "6")).expect("written");
+    fixture.write_manifest(&json!({"training": {"batchSize": 0, "epochs": 2, "evaluateEvery": 1}}));
+    fixture.succeed(&Start {
+        restart: 1,
+        ..Start::new("o", 2)
+    });
+    assert_eq!(6, fixture.state("o", 6)["spec"]["training"]["batchSize"]);
+}
+
 #[test]
 fn there_is_no_third_time() {
     let fixture = fixture();

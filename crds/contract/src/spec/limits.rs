@@ -23,7 +23,7 @@ pub const LIMITS: &[Limit] = &[
     at_least("training.iterations", 1.0),
     above("training.hours", 0.0, 100_000.0),
     within("training.multiScale", 0.0, 0.9),
-    within("training.batchSize", 1.0, 65_536.0),
+    within("training.batchSize", 0.0, 65_536.0),
     at_least("training.evaluateEvery", 1.0),
     at_least("training.checkpointEvery", 1.0),
     above("training.checkpointMinutes", 0.0, 100_000.0),

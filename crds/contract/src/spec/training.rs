@@ -27,7 +27,9 @@ pub struct Training {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hours: Option<f64>,
     /// Images per step over all workers together (YOLOv5's --batch-size). A multiple of the number of
-    /// processes. Gradients are accumulated up to `hyperparameters.nominalBatchSize`.
+    /// processes. Gradients are accumulated up to `hyperparameters.nominalBatchSize`. 0 for the most images that fit
+    /// the memory of every process, found at the first start (YOLOv5's -1). When a GPU's memory runs out later, the next
+    /// start computes the same batch in more portions.
     #[serde(alias = "batch_size", alias = "batch")]
     pub batch_size: u32,
     /// Side of the square training image in pixels, a multiple of 32 and of the model's largest stride: 64
