@@ -54,6 +54,18 @@ fn numbers_out_of_range_are_refused_with_field_value_and_remedy() {
     );
     refused(
         &namespace,
+        &job().set("/training/cacheLimit", "20G"),
+        &["training.cacheLimit is '20G': write a whole number of Mi, Gi or Ti"],
+    );
+    refused(
+        &namespace,
+        &job()
+            .set("/training/cache", "none")
+            .set("/training/cacheLimit", "20Gi"),
+        &["training.cacheLimit is set, but training.cache is none"],
+    );
+    refused(
+        &namespace,
         &job().set("/hyperparameters", serde_json::json!({"stepEpochs": 10})),
         &["hyperparameters.stepEpochs is of the schedule step only"],
     );

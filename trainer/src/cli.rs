@@ -63,6 +63,10 @@ pub struct TrainArgs {
     /// command goes on with the same run.
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
+    /// Folder for decoded images when training.cache is disk, if no agent made a file for them. Nothing stays
+    /// in it. Default: the system's temporary folder.
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
     /// Compare the whole state of all processes after every step of the optimiser (slow; to look for
     /// faults).
     #[arg(long)]

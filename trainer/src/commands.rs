@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::inspect::{self, InspectError};
 use crate::job::{self, Request};
 use crate::report::Reporter;
-use crate::session::{Session, StartOptions};
+use crate::session::{CachePlaces, Session, StartOptions};
 use crate::shutdown::StopRequest;
 use crate::threads::{Threads, available_cpus};
 
@@ -100,6 +100,10 @@ fn run_job(
     }
     let options = StartOptions {
         stop,
+        cache: CachePlaces {
+            handed_down: variable(contract::env::CACHE_FD),
+            scratch: args.scratch.clone().unwrap_or_else(std::env::temp_dir),
+        },
         verify_ranks: args.verify_ranks,
         faults: args.make_non_finite.clone(),
         out_of_memory: args.make_out_of_memory.clone(),

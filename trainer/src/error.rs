@@ -17,6 +17,7 @@ use crate::distributed::rendezvous::RendezvousError;
 use crate::evaluate::EvaluateError;
 use crate::job::JobError;
 use crate::run_folder::RunFolderError;
+use crate::session::ImageCacheError;
 use crate::step::StepError;
 
 /// Everything that can end a run.
@@ -60,6 +61,9 @@ pub enum Error {
         /// The checkpoint.
         checkpoint: String,
     },
+    /// There is no place for decoded images.
+    #[error(transparent)]
+    ImageCache(#[from] ImageCacheError),
     /// The images cannot be put in order.
     #[error("the training images cannot be put in order")]
     Sampler(#[source] SamplerError),
@@ -265,7 +269,7 @@ impl Error {
                 CheckpointError::Encode { .. } => FailureReason::Internal,
             },
             Self::Restore { .. } => FailureReason::CheckpointUnreadable,
-            Self::Results { .. } => FailureReason::IoFailed,
+            Self::Results { .. } | Self::ImageCache(_) => FailureReason::IoFailed,
             Self::Step { source, .. } => match source {
                 StepError::Ranks(source) => of_ranks(source),
                 StepError::NonFinite { .. } => FailureReason::NonFiniteLoss,

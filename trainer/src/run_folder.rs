@@ -39,7 +39,9 @@ const CHANGEABLE: [&str; 6] = [
 ];
 
 /// Settings that may change silently: none of them changes what is computed.
-const FREE: [&str; 10] = [
+const FREE: [&str; 12] = [
+    "training.cache",
+    "training.cacheLimit",
     "training.loaderThreads",
     "training.computeThreads",
     "training.keepCheckpoints",

@@ -4,6 +4,7 @@ mod anchors;
 mod batch;
 mod data;
 mod fault;
+mod image_cache;
 mod plan;
 mod portions;
 mod prepare;
@@ -30,13 +31,14 @@ use crate::error::Error;
 use crate::evaluate::{self, Evaluator};
 use crate::gallery::Gallery;
 use crate::job::Job;
-use crate::memory;
 use crate::report::{Plan, Reporter};
 use crate::run_folder::RunFolder;
 use crate::shutdown::StopRequest;
 use crate::step::Learner;
 use crate::threads::{Threads, available_cpus};
 use data::{Data, Skipped};
+use image_cache::ImageCache;
+pub use image_cache::{CachePlaces, ImageCacheError};
 use plan::{iteration, plan, schedule};
 use prepare::{introduce, learner};
 use recovery::Beginning;
@@ -76,8 +78,7 @@ pub struct Session<'a> {
     /// When the last checkpoint was taken on rank 0, or the run begun.
     pub(crate) last_checkpoint: Instant,
     threads: Threads,
-    /// Bytes that decoded images of either split may take.
-    budget: u64,
+    cache: ImageCache,
     /// How images share rectangles, if they do.
     rectangles: Option<RectPlan>,
     /// Time in which the loop waited for a checkpoint, since the last step.
@@ -90,6 +91,8 @@ pub struct Session<'a> {
 pub struct StartOptions {
     /// Whether somebody wants the run to stop.
     pub stop: StopRequest,
+    /// Where decoded images may be kept.
+    pub cache: CachePlaces,
     /// Compare the state of all ranks after every step of the optimiser.
     pub verify_ranks: bool,
     /// Makes the loss of these steps not finite: the first as long as the run never went back, the second
@@ -156,15 +159,16 @@ impl<'a> Session<'a> {
         let rectangles = data.rectangles(&spec, multiple);
         let order = order(&spec, &data, rectangles.as_ref(), &state);
         let requests = Requests::new(sampler, order, &ranks, plan.epochs, &state);
-        let budget = memory::cache_budget(place.local_world_size) / 2;
+        let cache = ImageCache::open(&spec.training, &place, &options.cache, &data)?;
+        reporter.say(&cache.describe(&data, spec.training.image_size));
         let loader = Loader::start(
             loader_config(threads),
-            data.train_source(&spec, &state, rectangles.as_ref(), plan.epochs, budget),
+            data.train_source(&spec, &state, rectangles.as_ref(), plan.epochs, &cache),
             requests,
         )?;
         let shape = Shape::rectangle(multiple);
         let evaluator = Evaluator::new(
-            data.val_source(&spec, shape, budget),
+            data.val_source(&spec, shape, &cache),
             loss,
             (batch.div_ceil(portions) as usize).min(evaluate::MAX_BATCH),
             threads.loader,
@@ -198,7 +202,7 @@ impl<'a> Session<'a> {
             beginning,
             last_checkpoint: Instant::now(),
             threads,
-            budget,
+            cache,
             rectangles,
             saving: Duration::ZERO,
             schedule,
@@ -320,6 +324,9 @@ impl<'a> Session<'a> {
 
     /// Tells all ranks which images could not be decoded lately, and the user.
     pub(crate) fn share_skipped(&mut self) -> Result<(), Error> {
+        if let Some(problem) = self.cache.problem() {
+            self.reporter.warn(&problem);
+        }
         let own = self.skipped.take_new();
         let all = self.gather("the exchange of skipped images", own.as_bytes())?;
         for bytes in all {

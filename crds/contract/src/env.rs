@@ -32,6 +32,9 @@ pub const ATTEMPT: &str = "YOLO_ATTEMPT";
 /// Path of the frozen job configuration.
 pub const CONFIG: &str = "YOLO_CONFIG";
 
+/// Number of the open file in which the ranks of a worker keep decoded images; unset when each has its own place.
+pub const CACHE_FD: &str = "YOLO_CACHE_FD";
+
 /// torchrun's names for the pod-level values, for programs that are started by `torchrun` itself.
 pub const TORCHRUN_NAMES: [(&str, &str); 5] = [
     ("PET_MASTER_ADDR", MASTER_ADDR),

@@ -6,6 +6,8 @@ pub const CONFIG_FILE: &str = "/etc/yolo-operator/job.json";
 pub const DATASET_DIR: &str = "/data";
 /// The user's output volume. A run writes only under [`run_folder`] in it.
 pub const OUTPUT_DIR: &str = "/output";
+/// The scratch volume of decoded images, there only when they are kept on disk.
+pub const CACHE_DIR: &str = "/cache";
 /// The folder the init container copies the agent into; also holds the agent's socket.
 pub const AGENT_DIR: &str = "/yolo";
 /// The agent's binary inside [`AGENT_DIR`].

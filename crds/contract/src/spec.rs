@@ -9,6 +9,7 @@
 //! fields and branches of [`check`].
 
 mod augmentation;
+mod cache;
 mod check;
 mod dataset;
 mod hyperparameters;
@@ -17,6 +18,7 @@ mod model;
 mod training;
 
 pub use augmentation::Augmentation;
+pub use cache::Cache;
 pub use check::{SpecProblem, check};
 pub use dataset::{Dataset, ImageSource, Output, PullPolicy, VolumeClaim};
 pub use hyperparameters::{Hyperparameters, LossNormalisation, OptimizerKind, Schedule};

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use contract::env;
 use contract::exit::FailureReason;
 use rustix::io::Errno;
 use rustix::process::{
@@ -34,6 +35,8 @@ pub struct Launch<'a> {
     pub socket: &'a Path,
     /// The frozen job configuration.
     pub config: &'a Path,
+    /// The number under which ranks have the file of decoded images open, if there is one.
+    pub cache: Option<i32>,
 }
 
 /// A rank could not be started.
@@ -112,6 +115,11 @@ impl Ranks {
         command
             .args(args)
             .envs(launch.place.rank_env(rank, launch.socket, launch.config))
+            .envs(
+                launch
+                    .cache
+                    .map(|number| (env::CACHE_FD, number.to_string())),
+            )
             .stdin(Stdio::null())
             .process_group(0);
         let tail = Tail::default();

@@ -1,5 +1,6 @@
 //! `yolo-agent run`: wires the parts, and does what the supervisor says.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,11 +9,13 @@ use std::time::Duration;
 
 use contract::exit::FailureReason;
 use contract::protocol::AgentMessage;
+use contract::spec::Cache;
 use tokio::runtime;
 use tokio::select;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::sleep_until;
 use tracing::{error, info, warn};
+use trainer_cache::{MakeError, hand_down};
 
 use crate::board::Board;
 use crate::metrics::{RegisterError, TrainingMetrics};
@@ -52,6 +55,12 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
+    /// There is no place for decoded images.
+    #[error(transparent)]
+    Cache(#[from] MakeError),
+    /// The file of decoded images cannot be handed to the ranks.
+    #[error("the file of decoded images cannot be handed to the ranks")]
+    HandDown(#[source] io::Error),
     /// The metrics cannot be set up.
     #[error("the agent cannot set up its metrics")]
     Metrics(#[source] RegisterError),
@@ -61,9 +70,12 @@ impl RunError {
     fn reason(&self) -> FailureReason {
         match self {
             Self::Metrics(_) => FailureReason::Internal,
-            Self::Runtime(_) | Self::Processes(_) | Self::Socket { .. } | Self::Port { .. } => {
-                FailureReason::IoFailed
-            }
+            Self::Runtime(_)
+            | Self::Processes(_)
+            | Self::Socket { .. }
+            | Self::Port { .. }
+            | Self::Cache(_)
+            | Self::HandDown(_) => FailureReason::IoFailed,
         }
     }
 }
@@ -102,6 +114,8 @@ async fn run_worker(settings: &Settings) -> Result<Outcome, RunError> {
     let Settings { args, place, .. } = settings;
     let mut signals = Signals::catch().map_err(RunError::Processes)?;
     Ranks::adopt_orphans().map_err(RunError::Processes)?;
+    let cache = image_cache(settings)?;
+    let handed = cache.as_ref().map(hand_down).transpose();
     let metrics = TrainingMetrics::new(&settings.job, place.attempt).map_err(RunError::Metrics)?;
     let shared = Arc::new(Shared::new(Board::new(place.clone()), metrics));
     let listener = socket::bind(&args.socket).map_err(|source| RunError::Socket {
@@ -119,6 +133,7 @@ async fn run_worker(settings: &Settings) -> Result<Outcome, RunError> {
 
     let worker = Worker {
         settings,
+        cache: handed.map_err(RunError::HandDown)?,
         shared: Arc::clone(&shared),
         hub,
         ranks: Ranks::default(),
@@ -136,9 +151,23 @@ async fn run_worker(settings: &Settings) -> Result<Outcome, RunError> {
     Ok(outcome)
 }
 
+/// The file in which the ranks keep decoded images, for the worker's whole life. A single rank has its own memory for
+/// them, which is faster.
+fn image_cache(settings: &Settings) -> Result<Option<File>, MakeError> {
+    let Settings {
+        training, place, ..
+    } = settings;
+    if training.cache == Cache::Ram && place.ranks_per_node == 1 {
+        return Ok(None);
+    }
+    trainer_cache::make(training, &settings.args.scratch, 1)
+}
+
 /// The supervisor and the hands it has.
 struct Worker<'a> {
     settings: &'a Settings,
+    /// The number under which the file of decoded images is open.
+    cache: Option<i32>,
     shared: Arc<Shared>,
     hub: Arc<Hub>,
     ranks: Ranks,
@@ -193,6 +222,7 @@ impl Worker<'_> {
             place: &self.settings.place,
             socket: &self.settings.args.socket,
             config: &self.settings.config_path,
+            cache: self.cache,
         };
         let mut failures = Vec::new();
         for rank in self.settings.place.ranks() {

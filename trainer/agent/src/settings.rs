@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use contract::config::{ConfigError, JobConfig, JobIdentity};
+use contract::spec::Training;
 use contract::{env, paths};
 
 use crate::place::{Place, PlaceError};
@@ -60,6 +61,9 @@ pub struct RunArgs {
     /// Seconds to go on serving /metrics and /progress after the ranks have ended.
     #[arg(long, env = "YOLO_LINGER_SECONDS", default_value_t = 0)]
     pub linger_seconds: u32,
+    /// The folder for the file of decoded images when training.cache is disk; nothing stays in it.
+    #[arg(long, env = "YOLO_SCRATCH", default_value = paths::CACHE_DIR)]
+    pub scratch: PathBuf,
     /// The program that each rank runs, and its arguments.
     #[arg(required = true, last = true, value_name = "PROGRAM")]
     pub command: Vec<OsString>,
@@ -76,6 +80,8 @@ pub struct Settings {
     pub config_path: PathBuf,
     /// Whose worker this is.
     pub job: JobIdentity,
+    /// What ranks are told of training, for the cache of images.
+    pub training: Training,
 }
 
 /// The worker cannot be what its environment says.
@@ -149,6 +155,7 @@ impl Settings {
             place,
             config_path,
             job: config.job,
+            training: config.spec.training,
         })
     }
 

@@ -17,6 +17,7 @@ use image::{Rgb, RgbImage};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
+use trainer_cache::{CacheFile, in_memory};
 use trainer_data::{
     Dataset, ImageStore, Loader, LoaderConfig, SampleSource, Sizing, Split, StepRequest,
     TrainSource,
@@ -73,6 +74,13 @@ fn measure(source: &dyn SampleSource, samples: u32) -> f64 {
     let start = seconds();
     run(1, samples);
     f64::from(samples) / (seconds() - start)
+}
+
+/// A store that keeps images in a file in memory, as several ranks share one.
+fn shared(data: &Arc<Dataset>, side: u32) -> ImageStore {
+    let file = in_memory(1 << 30).unwrap();
+    let file = CacheFile::open(file, &[0; 32], data.decoded_sizes(side)).unwrap();
+    ImageStore::shared(Arc::clone(data), side, Sizing::Train, Arc::new(file), 0)
 }
 
 /// Samples per second of the loader with one thread, batches of 16.
@@ -198,8 +206,12 @@ fn main() {
                 TrainSource::new(store, 0, augmentation, 100)
             };
             let memory = measure(&source(u64::MAX), samples);
+            let shared = TrainSource::new(shared(&data, side), 0, augmentation, 100);
+            let shared = measure(&shared, samples);
             let files = measure(&source(0), samples / 4);
-            println!("  {name:10} {memory:7.0} samples/s from memory, {files:7.0} from files");
+            println!(
+                "  {name:10} {memory:7.0} samples/s from memory, {shared:7.0} from shared memory, {files:7.0} from files"
+            );
         }
         let store = ImageStore::new(Arc::clone(&data), side, Sizing::Train, u64::MAX);
         let source = Arc::new(TrainSource::new(store, 0, &variants[0].1, 100));

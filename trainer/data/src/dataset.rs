@@ -253,15 +253,17 @@ impl Dataset {
             .collect()
     }
 
-    /// The memory that all images take when decoded with their long side at `image_size`.
+    /// The bytes that each image takes when decoded with its long side at `image_size`.
+    pub fn decoded_sizes(&self, image_size: u32) -> impl Iterator<Item = u64> {
+        self.images.iter().map(move |image| {
+            let (width, height) = resize_to_long_side(image.size.0, image.size.1, image_size);
+            u64::from(width) * u64::from(height) * 3
+        })
+    }
+
+    /// The bytes that all images take when decoded with their long side at `image_size`.
     pub fn decoded_bytes(&self, image_size: u32) -> u64 {
-        self.images
-            .iter()
-            .map(|image| {
-                let (width, height) = resize_to_long_side(image.size.0, image.size.1, image_size);
-                u64::from(width) * u64::from(height) * 3
-            })
-            .sum()
+        self.decoded_sizes(image_size).sum()
     }
 }
 

@@ -1,4 +1,5 @@
-//! Decoded images at the network's scale, kept in memory as far as they fit.
+//! Decoded images at the network's scale, kept as far as they fit: in the memory of the process, or in a file
+//! that several processes share.
 
 use crate::dataset::{Dataset, ImageRecord, SkippedImage};
 use crate::decode::{DecodeError, Shrink, decode_rows};
@@ -6,6 +7,7 @@ use image::{Rgb, RgbImage};
 use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use trainer_cache::CacheFile;
 use trainer_core::letterbox::{Border, Enlarge, Letterbox, LetterboxOptions, resize_to_long_side};
 
 /// The grey that fills what no image covers (YOLOv5's).
@@ -38,7 +40,15 @@ pub struct ImageStore {
     dataset: Arc<Dataset>,
     image_size: u32,
     sizing: Sizing,
-    cache: RamCache,
+    cache: Cache,
+}
+
+/// Where a store keeps images.
+#[derive(Debug)]
+enum Cache {
+    Own(RamCache),
+    /// The number of the store's first image there.
+    Shared(Arc<CacheFile>, u32),
 }
 
 /// An image from the store.
@@ -63,7 +73,24 @@ impl ImageStore {
             dataset,
             image_size,
             sizing,
-            cache,
+            cache: Cache::Own(cache),
+        }
+    }
+
+    /// As [`Self::new`], with images kept in `file`, in which the store's first image is number `first` and each takes
+    /// as many bytes as [`Dataset::decoded_sizes`] says.
+    pub fn shared(
+        dataset: Arc<Dataset>,
+        image_size: u32,
+        sizing: Sizing,
+        file: Arc<CacheFile>,
+        first: u32,
+    ) -> Self {
+        Self {
+            dataset,
+            image_size,
+            sizing,
+            cache: Cache::Shared(file, first),
         }
     }
 
@@ -77,9 +104,12 @@ impl ImageStore {
         self.image_size
     }
 
-    /// Bytes of pixels now in memory.
+    /// Bytes of pixels now in the memory of this process.
     pub fn cached_bytes(&self) -> u64 {
-        self.cache.used.load(Ordering::Relaxed)
+        match &self.cache {
+            Cache::Own(cache) => cache.used.load(Ordering::Relaxed),
+            Cache::Shared(..) => 0,
+        }
     }
 
     /// Width and height of the image of this number as [`Self::load`] gives it; for training, found
@@ -105,10 +135,28 @@ impl ImageStore {
             });
         };
         let (width, height) = self.target(record);
-        let bytes = 3 * u64::from(width) * u64::from(height);
-        let from_cache = self
-            .cache
-            .get_or_make(index, bytes, || self.decode(record, u32::MAX));
+        let row = 3 * u64::from(width);
+        let bytes = row * u64::from(height);
+        let decode = || self.decode(record, u32::MAX);
+        let from_cache = match &self.cache {
+            Cache::Own(cache) => cache.get_or_make(index, bytes, decode),
+            Cache::Shared(file, first) => {
+                let image = first + index;
+                let kept = file.get(image, row * u64::from(rows.min(height)));
+                let kept = kept.and_then(|kept| RgbImage::from_raw(width, rows.min(height), kept));
+                match kept {
+                    Some(pixels) => Some(Ok(Arc::new(pixels))),
+                    None if file.keeps(image) => {
+                        let made = decode();
+                        if let Ok(pixels) = &made {
+                            file.put(image, pixels);
+                        }
+                        Some(made.map(Arc::new))
+                    }
+                    None => None,
+                }
+            }
+        };
         let result = match from_cache {
             Some(Ok(pixels)) => Ok(pixels),
             // A damaged file is the same with and without a cache: whole when all rows are asked for.

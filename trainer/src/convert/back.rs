@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use contract::spec::{Device, OptimizerKind, Schedule, TrainerSpec};
+use contract::spec::{Cache, Device, OptimizerKind, Schedule, TrainerSpec};
 use serde_json::{Map, Value, json};
 
 use super::rules::{FLAGS, HYPERPARAMETERS, Rule};
@@ -96,6 +96,9 @@ fn made(option: &str, name: &str, spec: &TrainerSpec) -> Value {
         "noautoanchor" => json!(!training.auto_anchor),
         "noplots" => json!(!spec.output.plots),
         "device" if training.device == Device::Cpu => json!("cpu"),
+        // YOLOv5 takes false for off; null would be our default.
+        "cache" if training.cache == Cache::None => json!(false),
+        "cache" => json!(training.cache.as_str()),
         "multi_scale" => json!(training.multi_scale > 0.0),
         "workers" => json!(training.loader_threads.unwrap_or(WORKERS)),
         "name" => json!(name),
@@ -206,7 +209,7 @@ mod tests {
             "training": {
                 "epochs": 7, "batchSize": 24, "imageSize": 320, "multiScale": 0.5, "seed": 3,
                 "singleClass": true, "freeze": [0, 1, 2], "autoAnchor": false, "patience": 5,
-                "syncBatchNorm": true, "device": "cpu",
+                "syncBatchNorm": true, "device": "cpu", "cache": "disk",
             },
             "hyperparameters": {
                 "optimizer": "adamw", "schedule": "cosine", "lr0": 0.000_012, "labelSmoothing": 0.1,
@@ -214,6 +217,7 @@ mod tests {
             },
             "augmentation": {"mixup": 0.1, "copyPaste": 0.1, "hsvH": 0.01, "degrees": 10.0},
         }));
+        same(&json!({"training": {"cache": "none"}}));
         let architecture = "anchors: [[10, 13]]\nbackbone:\n  - [-1, 1, Conv, [8, 3, 8]]\nhead:\n  - [[0], 1, Detect, [nc, anchors]]\n";
         same(
             &json!({"model": {"architecture": architecture}, "training": {"freeze": [3, 5], "batchSize": 0}}),

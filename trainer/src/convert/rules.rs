@@ -65,10 +65,7 @@ pub const FLAGS: &[(&str, Rule)] = &[
             "names a bucket for the search of hyper-parameters: leave it out",
         ),
     ),
-    (
-        "cache",
-        Free("is not needed: images are kept in memory as far as it goes"),
-    ),
+    ("cache", Made(cache)),
     ("image_weights", Field("/training/imageWeights")),
     ("device", Made(device)),
     ("multi_scale", Made(multi_scale)),
@@ -303,6 +300,29 @@ fn device(value: &Value, draft: &mut Draft) -> Result<(), String> {
             draft.set("/workers/gpusPerWorker", json!(count));
         }
     }
+    Ok(())
+}
+
+/// Not given, images are kept in memory, as always.
+fn cache(value: &Value, draft: &mut Draft) -> Result<(), String> {
+    let place = match value {
+        Value::Null => return Ok(()),
+        Value::Bool(false) => "none",
+        Value::Bool(true) => "ram",
+        Value::String(place) => match place.as_str() {
+            "" => return Ok(()),
+            "ram" | "disk" => place,
+            "val" => {
+                let note =
+                    "--cache is val: images of training are kept too, before those of validation";
+                draft.notes.push(note.to_owned());
+                "ram"
+            }
+            _ => return Err("is no place for images: write ram, disk or false".to_owned()),
+        },
+        _ => return Err("is no place for images: write ram, disk or false".to_owned()),
+    };
+    draft.set("/training/cache", place.into());
     Ok(())
 }
 

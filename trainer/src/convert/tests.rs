@@ -58,6 +58,21 @@ fn check_one(flag: bool, name: &str, value: Value, does: &Does) {
     }
 }
 
+#[test]
+fn every_place_for_decoded_images_is_understood() {
+    let places = [
+        (json!("ram"), Sets("/training/cache", json!("ram"))),
+        (json!(true), Sets("/training/cache", json!("ram"))),
+        (json!(false), Sets("/training/cache", json!("none"))),
+        (json!("disk"), Sets("/training/cache", json!("disk"))),
+        (json!("tape"), Refuses("ram, disk or false")),
+        (json!(3), Refuses("ram, disk or false")),
+    ];
+    for (value, does) in places {
+        check_one(true, "cache", value, &does);
+    }
+}
+
 /// Every flag of train.py with a value that is not its default.
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table of all flags")]
@@ -100,7 +115,7 @@ fn every_flag_is_obeyed_mapped_or_refused_with_a_reason() {
         ),
         ("evolve", json!(300), Refuses("not possible yet")),
         ("bucket", json!("gs://b"), Refuses("bucket")),
-        ("cache", json!("ram"), Says("memory")),
+        ("cache", json!("val"), Says("those of validation")),
         (
             "device",
             json!("0,1"),

@@ -8,10 +8,10 @@ use trainer_core::image_weights::{class_weights, image_weight};
 use trainer_core::rect::{self, MIN_STRIDE, RectPlan, TRAINING_PAD};
 use trainer_core::rng::recovery_seed;
 use trainer_data::{
-    Dataset, EvaluateSource, ImageRecord, ImageStore, SampleSource, Shape, Sizing, SkippedImage,
-    Split, TrainSource,
+    Dataset, EvaluateSource, ImageRecord, SampleSource, Shape, SkippedImage, Split, TrainSource,
 };
 
+use super::image_cache::ImageCache;
 use crate::checkpoint::RunState;
 use crate::distributed::Ranks;
 use crate::error::Error;
@@ -86,10 +86,9 @@ impl Data {
         state: &RunState,
         rectangles: Option<&RectPlan>,
         epochs: u32,
-        budget: u64,
+        cache: &ImageCache,
     ) -> Arc<dyn SampleSource> {
-        let size = spec.training.image_size;
-        let store = ImageStore::new(Arc::clone(&self.train), size, Sizing::Train, budget);
+        let store = cache.train_store(self, spec.training.image_size);
         let seed = recovery_seed(spec.training.seed.into(), state.recovery);
         let source = TrainSource::new(store, seed, &spec.augmentation, epochs);
         Arc::new(match rectangles {
@@ -137,15 +136,18 @@ impl Data {
         images.iter().map(classes).collect()
     }
 
-    pub fn val_source(&self, spec: &TrainerSpec, shape: Shape, budget: u64) -> EvaluateSource {
-        let size = spec.training.image_size;
-        let store = ImageStore::new(Arc::clone(&self.val), size, Sizing::Evaluate, budget);
-        EvaluateSource::new(store, shape)
+    pub fn val_source(
+        &self,
+        spec: &TrainerSpec,
+        shape: Shape,
+        cache: &ImageCache,
+    ) -> EvaluateSource {
+        EvaluateSource::new(cache.val_store(self, spec.training.image_size), shape)
     }
 }
 
 /// BLAKE3 over names and sizes of the images, in hexadecimal.
-fn digest(dataset: &Dataset) -> String {
+pub(super) fn digest(dataset: &Dataset) -> String {
     let mut hasher = blake3::Hasher::new();
     for image in dataset.images() {
         hasher.update(image.name.as_bytes());

@@ -114,7 +114,7 @@ impl Session<'_> {
         let (state, epochs) = (&self.state, self.plan.epochs);
         let source = self
             .data
-            .train_source(spec, state, rectangles, epochs, self.budget);
+            .train_source(spec, state, rectangles, epochs, &self.cache);
         self.loader = Loader::start(loader_config(self.threads), source, requests)?;
         Ok(())
     }

@@ -36,6 +36,8 @@ pub struct Start<'a> {
     pub world: u32,
     pub restart: u32,
     pub agent: Option<PathBuf>,
+    /// The open file in which ranks keep decoded images.
+    pub cache_fd: Option<i32>,
     pub flags: &'a [&'a str],
 }
 
@@ -46,6 +48,7 @@ impl<'a> Start<'a> {
             world,
             restart: 0,
             agent: None,
+            cache_fd: None,
             flags: &[],
         }
     }
@@ -135,6 +138,9 @@ impl Fixture {
                 ("MASTER_PORT", port.to_string()),
             ];
             command.envs(variables);
+        }
+        if let Some(number) = start.cache_fd {
+            command.env("YOLO_CACHE_FD", number.to_string());
         }
         if let Some(socket) = &start.agent {
             command.env("YOLO_AGENT_SOCKET", socket);
@@ -243,7 +249,13 @@ fn merge(into: &mut Value, changes: &Value) {
 /// The program under test, in an environment without a place in any group.
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_yolo-trainer"));
-    for name in ["RANK", "YOLO_CONFIG", "YOLO_AGENT_SOCKET", "YOLO_ATTEMPT"] {
+    for name in [
+        "RANK",
+        "YOLO_CONFIG",
+        "YOLO_AGENT_SOCKET",
+        "YOLO_ATTEMPT",
+        "YOLO_CACHE_FD",
+    ] {
         command.env_remove(name);
     }
     command

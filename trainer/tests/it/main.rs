@@ -8,6 +8,7 @@ mod commands;
 mod export;
 mod gradients;
 mod harness;
+mod image_cache;
 mod initial;
 mod learning;
 mod messages;

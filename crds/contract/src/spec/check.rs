@@ -1,3 +1,4 @@
+use super::cache;
 use super::dataset::stays_inside;
 use super::{
     Backend, Device, Hyperparameters, Precision, Schedule, TrainerSpec, image_size_problem,
@@ -49,6 +50,7 @@ pub fn check(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
                 .to_owned(),
         ));
     }
+    problems.extend(cache::problems(training));
     problems.extend(schedule(&spec.hyperparameters));
     let sources = [
         spec.dataset.persistent_volume_claim.is_some(),
@@ -190,7 +192,7 @@ fn paths(spec: &TrainerSpec) -> Vec<SpecProblem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::ModelSize;
+    use crate::spec::{Cache, ModelSize};
 
     fn valid() -> TrainerSpec {
         serde_json::from_value(serde_json::json!({
@@ -286,6 +288,17 @@ mod tests {
         one_problem(
             |s| s.model.anchors = Some(vec![vec![10.0], vec![30.0], vec![90.0]]),
             "model.anchors is [[10.0], [30.0], [90.0]]: give each level equally many pairs of width and height, above 0 and at most 8192 pixels",
+        );
+        one_problem(
+            |s| s.training.cache_limit = Some("20G".to_owned()),
+            "training.cacheLimit is '20G': write a whole number of Mi, Gi or Ti, for example 20Gi",
+        );
+        one_problem(
+            |s| {
+                s.training.cache = Cache::None;
+                s.training.cache_limit = Some("20Gi".to_owned());
+            },
+            "training.cacheLimit is set, but training.cache is none: remove cacheLimit or choose ram or disk",
         );
         one_problem(
             |s| s.hyperparameters.lr0 = 0.0,

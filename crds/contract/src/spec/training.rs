@@ -1,11 +1,17 @@
 use serde::{Deserialize, Serialize};
 
+use super::Cache;
+
 #[cfg(feature = "schema")]
 use serde_json::json;
 
 /// How long to train, in which portions, and what to keep.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
+    "rule": "self.cache != 'none' || !has(self.cacheLimit)",
+    "message": "training.cacheLimit is set, but training.cache is none: remove cacheLimit or choose ram or disk",
+}]))))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -98,6 +104,20 @@ pub struct Training {
     pub fitness: Fitness,
     /// How many of the latest checkpoints to keep, besides the best one.
     pub keep_checkpoints: u32,
+    /// Where decoded images are kept for later epochs (YOLOv5's --cache): in memory, shared by the processes of a
+    /// worker; on disk, in a scratch volume that goes with the worker; or not at all. It changes no result.
+    pub cache: Cache,
+    /// The most that decoded images may take in each worker: a whole number of Mi, Gi or Ti. In memory it counts
+    /// towards the worker's memory limit. Images beyond it are decoded each time. Default: a quarter of the free
+    /// memory, or half of the free space of the scratch volume.
+    #[serde(alias = "cache_limit", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(max = 16)))]
+    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
+        "rule": "self.matches('^[1-9][0-9]{0,5}(Mi|Gi|Ti)$')",
+        "messageExpression": "\"training.cacheLimit is '\" + self + \"': write a whole number of Mi, Gi or Ti, for example 20Gi\"",
+        "message": "training.cacheLimit is '…': write a whole number of Mi, Gi or Ti, for example 20Gi",
+    }]))))]
+    pub cache_limit: Option<String>,
     /// Threads that decode and augment images, in each process. Default: as many as the process has
     /// CPUs, at most 8.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,6 +153,8 @@ impl Default for Training {
             patience: 100,
             fitness: Fitness::default(),
             keep_checkpoints: 3,
+            cache: Cache::default(),
+            cache_limit: None,
             loader_threads: None,
             compute_threads: None,
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use contract::attempt::Attempt;
 use contract::config::JobConfig;
-use contract::spec::VolumeClaim;
+use contract::spec::{Cache, VolumeClaim};
 use contract::{env, paths};
 use crds::names;
 use crds::v1alpha1::{Quantity as SpecQuantity, Workers};
@@ -33,6 +33,7 @@ const CONFIG: &str = "config";
 const AGENT: &str = "agent";
 const SHARED_MEMORY: &str = "shared-memory";
 const SCRATCH: &str = "scratch";
+const CACHE: &str = "image-cache";
 const DATASET: &str = "dataset";
 const OUTPUT: &str = "output";
 
@@ -255,7 +256,7 @@ fn mounts(config: &JobConfig) -> Vec<VolumeMount> {
         .map_or("/", |(folder, _)| folder);
     let dataset = config.spec.dataset.persistent_volume_claim.as_ref();
     let dataset_volume = if one_claim(config) { OUTPUT } else { DATASET };
-    vec![
+    let mut mounts = vec![
         VolumeMount {
             read_only: Some(true),
             ..mount(CONFIG, folder)
@@ -272,7 +273,11 @@ fn mounts(config: &JobConfig) -> Vec<VolumeMount> {
             sub_path: config.spec.output.persistent_volume_claim.sub_path.clone(),
             ..mount(OUTPUT, paths::OUTPUT_DIR)
         },
-    ]
+    ];
+    if config.spec.training.cache == Cache::Disk {
+        mounts.push(mount(CACHE, paths::CACHE_DIR));
+    }
+    mounts
 }
 
 fn volumes(config: &JobConfig, workers: &Workers) -> Vec<Volume> {
@@ -309,6 +314,16 @@ fn volumes(config: &JobConfig, workers: &Workers) -> Vec<Volume> {
     ];
     if !one_claim(config) {
         volumes.push(dataset(config, named(DATASET)));
+    }
+    let training = &config.spec.training;
+    if training.cache == Cache::Disk {
+        volumes.push(Volume {
+            empty_dir: Some(EmptyDirVolumeSource {
+                size_limit: training.cache_limit.clone().map(Quantity),
+                ..EmptyDirVolumeSource::default()
+            }),
+            ..named(CACHE)
+        });
     }
     volumes
 }
@@ -467,6 +482,27 @@ mod tests {
             .iter()
             .filter(|v| v["persistentVolumeClaim"].is_object());
         assert_eq!(1, claims.count());
+    }
+
+    #[test]
+    fn images_cached_on_disk_have_a_volume_of_their_own() {
+        let spec = |cache, limit: Option<&str>| {
+            built(|config, _| {
+                config.spec.training.cache = cache;
+                config.spec.training.cache_limit = limit.map(str::to_owned);
+            })["spec"]
+                .clone()
+        };
+        let disk = spec(Cache::Disk, Some("20Gi"));
+        let volume = named(&disk["volumes"], CACHE);
+        assert_eq!(json!({"sizeLimit": "20Gi"}), volume["emptyDir"]);
+        let mount = named(&disk["containers"][0]["volumeMounts"], CACHE);
+        assert_eq!(json!({"name": CACHE, "mountPath": "/cache"}), *mount);
+        let unlimited = spec(Cache::Disk, None);
+        assert_eq!(json!({}), named(&unlimited["volumes"], CACHE)["emptyDir"]);
+        for cache in [Cache::Ram, Cache::None] {
+            assert!(!spec(cache, None).to_string().contains(CACHE), "{cache:?}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! the first argument `rank` where they speak the protocol (see `rank`). Hence the own `main`.
 
 mod endings;
+mod images;
 mod output;
 mod rank;
 mod serving;
@@ -39,6 +40,9 @@ fn main() -> ExitCode {
         endings::a_missing_program_is_a_configuration_error,
         endings::a_bad_environment_or_configuration_is_refused,
         endings::a_bad_command_line_is_refused,
+        images::ranks_share_a_file_that_outlives_them,
+        images::one_rank_or_no_cache_means_no_file,
+        images::a_missing_scratch_folder_is_told,
         output::several_ranks_write_whole_lines_with_a_prefix,
         output::a_single_rank_writes_as_it_likes,
         output::install_puts_a_program_that_runs_into_the_folder,

@@ -53,8 +53,13 @@ pub struct Ended {
 
 /// An agent with `ranks` ranks.
 pub fn agent(ranks: u32) -> Setup {
+    agent_with(ranks, &serde_json::json!({}))
+}
+
+/// An agent with `ranks` ranks of a job with these settings of `training`.
+pub fn agent_with(ranks: u32, training: &serde_json::Value) -> Setup {
     let dir = tempfile::tempdir().expect("a folder");
-    fs::write(dir.path().join("job.json"), job(ranks)).expect("written");
+    fs::write(dir.path().join("job.json"), job(ranks, training)).expect("written");
     let mut command = Command::new(env!("CARGO_BIN_EXE_yolo-agent"));
     command
         .env_clear()
@@ -74,13 +79,14 @@ pub fn agent(ranks: u32) -> Setup {
     Setup { dir, command }
 }
 
-fn job(ranks: u32) -> String {
+fn job(ranks: u32, training: &serde_json::Value) -> String {
     serde_json::json!({
         "formatVersion": 1,
         "job": {"namespace": "team", "name": "digits", "uid": "0123456789"},
         "workers": {"replicas": 2, "processesPerWorker": ranks, "gpusPerWorker": 0},
         "images": {"trainer": "t:1", "agent": "o:1", "pullPolicy": "IfNotPresent"},
         "spec": {
+            "training": training,
             "dataset": {"persistentVolumeClaim": {"claimName": "digits"}},
             "output": {"persistentVolumeClaim": {"claimName": "runs"}},
         },

@@ -83,3 +83,56 @@ fn shrinking_averages_for_evaluation_only() {
     assert_eq!(enlarged.dimensions(), (800, 800));
     assert!(enlarged.contains(&255) && enlarged.contains(&0));
 }
+
+/// Two ranks, one file in memory and one on disk: pixels are those of a store without a cache, from both and with
+/// several threads, and once one of them has decoded an image neither looks at its file again.
+#[test]
+fn a_shared_file_changes_nothing_and_is_filled_once() {
+    let on_disk = |length| {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(length).unwrap();
+        file
+    };
+    for in_memory in [true, false] {
+        let set = TestSet::with_images(6);
+        let data = set.open(Split::Train);
+        let sizes: Vec<u64> = data.decoded_sizes(64).collect();
+        // Of six images the last one has no place. Before the first one are 62 bytes.
+        let length = 62 + sizes[..5].iter().sum::<u64>();
+        let file = if in_memory {
+            trainer_cache::in_memory(length).unwrap()
+        } else {
+            on_disk(length)
+        };
+        let rank = || {
+            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+            let file = std::fs::File::options().read(true).write(true).open(path);
+            // As a validation split lies behind two training images.
+            let sizes = [7, 7].into_iter().chain(sizes.iter().copied());
+            let file = CacheFile::open(file.unwrap(), &[1; 32], sizes).unwrap();
+            ImageStore::shared(Arc::clone(&data), 64, Sizing::Train, Arc::new(file), 2)
+        };
+        let (one, two) = (rank(), rank());
+        let plain = ImageStore::new(Arc::clone(&data), 64, Sizing::Train, 0);
+        let whole: Vec<_> = (0..6).map(|k| plain.load(k).pixels).collect();
+        std::thread::scope(|scope| {
+            for store in [&one, &two, &one, &two] {
+                scope.spawn(|| {
+                    for (k, expected) in (0..).zip(&whole) {
+                        assert!(*expected == store.load(k).pixels, "image {k}");
+                        let rows = store.load_rows(k, 9).pixels;
+                        let length = 9 * 3 * rows.width() as usize;
+                        assert_eq!(expected.as_raw()[..length], rows.as_raw()[..length]);
+                    }
+                });
+            }
+        });
+        std::fs::remove_dir_all(set.root().join("images")).unwrap();
+        for store in [one, two, rank()] {
+            for k in 0..5 {
+                assert!(whole[k as usize] == store.load(k).pixels, "image {k}");
+            }
+            assert!(store.load(5).record.is_err());
+        }
+    }
+}
