@@ -4,6 +4,7 @@
 #   run.sh                 everything
 #   run.sh steps           losses of 20 steps from the same weights and images (2 minutes)
 #   run.sh formats         files of weights in both directions (5 minutes)
+#   run.sh predict         what predict finds on pictures of several shapes (1 minute)
 #   run.sh loader          training samples that one core makes per second (2 minutes)
 #   run.sh training        whole trainings from three seeds each (half an hour on 2 cores)
 #
@@ -14,7 +15,7 @@ cd "$(dirname "$0")/../.."
 work="$PWD/target/parity"
 mkdir -p "$work"
 parts=("$@")
-((${#parts[@]})) || parts=(steps formats loader training report)
+((${#parts[@]})) || parts=(steps formats predict loader training report)
 python="$(scripts/peer.sh)"
 eval "$(scripts/libtorch.sh --env)"
 cargo build --quiet --locked --release -p trainer
@@ -44,6 +45,10 @@ for part in "${parts[@]}"; do
         peer tests/parity/exports.py "$work/exports" "$work/digits" target/release/yolo-trainer 2>"$work/exports.log" ||
             { tail -n 20 "$work/exports.log" >&2; exit 1; }
         ;;
+    predict)
+        peer tests/parity/predict.py "$work/predict" "$work/digits" target/release/yolo-trainer 2>"$work/predict.log" ||
+            { tail -n 20 "$work/predict.log" >&2; exit 1; }
+        ;;
     loader)
         cargo build --quiet --locked --release -p trainer-data --example loader_speed
         peer tests/parity/loader.py "$work/loader" target/release/examples/loader_speed 2>"$work/loader.log"
@@ -68,7 +73,7 @@ YAML
         peer tests/parity/report.py "$work/report/report-local"
         ;;
     *)
-        echo "run.sh: unknown part '$part'; the parts are steps, formats, loader, training and report" >&2
+        echo "run.sh: unknown part '$part'; the parts are steps, formats, predict, loader, training and report" >&2
         exit 1
         ;;
     esac

@@ -178,6 +178,10 @@ pub struct PredictArgs {
     /// Folder for the results: new, empty, or of an earlier `predict`.
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
+    /// Lay pictures into squares, as an exported network of fixed size sees them, instead of into rectangles with as
+    /// little border as the network's stride allows, as YOLOv5's detect does.
+    #[arg(long)]
+    pub square: bool,
     /// Take only the first so many pictures.
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,

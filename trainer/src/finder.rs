@@ -158,6 +158,13 @@ impl Finder {
         })
     }
 
+    /// What the sides of images must be multiples of, for all networks.
+    pub fn multiple(&self) -> u32 {
+        let multiples = self.networks.iter();
+        let multiples = multiples.map(|network| network.options().architecture.multiple());
+        multiples.max().unwrap_or(1)
+    }
+
     /// What is on `pixels`, `[images, 3, height, width]` of 0..=255, RGB, on any device.
     pub fn find(&self, pixels: &Tensor, options: &NmsOptions) -> Result<Found, Error> {
         let mut all = Vec::new();

@@ -9,11 +9,10 @@ use serde_json::json;
 use tch::{Kind, Tensor};
 use trainer_core::detection::{Detection, LabelledBox};
 use trainer_core::labels::parse_label_file;
-use trainer_core::letterbox::Letterbox;
 use trainer_core::nms::{Competition, NmsOptions};
 use trainer_data::bounded;
 use trainer_data::decode::{DecodeError, Shrink, decode, decode_whole};
-use trainer_data::store::{FILL, evaluation_letterbox};
+use trainer_data::letterbox::{Shape, lay, prediction_letterbox};
 use trainer_data::{DrawError, DrawnImage, RgbImage, annotated, contact_sheet, write_png};
 use trainer_report::coco;
 
@@ -203,9 +202,15 @@ fn predictor(args: &PredictArgs) -> Result<(Predictor, WeightsInfo), PredictErro
             known: info.nc,
         });
     }
+    let shape = if args.square {
+        Shape::Square
+    } else {
+        Shape::rectangle(finder.multiple())
+    };
     let predictor = Predictor {
         finder,
         image_size,
+        shape,
         options: NmsOptions {
             confidence: args.conf,
             iou: args.iou,
@@ -224,6 +229,7 @@ fn predictor(args: &PredictArgs) -> Result<(Predictor, WeightsInfo), PredictErro
 struct Predictor {
     finder: Finder,
     image_size: u32,
+    shape: Shape,
     options: NmsOptions,
 }
 
@@ -236,33 +242,23 @@ impl Predictor {
             Ok(image) => image,
             Err(error) => return Ok(Err(error)),
         };
-        let letterbox = evaluation_letterbox(image.dimensions(), self.image_size);
-        let resized = match decode(path, letterbox.resized, Shrink::Area) {
+        let letterbox = prediction_letterbox(image.dimensions(), self.image_size, self.shape);
+        // As YOLOv5's detect; its evaluation takes means.
+        let resized = match decode(path, letterbox.resized, Shrink::Bilinear) {
             Ok(resized) => resized,
             Err(error) => return Ok(Err(error)),
         };
-        let pixels = self.lay(&resized, &letterbox)?;
+        let (width, height) = letterbox.output;
+        let mut pixels = vec![0; 3 * width as usize * height as usize];
+        lay(&resized, &letterbox, &mut pixels);
+        let size = [1, 3, height.into(), width.into()];
+        let pixels = Tensor::f_from_data_size(&pixels, &size, Kind::Uint8)?;
         let mut found = self.finder.find(&pixels, &self.options)?.detections;
         let mut found = found.pop().unwrap_or_default();
         for detection in &mut found {
             detection.xyxy = letterbox.to_original(detection.xyxy);
         }
         Ok(Ok((image, found)))
-    }
-
-    /// The network's input: the picture in the middle of a grey square, as planes.
-    fn lay(&self, image: &RgbImage, letterbox: &Letterbox) -> Result<Tensor, tch::TchError> {
-        let side = self.image_size as usize;
-        let (left, top) = (letterbox.offset.0 as usize, letterbox.offset.1 as usize);
-        let mut pixels = vec![FILL; 3 * side * side];
-        for (x, y, pixel) in image.enumerate_pixels() {
-            let at = (top + y as usize) * side + left + x as usize;
-            for (channel, value) in pixel.0.into_iter().enumerate() {
-                pixels[channel * side * side + at] = value;
-            }
-        }
-        let side = side as i64;
-        Tensor::f_from_data_size(&pixels, &[1, 3, side, side], Kind::Uint8)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::source::{EvaluatedImage, Sample, SampleSource, SampleTarget};
 use crate::store::{FILL, ImageStore};
 use image::RgbImage;
-use trainer_core::letterbox::Letterbox;
+use trainer_core::letterbox::{Border, Enlarge, Letterbox, LetterboxOptions};
 use trainer_core::rect::{EVALUATION_PAD, MIN_STRIDE, rectangle};
 
 /// What images are laid into.
@@ -117,9 +117,24 @@ impl SampleSource for EvaluateSource {
     }
 }
 
+/// How a prediction fits an image of `size` (width and height) into a square of `image_size` or, with a stride, into the
+/// part of it that the image needs, up to the next multiple of the stride. In the middle, small images enlarged. YOLOv5's
+/// detect does so.
+pub fn prediction_letterbox(size: (u32, u32), image_size: u32, shape: Shape) -> Letterbox {
+    let options = LetterboxOptions {
+        target: (image_size, image_size),
+        enlarge: Enlarge::Yes,
+        border: match shape {
+            Shape::Square => Border::Full,
+            Shape::Rectangle { stride } => Border::Multiple(stride),
+        },
+    };
+    Letterbox::new(size.0, size.1, options)
+}
+
 /// Writes `image` as planes into grey, where `letterbox` says. What rounding made a pixel too wide or high is cut
 /// off.
-fn lay(image: &RgbImage, letterbox: &Letterbox, pixels: &mut [u8]) {
+pub fn lay(image: &RgbImage, letterbox: &Letterbox, pixels: &mut [u8]) {
     let (across, down) = (letterbox.output.0 as usize, letterbox.output.1 as usize);
     let (left, top) = (letterbox.offset.0 as usize, letterbox.offset.1 as usize);
     let width = image.width() as usize;

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use trainer_cache::CacheFile;
-use trainer_core::letterbox::{Border, Enlarge, Letterbox, LetterboxOptions, resize_to_long_side};
+use trainer_core::letterbox::resize_to_long_side;
 
 /// The grey that fills what no image covers (YOLOv5's).
 pub const FILL: u8 = 114;
@@ -20,17 +20,6 @@ pub enum Sizing {
     Train,
     /// As evaluation needs them: [`resize_to_long_side`], averaging when smaller.
     Evaluate,
-}
-
-/// How a prediction lays an image of `width` by `height` pixels into the square of `image_size`: as large as
-/// it fits, in the middle. Like in v5, small images are enlarged.
-pub fn evaluation_letterbox(size: (u32, u32), image_size: u32) -> Letterbox {
-    let options = LetterboxOptions {
-        target: (image_size, image_size),
-        enlarge: Enlarge::Yes,
-        border: Border::Full,
-    };
-    Letterbox::new(size.0, size.1, options)
 }
 
 /// The images of one data set at one size. Threads share it; keep it for the whole run, since it

@@ -168,3 +168,18 @@ fn an_image_that_rounding_makes_too_wide_is_cut() {
     assert!(source.sample(0, 0, None, &mut pixels).skipped.is_empty());
     assert!(pixels.iter().any(|v| *v != FILL));
 }
+
+/// Facts on YOLOv5's detect; with a larger stride the border is larger.
+#[test]
+fn predictions_have_as_little_border_as_the_stride_allows() {
+    let of = |size, shape| {
+        let letterbox = prediction_letterbox(size, 640, shape);
+        (letterbox.output, letterbox.offset)
+    };
+    let rectangle = Shape::rectangle(8);
+    assert_eq!(((640, 480), (0, 0)), of((640, 480), rectangle));
+    assert_eq!(((640, 384), (0, 12)), of((1920, 1080), rectangle));
+    assert_eq!(((256, 640), (9, 0)), of((37, 100), rectangle));
+    assert_eq!(((640, 512), (0, 16)), of((640, 480), Shape::rectangle(64)));
+    assert_eq!(((640, 640), (0, 80)), of((640, 480), Shape::Square));
+}
