@@ -20,7 +20,7 @@ using torch::autograd::variable_list;
 
 // Of one portion that a thread works on. Constant, so that sums do not depend on the number of threads; small
 // enough for a core's cache.
-constexpr std::int64_t CHUNK_ELEMENTS = 32768;
+constexpr std::int64_t CHUNK_ELEMENTS = 8192;
 
 // Images as rows of channels, one row for each pixel.
 struct Rows {
