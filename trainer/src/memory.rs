@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use contract::spec::{Cache, Training};
 use torch_bridge::cuda::{self, Cuda};
 use trainer_cache::memory::{cache_budget, free, kilobytes};
 
@@ -16,16 +17,27 @@ pub struct Meter {
 /// Where tensors are.
 enum Place {
     Gpu(Cuda, usize),
-    /// One of so many processes of a worker, the memory of which images share.
-    Process(u32),
+    /// One of so many processes of a worker, of whose memory images take so many bytes.
+    Process {
+        processes: u32,
+        images: u64,
+    },
 }
 
 impl Meter {
-    /// For the tensors on `device`; of a CPU's memory `processes` processes take equal parts.
-    pub fn of(device: tch::Device, processes: u32) -> Self {
+    /// For the tensors on `device`; of a CPU's memory `processes` processes take equal parts of what the images that
+    /// `training` keeps there leave.
+    pub fn of(device: tch::Device, processes: u32, training: &Training) -> Self {
+        let images = match training.cache {
+            Cache::Ram => training.cache_limit_bytes().unwrap_or_else(cache_budget),
+            Cache::Disk | Cache::None => 0,
+        };
         let place = match (device, cuda::load()) {
             (tch::Device::Cuda(index), Ok(cuda)) => Place::Gpu(cuda, index),
-            _ => Place::Process(processes.max(1)),
+            _ => Place::Process {
+                processes: processes.max(1),
+                images,
+            },
         };
         Self { place }
     }
@@ -37,11 +49,10 @@ impl Meter {
                 cuda.allocator_memory(index)?.reserved,
                 cuda.memory(index)?.free,
             ),
-            Place::Process(processes) => {
-                let images = cache_budget() / u64::from(processes);
-                let share = free() / u64::from(processes);
-                (resident("VmRSS:"), share.saturating_sub(images))
-            }
+            Place::Process { processes, images } => (
+                resident("VmRSS:"),
+                free().saturating_sub(images) / u64::from(processes),
+            ),
         };
         Ok(used + (BATCH_PART * free as f64) as u64)
     }
@@ -50,7 +61,7 @@ impl Meter {
     pub fn reset(&self) -> Result<(), torch_bridge::Error> {
         match self.place {
             Place::Gpu(cuda, index) => cuda.reset_peak_memory(index),
-            Place::Process(_) => {
+            Place::Process { .. } => {
                 torch_bridge::runtime::trim_memory();
                 // Where the kernel refuses, the peak is that of all that came before, which is no more for batches
                 // that grow.
@@ -64,7 +75,7 @@ impl Meter {
     pub fn peak(&self) -> Result<u64, torch_bridge::Error> {
         match self.place {
             Place::Gpu(cuda, index) => Ok(cuda.allocator_memory(index)?.reserved_peak),
-            Place::Process(_) => Ok(resident("VmHWM:")),
+            Place::Process { .. } => Ok(resident("VmHWM:")),
         }
     }
 }

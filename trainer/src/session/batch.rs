@@ -68,7 +68,14 @@ fn agree(
     if let Some(known) = serde_json::from_slice(&bytes).expect("rank 0 runs the same program") {
         return Ok(known);
     }
-    let own = fit(job, learner).map_err(|source| Error::Step { step: 0, source })?;
+    let own = fit(job, learner).map_err(|source| {
+        let step = 0;
+        if source.is_out_of_memory() {
+            Error::NothingFits { step, source }
+        } else {
+            Error::Step { step, source }
+        }
+    })?;
     let all = ranks.gather(&own.to_le_bytes()).map_err(together)?;
     let fit: Vec<u32> = all
         .into_iter()
@@ -97,8 +104,9 @@ fn agree(
 /// How many images fit on this rank.
 fn fit(job: &Job, learner: &mut Learner) -> Result<u32, StepError> {
     let device = learner.network.options().device;
-    let meter = Meter::of(device, job.place.local_world_size);
-    let side = job.config.spec.training.image_size;
+    let training = &job.config.spec.training;
+    let meter = Meter::of(device, job.place.local_world_size, training);
+    let side = training.image_size;
     let most = MOST / job.place.world_size.max(1);
     // Gradients and the like stay once they are there.
     learner.try_images(1, side)?;
@@ -112,7 +120,6 @@ fn fit(job: &Job, learner: &mut Learner) -> Result<u32, StepError> {
         match learner.try_images(images, side) {
             Ok(()) => points.push((images, meter.peak()?)),
             Err(error) if error.is_out_of_memory() && images > 1 => {
-                learner.forget_step()?;
                 return Ok(largest(&points, budget, images - 1));
             }
             Err(error) => return Err(error),
