@@ -9,7 +9,7 @@ mod message;
 
 use contract::spec::LossNormalisation;
 use tch::{Kind, Tensor};
-use torch_bridge::optim::{GradScale, grad_norm, scale_to_norm};
+use torch_bridge::optim::{GradScale, clip_grad_norm, grad_norm, scale_to_norm};
 use torch_bridge::{Autocast, SyncNorm};
 use trainer_core::sampler::split;
 use trainer_core::schedule::StepPlan;
@@ -507,11 +507,11 @@ impl Learner {
             scale: None,
             found_inf,
         });
-        let norm = grad_norm(&gradients)?;
         if scale.is_some() {
             // A step that overflows is left out and the scale halved, without a wait for the GPU.
-            scale_to_norm(&mut gradients, &norm, most)?;
+            let _norm = clip_grad_norm(&mut gradients, most)?;
         } else {
+            let norm = grad_norm(&gradients)?;
             // The averaged gradients are the same on all ranks, and so is this decision.
             let size = f64::try_from(&norm)?;
             if !size.is_finite() {

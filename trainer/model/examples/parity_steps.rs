@@ -17,11 +17,12 @@ use std::path::PathBuf;
 
 use contract::spec::{Hyperparameters, ModelSize};
 use tch::{Kind, Tensor};
+use torch_bridge::optim::clip_grad_norm;
 use trainer_core::boxes::Xywh;
 use trainer_core::schedule::{Schedule, ScheduleKind};
 use trainer_model::loss::{Loss, LossSettings, Target};
 use trainer_model::network::{Layout, Network, NetworkOptions};
-use trainer_model::optim::{MAX_GRADIENT_NORM, Optimizer, OptimizerStep, Rule};
+use trainer_model::optim::{Optimizer, OptimizerStep, Rule};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -85,7 +86,7 @@ fn main() -> Result<()> {
         let terms = loss.terms(&raw, &assignment)?;
         let total = terms.total(&terms.own, size[0] as f64)?;
         total.loss.f_backward()?;
-        let _norm = optimizer.clip_grad_norm(MAX_GRADIENT_NORM)?;
+        let _norm = clip_grad_norm(&mut optimizer.gradients()?, hyperparameters.gradient_clip)?;
         let plan = schedule.at(k, steps_per_epoch, 0, 0.0);
         let step = OptimizerStep::new(&plan, hyperparameters.weight_decay);
         optimizer.step(&step, None)?;

@@ -13,9 +13,6 @@ use crate::error::Error;
 use crate::network::Network;
 use crate::state::{Role, cpu_copy};
 
-/// To which norm v5 scales gradients down before a step.
-pub const MAX_GRADIENT_NORM: f64 = 10.0;
-
 /// The groups in v5's order.
 const GROUPS: [Role; 3] = [Role::Bias, Role::Weight, Role::Norm];
 /// How much of the mean of squared gradients Adam keeps (YOLOv5 v7.0, PyTorch's default).
@@ -150,13 +147,6 @@ impl Optimizer {
     /// The gradients of all parameters, in their order; they share the parameters' memory.
     pub fn gradients(&self) -> Result<Vec<Tensor>, Error> {
         self.slots.iter().map(Slot::gradient).collect()
-    }
-
-    /// Scales all gradients down so that their norm is at most `max_norm`; returns the norm before,
-    /// a scalar on their device, not finite if a gradient is not.
-    pub fn clip_grad_norm(&self, max_norm: f64) -> Result<Tensor, Error> {
-        torch_bridge::optim::clip_grad_norm(&mut self.gradients()?, max_norm)
-            .map_err(failed("gradient clipping"))
     }
 
     /// Changes the parameters by their gradients. `scale` is that of mixed precision: what gradients
