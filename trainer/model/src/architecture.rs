@@ -35,7 +35,7 @@ pub use module::{
     Bottleneck, Convolution, Cross, Csp, Ghost, GhostBottleneck, Inner, Interpolation, Module,
     Pyramid, Window,
 };
-pub use parts::{Branch, CHAIN, GhostStride, HEADS, NORM_EPS, NORM_MOMENTUM};
+pub use parts::{Branch, CHAIN, GhostStride, HEADS, NORM_EPS, NORM_MOMENTUM, Pair};
 pub use shape::{Shape, Work};
 pub use slot::{Form, Initial, Role, Slot};
 

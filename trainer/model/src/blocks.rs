@@ -76,8 +76,10 @@ impl<T> Block<T> {
                 convolution,
                 activation,
             } => Self::Focus(Focus::new(scope, *convolution, *activation)?),
-            Module::Bottleneck(settings) => Self::Bottleneck(Bottleneck::new(scope, settings)?),
-            Module::Cross(settings) => Self::Bottleneck(Bottleneck::cross(scope, settings)?),
+            Module::Bottleneck(settings) => {
+                Self::Bottleneck(Bottleneck::new(scope, &settings.pair())?)
+            }
+            Module::Cross(settings) => Self::Bottleneck(Bottleneck::new(scope, &settings.pair())?),
             Module::C3(csp) => Self::C3(Box::new(C3::new(scope, csp)?)),
             Module::BottleneckCsp(csp) => {
                 Self::BottleneckCsp(Box::new(BottleneckCsp::new(scope, csp)?))

@@ -37,35 +37,44 @@ pub enum Branch {
     },
 }
 
-impl Bottleneck {
-    /// `cv1`, then `cv2`.
-    pub fn convolutions(&self) -> [Convolution; 2] {
-        [
-            Convolution::new(self.input, self.hidden, 1, 1),
-            Convolution::new(self.hidden, self.output, 3, 1).grouped(self.groups),
-        ]
-    }
-
+/// Two convolutions in a row, `cv1` and `cv2`, around which the input may be added.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pair {
+    /// The convolutions.
+    pub convolutions: [Convolution; 2],
+    /// What follows each of them.
+    pub activation: Activation,
     /// Whether the input is added to the output.
-    pub fn adds_input(&self) -> bool {
-        self.shortcut && self.input == self.output
+    pub adds_input: bool,
+}
+
+impl Bottleneck {
+    /// 1x1, then 3x3.
+    pub fn pair(&self) -> Pair {
+        Pair {
+            convolutions: [
+                Convolution::new(self.input, self.hidden, 1, 1),
+                Convolution::new(self.hidden, self.output, 3, 1).grouped(self.groups),
+            ],
+            activation: self.activation,
+            adds_input: self.shortcut && self.input == self.output,
+        }
     }
 }
 
 impl Cross {
-    /// `cv1`, a row, then `cv2`, a column.
-    pub fn convolutions(&self) -> [Convolution; 2] {
+    /// A row of `k`, then a column of `k`.
+    pub fn pair(&self) -> Pair {
         let (kernel, stride) = (self.kernel, self.stride);
-        [
-            Convolution::rectangular(self.input, self.hidden, [1, kernel], [1, stride]),
-            Convolution::rectangular(self.hidden, self.output, [kernel, 1], [stride, 1])
-                .grouped(self.groups),
-        ]
-    }
-
-    /// Whether the input is added to the output.
-    pub fn adds_input(&self) -> bool {
-        self.shortcut && self.input == self.output
+        Pair {
+            convolutions: [
+                Convolution::rectangular(self.input, self.hidden, [1, kernel], [1, stride]),
+                Convolution::rectangular(self.hidden, self.output, [kernel, 1], [stride, 1])
+                    .grouped(self.groups),
+            ],
+            activation: self.activation,
+            adds_input: self.shortcut && self.input == self.output,
+        }
     }
 }
 

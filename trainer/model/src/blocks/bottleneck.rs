@@ -5,7 +5,7 @@ use tch::{TchError, Tensor};
 use super::Phase;
 use super::conv::Conv;
 use super::scope::{Maker, Scope};
-use crate::architecture::{self, Activation, Convolution, Shape, Work};
+use crate::architecture::{Pair, Shape, Work};
 use crate::error::Error;
 
 /// `cv2(cv1(x))`, plus x if it is told and possible.
@@ -16,44 +16,15 @@ pub(crate) struct Bottleneck<T> {
 }
 
 impl<T> Bottleneck<T> {
-    /// 1x1, then 3x3.
     pub(crate) fn new<M: Maker<Tensor = T>>(
         scope: &mut Scope<'_, M>,
-        settings: &architecture::Bottleneck,
+        pair: &Pair,
     ) -> Result<Self, Error> {
-        let adds_input = settings.adds_input();
-        Self::of(
-            scope,
-            settings.convolutions(),
-            settings.activation,
-            adds_input,
-        )
-    }
-
-    /// A row of `k`, then a column of `k`.
-    pub(crate) fn cross<M: Maker<Tensor = T>>(
-        scope: &mut Scope<'_, M>,
-        settings: &architecture::Cross,
-    ) -> Result<Self, Error> {
-        let adds_input = settings.adds_input();
-        Self::of(
-            scope,
-            settings.convolutions(),
-            settings.activation,
-            adds_input,
-        )
-    }
-
-    fn of<M: Maker<Tensor = T>>(
-        scope: &mut Scope<'_, M>,
-        [first, second]: [Convolution; 2],
-        activation: Activation,
-        adds_input: bool,
-    ) -> Result<Self, Error> {
+        let [first, second] = pair.convolutions;
         Ok(Self {
-            cv1: Conv::new(&mut scope.at("cv1"), first, activation)?,
-            cv2: Conv::new(&mut scope.at("cv2"), second, activation)?,
-            adds_input,
+            cv1: Conv::new(&mut scope.at("cv1"), first, pair.activation)?,
+            cv2: Conv::new(&mut scope.at("cv2"), second, pair.activation)?,
+            adds_input: pair.adds_input,
         })
     }
 

@@ -3,7 +3,7 @@
 use trainer_formats::onnx::Attribute;
 use trainer_model::architecture::{
     Activation, Branch, CHAIN, Convolution, Csp, Form, Ghost, GhostBottleneck, Interpolation,
-    Module, NORM_EPS, Pyramid, Window,
+    Module, NORM_EPS, Pair, Pyramid, Window,
 };
 
 use super::{Emitter, Result};
@@ -29,26 +29,8 @@ impl Emitter<'_> {
                 let x = self.focus(x);
                 self.conv(&format!("{place}.conv"), *convolution, *activation, &x)
             }
-            Module::Bottleneck(settings) => {
-                let convolutions = settings.convolutions();
-                self.pair(
-                    place,
-                    convolutions,
-                    settings.activation,
-                    settings.adds_input(),
-                    x,
-                )
-            }
-            Module::Cross(settings) => {
-                let convolutions = settings.convolutions();
-                self.pair(
-                    place,
-                    convolutions,
-                    settings.activation,
-                    settings.adds_input(),
-                    x,
-                )
-            }
+            Module::Bottleneck(settings) => self.pair(place, &settings.pair(), x),
+            Module::Cross(settings) => self.pair(place, &settings.pair(), x),
             Module::C3(csp) => self.c3(place, csp, x),
             Module::BottleneckCsp(csp) => self.bottleneck_csp(place, csp, x),
             Module::Spp(pyramid) => self.spp(place, pyramid, x),
@@ -132,17 +114,11 @@ impl Emitter<'_> {
     }
 
     /// Two convolutions around which the input may be added.
-    fn pair(
-        &mut self,
-        place: &str,
-        [first, second]: [Convolution; 2],
-        activation: Activation,
-        adds_input: bool,
-        x: &str,
-    ) -> Result<String> {
-        let inner = self.conv(&format!("{place}.cv1"), first, activation, x)?;
-        let inner = self.conv(&format!("{place}.cv2"), second, activation, &inner)?;
-        Ok(if adds_input {
+    fn pair(&mut self, place: &str, pair: &Pair, x: &str) -> Result<String> {
+        let [first, second] = pair.convolutions;
+        let inner = self.conv(&format!("{place}.cv1"), first, pair.activation, x)?;
+        let inner = self.conv(&format!("{place}.cv2"), second, pair.activation, &inner)?;
+        Ok(if pair.adds_input {
             self.onnx.node("Add", &[x, &inner], vec![])
         } else {
             inner

@@ -141,26 +141,8 @@ impl Maker<'_> {
                 let conv = self.conv(&format!("{place}.conv"), *convolution, *activation)?;
                 common("Focus").part("conv", conv)
             }
-            Module::Bottleneck(settings) => {
-                let add = settings.adds_input();
-                self.pair(
-                    "Bottleneck",
-                    place,
-                    settings.convolutions(),
-                    settings.activation,
-                )?
-                .with([("add", Py::Bool(add))])
-            }
-            Module::Cross(settings) => {
-                let add = settings.adds_input();
-                self.pair(
-                    "CrossConv",
-                    place,
-                    settings.convolutions(),
-                    settings.activation,
-                )?
-                .with([("add", Py::Bool(add))])
-            }
+            Module::Bottleneck(settings) => self.adding("Bottleneck", place, &settings.pair())?,
+            Module::Cross(settings) => self.adding("CrossConv", place, &settings.pair())?,
             Module::C3(csp) => self.c3(place, csp)?,
             Module::BottleneckCsp(csp) => self.bottleneck_csp(place, csp)?,
             Module::Spp(pyramid) => self.spp(place, pyramid)?,

@@ -2,7 +2,8 @@
 
 use trainer_formats::pickle::Py;
 use trainer_model::architecture::{
-    Activation, Branch, Convolution, Csp, Ghost, GhostBottleneck, HEADS, Inner, Pyramid, Window,
+    Activation, Branch, Convolution, Csp, Ghost, GhostBottleneck, HEADS, Inner, Pair, Pyramid,
+    Window,
 };
 
 use super::{Maker, Parts, Result, activate, common, max_pool, numbered, object, sequential};
@@ -19,6 +20,17 @@ impl Maker<'_> {
         let first = self.conv(&format!("{place}.cv1"), first, activation)?;
         let second = self.conv(&format!("{place}.cv2"), second, activation)?;
         Ok(common(class).part("cv1", first).part("cv2", second))
+    }
+
+    /// One around which the input may be added.
+    pub(super) fn adding(
+        &mut self,
+        class: &'static str,
+        place: &str,
+        pair: &Pair,
+    ) -> Result<Parts> {
+        let parts = self.pair(class, place, pair.convolutions, pair.activation)?;
+        Ok(parts.with([("add", Py::Bool(pair.adds_input))]))
     }
 
     pub(super) fn c3(&mut self, place: &str, csp: &Csp) -> Result<Parts> {
