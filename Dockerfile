@@ -13,7 +13,7 @@ ARG VARIANT=cpu
 
 FROM docker.io/library/rust:1.95-bookworm AS build-0
 ARG VARIANT
-RUN apt-get update && apt-get install -y --no-install-recommends g++ python3 python3-pip \
+RUN apt-get update && apt-get install -y --no-install-recommends g++ nasm python3 python3-pip \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .

@@ -5,7 +5,6 @@
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-use image::metadata::Orientation;
 use image::{
     DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Pixel, Rgb,
     RgbImage,
@@ -13,10 +12,6 @@ use image::{
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use zune_core::bytestream::ZCursor;
-use zune_core::colorspace::ColorSpace;
-use zune_core::options::DecoderOptions;
-use zune_jpeg::JpegDecoder;
 
 use crate::bounded;
 
@@ -49,6 +44,9 @@ pub enum DecodeError {
     /// The file is not an image, or a damaged one.
     #[error("the image cannot be decoded")]
     Decode(#[source] ImageError),
+    /// The file ends before the image does.
+    #[error("the file ends before the image does: copy it again")]
+    Torn,
     /// The image has too many pixels.
     #[error(
         "the image claims {width} x {height} pixels, more than {MAX_PIXELS}: cut it into tiles"
@@ -85,20 +83,17 @@ pub fn decode(path: &Path, size: (u32, u32), shrink: Shrink) -> Result<RgbImage,
 }
 
 /// As [`decode`], but only the first `rows` rows of the result are sure to be right, and it may end below
-/// them. Of the usual kind of JPEG the rest is not decoded, which saves time.
+/// them. Of a JPEG the rest is not decoded, which saves time.
 pub fn decode_rows(
     path: &Path,
     size: (u32, u32),
     shrink: Shrink,
     rows: u32,
 ) -> Result<RgbImage, DecodeError> {
-    let mut bytes = bounded::read(path, MAX_FILE).map_err(DecodeError::Read)?;
-    let top = if rows >= size.1 || shrink == Shrink::Area {
-        None
-    } else {
-        guarded(|| decode_top(&mut bytes, rows, size.1))?
-    };
-    let image = match top {
+    let bytes = bounded::read(path, MAX_FILE).map_err(DecodeError::Read)?;
+    let part = rows < size.1 && shrink == Shrink::Bilinear;
+    let top = part.then(|| jpeg::decode(&bytes, |height| source_rows(rows, size.1, height)));
+    let image = match top.transpose()?.flatten() {
         Some(top) if (top.image.width(), top.height) == size => return Ok(top.image),
         Some(top) => top.extended(),
         None => guarded(|| decode_bytes(&bytes))??,
@@ -108,6 +103,14 @@ pub fn decode_rows(
         height: size.1,
         source,
     })
+}
+
+/// How many of an image's `height` rows the first `rows` are interpolated from when it is resized to
+/// `resized` rows.
+fn source_rows(rows: u32, resized: u32, height: u32) -> u32 {
+    // The row below is mixed in.
+    let rows = u64::from(rows + 1) * u64::from(height) / u64::from(resized.max(1)) + 2;
+    rows.try_into().unwrap_or(u32::MAX)
 }
 
 /// As [`decode`], at the image's own size.
@@ -121,10 +124,8 @@ fn guarded<T>(decode: impl FnOnce() -> T) -> Result<T, DecodeError> {
 }
 
 fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
-    if let Some((image, orientation)) = decode_photograph(bytes) {
-        let mut image = DynamicImage::ImageRgb8(image);
-        image.apply_orientation(orientation);
-        return Ok(image.into_rgb8());
+    if let Some(photograph) = jpeg::decode(bytes, |height| height)? {
+        return Ok(photograph.image);
     }
     let reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
@@ -165,78 +166,6 @@ fn to_eight_bits(image: DynamicImage, format: Option<ImageFormat>) -> RgbImage {
         DynamicImage::ImageRgba16(colour) if !rounds => convert(&colour),
         other => other.into_rgb8(),
     }
-}
-
-/// Decodes the usual kind of JPEG as `image` does, by the same decoder, but reads the header once and
-/// copies nothing, which takes a third less time. None for all other files, damaged ones among them:
-/// `image` knows what to say of them.
-fn decode_photograph(bytes: &[u8]) -> Option<(RgbImage, Orientation)> {
-    if !bytes.starts_with(&[0xff, 0xd8]) {
-        return None;
-    }
-    let options = DecoderOptions::default()
-        .set_strict_mode(false)
-        .set_max_width(usize::MAX)
-        .set_max_height(usize::MAX)
-        .jpeg_set_out_colorspace(ColorSpace::RGB);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().ok()?;
-    let (width, height) = decoder.dimensions()?;
-    if decoder.input_colorspace() != Some(ColorSpace::YCbCr)
-        || width as u64 * height as u64 > MAX_PIXELS
-    {
-        return None;
-    }
-    let orientation = decoder
-        .exif()
-        .and_then(|exif| Orientation::from_exif_chunk(exif))
-        .unwrap_or(Orientation::NoTransforms);
-    let mut pixels = vec![0; 3 * width * height];
-    decoder.decode_into(&mut pixels).ok()?;
-    let image = RgbImage::from_raw(width as u32, height as u32, pixels)?;
-    Some((image, orientation))
-}
-
-/// The upper part of an image.
-struct Top {
-    image: RgbImage,
-    /// The height of the whole image.
-    height: u32,
-}
-
-impl Top {
-    /// With black below, up to the whole height.
-    fn extended(self) -> RgbImage {
-        let mut whole = RgbImage::new(self.image.width(), self.height);
-        let (bytes, all) = (self.image.as_raw(), &mut *whole);
-        all[..bytes.len()].copy_from_slice(bytes);
-        whole
-    }
-}
-
-/// Decodes the rows of a JPEG that the first n of it, resized to m rows, are interpolated from. None if it must
-/// be decoded whole.
-///
-/// The decoder cannot be told to stop, but the header can: with a smaller height there, it decodes the
-/// same rows and ends. `bytes` are as before afterwards.
-fn decode_top(bytes: &mut [u8], n: u32, m: u32) -> Option<Top> {
-    let jpeg::Frame { at, block } = jpeg::frame(bytes)?;
-    let height = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
-    // The row below is mixed in.
-    let last = u64::from(n + 1) * u64::from(height) / u64::from(m.max(1)) + 2;
-    // Where colours have fewer rows, those of the next blocks are, too.
-    let more = if block > 8 { block } else { 0 };
-    let rows = u16::try_from(last.next_multiple_of(block) + more).ok()?;
-    if rows >= height {
-        return None;
-    }
-    bytes[at..at + 2].copy_from_slice(&rows.to_be_bytes());
-    let decoded = decode_photograph(bytes);
-    bytes[at..at + 2].copy_from_slice(&height.to_be_bytes());
-    let (image, _) = decoded.filter(|(_, turned)| *turned == Orientation::NoTransforms)?;
-    let height = u32::from(height);
-    let bounded = u64::from(image.width()) * u64::from(height) <= MAX_PIXELS;
-    bounded.then_some(Top { image, height })
 }
 
 fn resize(

@@ -1,51 +1,150 @@
-//! The parts of a JPEG file's header that its decoder does not tell.
+//! JPEGs through libjpeg, with which OpenCV, and so YOLOv5, reads them: the same pixels to the bit.
 
-/// Start of image, which has no length.
+use image::metadata::Orientation;
+use image::{DynamicImage, RgbImage};
+use mozjpeg::{ColorSpace, Decompress, Marker};
+use std::cell::Cell;
+use std::io::{self, BufRead, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::{DecodeError, MAX_PIXELS};
+
+/// Start of image.
 const SOI: [u8; 2] = [0xff, 0xd8];
-/// Start of a frame whose blocks come in order, each whole: baseline and extended.
-const SEQUENTIAL: [u8; 2] = [0xc0, 0xc1];
-/// Start of a scan.
-const SOS: u8 = 0xda;
+/// The marker of EXIF data, and how these begin in it.
+const EXIF: Marker = Marker::APP(1);
+const EXIF_BEGIN: &[u8] = b"Exif\0\0";
 
-/// A frame whose one scan has all colours of a row of blocks before the next row: only then the decoder
-/// can stop early.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Frame {
-    /// Where in the file the height stands, in two bytes.
-    pub at: usize,
-    /// The rows of pixels that are decoded together: 8, or more if some colours have fewer rows.
-    pub block: u64,
+/// A JPEG's image, turned as its EXIF orientation says, or the upper rows of it.
+#[derive(Debug, PartialEq)]
+pub(super) struct Photograph {
+    pub image: RgbImage,
+    /// The height of the whole image.
+    pub height: u32,
 }
 
-/// The file's frame, if it is such a one.
-pub(super) fn frame(bytes: &[u8]) -> Option<Frame> {
-    let mut at = bytes.starts_with(&SOI).then_some(SOI.len())?;
-    let mut found = None;
-    loop {
-        let [0xff, marker] = *bytes.get(at..at + 2)? else {
-            return None;
-        };
-        let length = usize::from(u16::from_be_bytes(*bytes.get(at + 2..)?.first_chunk()?));
-        let body = bytes.get(at + 4..at + 2 + length)?;
-        match (marker, found) {
-            (0xc0..=0xcf, None) if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
-                // Precision, height, width, number of components, and three bytes for each of those.
-                let usable = SEQUENTIAL.contains(&marker);
-                let count = *body.get(5).filter(|_| usable)?;
-                let components = body.get(6..6 + 3 * usize::from(count))?.as_chunks::<3>().0;
-                let samples = components
-                    .iter()
-                    .map(|[_, samples, _]| samples & 15)
-                    .max()?;
-                let block = 8 * u64::from(samples.max(1));
-                found = Some((Frame { at: at + 5, block }, count));
+impl Photograph {
+    /// With black below, up to the whole height.
+    pub fn extended(self) -> RgbImage {
+        let mut whole = RgbImage::new(self.image.width(), self.height);
+        let top = self.image.as_raw();
+        whole.as_mut()[..top.len()].copy_from_slice(top);
+        whole
+    }
+}
+
+/// Decodes the first rows of a colour or grey JPEG, at least as many as `rows` says for its height. None
+/// for all other files, and for those that libjpeg cannot read: the crate `image` knows what to say of
+/// them.
+///
+/// # Errors
+///
+/// [`DecodeError::Torn`].
+pub(super) fn decode(
+    bytes: &[u8],
+    rows: impl FnOnce(u32) -> u32,
+) -> Result<Option<Photograph>, DecodeError> {
+    if !bytes.starts_with(&SOI) {
+        return Ok(None);
+    }
+    let end = Cell::new(End::Ahead);
+    let reader = Source {
+        rest: bytes,
+        end: &end,
+    };
+    // libjpeg's errors come as panics.
+    let decoded = catch_unwind(AssertUnwindSafe(|| decode_from(reader, rows)));
+    match end.get() {
+        End::Missed => Err(DecodeError::Torn),
+        End::Ahead | End::Reached => Ok(decoded.ok().flatten()),
+    }
+}
+
+fn decode_from(reader: Source, rows: impl FnOnce(u32) -> u32) -> Option<Photograph> {
+    let markers = [EXIF];
+    let header = Decompress::with_markers(&markers)
+        .from_reader(reader)
+        .ok()?;
+    let (width, height) = header.size();
+    let readable = [
+        ColorSpace::JCS_YCbCr,
+        ColorSpace::JCS_GRAYSCALE,
+        ColorSpace::JCS_RGB,
+    ];
+    if !readable.contains(&header.color_space()) || width as u64 * height as u64 > MAX_PIXELS {
+        return None;
+    }
+    let exif = header
+        .markers()
+        .find_map(|marker| marker.data.strip_prefix(EXIF_BEGIN));
+    let orientation = exif
+        .and_then(Orientation::from_exif_chunk)
+        .unwrap_or(Orientation::NoTransforms);
+    let (width, height) = (width as u32, height as u32);
+    let turned = orientation != Orientation::NoTransforms;
+    let rows = if turned {
+        height
+    } else {
+        rows(height).min(height)
+    };
+    let mut image = RgbImage::new(width, rows);
+    header
+        .rgb()
+        .ok()?
+        .read_scanlines_into::<u8>(image.as_mut())
+        .ok()?;
+    if !turned {
+        return Some(Photograph { image, height });
+    }
+    let mut image = DynamicImage::ImageRgb8(image);
+    image.apply_orientation(orientation);
+    let image = image.into_rgb8();
+    let height = image.height();
+    Some(Photograph { image, height })
+}
+
+/// How far a file has been read.
+#[derive(Clone, Copy)]
+enum End {
+    Ahead,
+    /// All of it, and some bytes in reserve.
+    Reached,
+    /// More was asked for than there is.
+    Missed,
+}
+
+/// libjpeg reads so many bytes before it needs them. A file without its last marker is whole.
+const READ_AHEAD: [u8; 8] = [0; 8];
+
+/// A file's bytes. libjpeg fills up with grey what a file lacks, and does not say so: this does.
+struct Source<'a> {
+    rest: &'a [u8],
+    end: &'a Cell<End>,
+}
+
+impl Read for Source<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.fill_buf()?.read(buffer)?;
+        self.consume(length);
+        Ok(length)
+    }
+}
+
+impl BufRead for Source<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.rest.is_empty() {
+            match self.end.get() {
+                End::Ahead => {
+                    self.rest = &READ_AHEAD;
+                    self.end.set(End::Reached);
+                }
+                End::Reached | End::Missed => self.end.set(End::Missed),
             }
-            (SOS, Some((frame, components))) => {
-                return (body.first() == Some(&components)).then_some(frame);
-            }
-            (SOS, None) => return None,
-            _ => {}
         }
-        at += 2 + length;
+        Ok(self.rest)
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.rest.consume(amount);
     }
 }
