@@ -8,6 +8,8 @@ pub mod rendezvous;
 
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tch::Tensor;
 use torch_bridge::{ProcessGroup, ReduceOp, Work};
 
@@ -126,8 +128,14 @@ impl Ranks {
         })
     }
 
-    /// The bytes of rank 0; what the others give does not matter.
-    pub fn bytes_of_first(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+    /// The value of rank 0; what the others give does not matter.
+    pub fn value_of_first<T: Serialize + DeserializeOwned>(&mut self, value: &T) -> Result<T> {
+        let bytes = serde_json::to_vec(value).expect("what ranks tell each other becomes JSON");
+        let bytes = self.bytes_of_first(bytes)?;
+        Ok(serde_json::from_slice(&bytes).expect("rank 0 runs the same program"))
+    }
+
+    fn bytes_of_first(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>> {
         let is_first = self.is_first();
         self.waiting(|group| {
             let Some(group) = group else { return Ok(bytes) };

@@ -46,12 +46,10 @@ pub fn agree(
             None => find(spec, data, folder, reporter)?,
         };
     }
-    let bytes = serde_json::to_vec(&found).expect("numbers always become JSON");
-    let bytes = ranks.bytes_of_first(bytes).map_err(|source| Error::Ranks {
+    ranks.value_of_first(&found).map_err(|source| Error::Ranks {
         when: "the choice of anchors",
         source,
-    })?;
-    Ok(serde_json::from_slice(&bytes).expect("rank 0 runs the same program"))
+    })
 }
 
 fn find(

@@ -39,13 +39,12 @@ pub fn agree(folder: &RunFolder, ranks: &mut Ranks, reporter: &Reporter) -> Resu
         ));
     }
     let portions = note.map_or(1, |note| note.portions).max(1);
-    let bytes = ranks.bytes_of_first(portions.to_le_bytes().to_vec());
-    let bytes = bytes.map_err(|source| Error::Ranks {
-        when: "the choice of portions",
-        source,
-    })?;
-    let bytes = bytes.try_into().expect("rank 0 runs the same program");
-    Ok(u32::from_le_bytes(bytes))
+    ranks
+        .value_of_first(&portions)
+        .map_err(|source| Error::Ranks {
+            when: "the choice of portions",
+            source,
+        })
 }
 
 impl Session<'_> {

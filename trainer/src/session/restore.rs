@@ -54,10 +54,7 @@ pub fn restore(
             }
         }
     }
-    let bytes = serde_json::to_vec(&state).expect("a state always becomes JSON");
-    let bytes = ranks.bytes_of_first(bytes).map_err(lost)?;
-    let state: Option<RunState> =
-        serde_json::from_slice(&bytes).expect("rank 0 runs the same program");
+    let state = ranks.value_of_first(&state).map_err(lost)?;
 
     let updates = state.as_ref().map_or(0, |state| state.ema_updates);
     if ranks.world() > 1 {
