@@ -1,6 +1,6 @@
 //! Condition types and reasons.
 //!
-//! Six conditions, all present from the first reconcile on, so that `kubectl wait` and other programs
+//! Seven conditions, all present from the first reconcile on, so that `kubectl wait` and other programs
 //! find them whatever their status:
 //!
 //! | type         | True means                                                                      |
@@ -9,6 +9,7 @@
 //! | `WorkersReady` | the container of every worker runs; while False, the message says what is missing |
 //! | Running      | the gang works: reason `Starting` before the first training step of the attempt, then `Training` |
 //! | Restarting   | a worker failed and all are being replaced; the message says which and why      |
+//! | Suspended    | the workers are stopped because `spec.suspend` is true                          |
 //! | Complete     | every worker ended with success (terminal)                                      |
 //! | Failed       | the job ended without success (terminal); the reason is the failure's word      |
 //!
@@ -26,6 +27,8 @@ pub enum ConditionType {
     Running,
     /// A worker failed and all are being replaced.
     Restarting,
+    /// The workers are stopped because the spec says so.
+    Suspended,
     /// Every worker ended with success.
     Complete,
     /// The job ended without success.
@@ -34,11 +37,12 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// All types, in the order in which a status lists them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Accepted,
         Self::WorkersReady,
         Self::Running,
         Self::Restarting,
+        Self::Suspended,
         Self::Complete,
         Self::Failed,
     ];
@@ -50,6 +54,7 @@ impl ConditionType {
             Self::WorkersReady => "WorkersReady",
             Self::Running => "Running",
             Self::Restarting => "Restarting",
+            Self::Suspended => "Suspended",
             Self::Complete => "Complete",
             Self::Failed => "Failed",
         }
@@ -116,6 +121,12 @@ reasons! {
     NoRestart,
     /// Restarting: the workers that replaced the failed gang run.
     Restarted,
+    /// `WorkersReady`, Running, Suspended: the spec says that the job waits.
+    JobSuspended,
+    /// Suspended: the spec does not say that the job waits.
+    NotSuspended,
+    /// Suspended: the job waited and goes on.
+    JobResumed,
     /// Complete: every worker ended with success.
     WorkersSucceeded,
     /// Complete, Failed: the job has not ended.
@@ -124,6 +135,8 @@ reasons! {
     JobComplete,
     /// `WorkersReady`, Running, Restarting, Complete: the job has failed.
     JobFailed,
+    /// Failed: the job took longer than `activeDeadlineSeconds`.
+    DeadlineExceeded,
     /// Failed: a worker failed again after the last restart that the failure policy allows.
     RestartLimitReached,
     /// Restarting: the pod of a worker was deleted.

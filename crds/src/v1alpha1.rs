@@ -1,11 +1,13 @@
 //! Version `v1alpha1` of the API.
 
 mod quantity;
+mod run_policy;
 mod status;
 mod training_job;
 mod workers;
 
 pub use quantity::Quantity;
+pub use run_policy::{CONTROLLER_NAME, CleanPodPolicy, MUTABLE, RunPolicy};
 pub use status::{Display, MAX_WARNINGS, State, WorkerState, WorkerStatus, YoloTrainingJobStatus};
 pub use training_job::{
     FailurePolicy, MAX_NAME_LENGTH, YoloTrainingJob, YoloTrainingJobSpec, name_problem, name_rules,

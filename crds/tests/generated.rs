@@ -47,3 +47,24 @@ fn yaml_of_every_definition() {
 fn field_reference() {
     up_to_date("docs/api.md", &crds::reference::markdown(&crds::all()));
 }
+
+#[test]
+fn every_reason_is_explained() {
+    let text = std::fs::read_to_string(root().join("docs/jobs.md")).expect("readable");
+    let of_conditions = crds::conditions::Reason::ALL.iter().map(|r| r.as_str());
+    let of_workers = contract::exit::FailureReason::ALL.map(|r| r.as_str());
+    let reasons: Vec<&str> = of_conditions.chain(of_workers).collect();
+    for reason in &reasons {
+        assert!(
+            text.contains(&format!("\n| {reason} |")),
+            "docs/jobs.md does not explain {reason}"
+        );
+    }
+    let rows = text.lines().skip_while(|line| *line != "## Reasons");
+    let rows = rows.filter(|line| line.starts_with("| ")).count() - 2;
+    assert_eq!(
+        reasons.len(),
+        rows,
+        "docs/jobs.md explains what does not exist"
+    );
+}

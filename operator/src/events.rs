@@ -5,7 +5,7 @@ use crds::v1alpha1::YoloTrainingJobStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType};
 
-use crate::conditions::find;
+use crate::conditions::{find, holds};
 use crate::training_job::status::shorten;
 
 /// The API server refuses longer notes.
@@ -52,14 +52,17 @@ pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<J
     };
     let mut events = Vec::new();
     if became_true(old, new, ConditionType::Accepted).is_some() {
-        let workers = match new.total_workers {
-            1 => "1 worker is".to_owned(),
-            n => format!("{n} workers are"),
+        let next = match new.total_workers {
+            _ if holds(&new.conditions, ConditionType::Suspended) => {
+                "the job waits until it is resumed".to_owned()
+            }
+            1 => "1 worker is being created".to_owned(),
+            n => format!("{n} workers are being created"),
         };
         events.push(event(
             false,
             "Created",
-            format!("the configuration is frozen; {workers} being created"),
+            format!("the configuration is frozen; {next}"),
         ));
     }
     if let Some(problem) = new_problem(old, new) {
@@ -67,6 +70,17 @@ pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<J
     }
     if let Some(restarting) = restart(old, new) {
         events.push(event(true, "Restarting", restarting.message.clone()));
+    }
+    if let Some(suspended) = became_true(old, new, ConditionType::Suspended) {
+        events.push(event(false, "Suspended", suspended.message.clone()));
+    }
+    let resumed = |status| reason(status, ConditionType::Suspended) == Some("JobResumed");
+    if resumed(new) && !resumed(old) {
+        events.push(event(
+            false,
+            "Resumed",
+            format!("the run goes on in attempt {attempt}"),
+        ));
     }
     if became_true(old, new, ConditionType::Running).is_some() {
         let workers = match new.total_workers {
@@ -90,6 +104,10 @@ pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<J
         ));
     }
     events
+}
+
+fn reason(status: &YoloTrainingJobStatus, kind: ConditionType) -> Option<&str> {
+    find(&status.conditions, kind).map(|condition| condition.reason.as_str())
 }
 
 fn became_true<'a>(

@@ -133,7 +133,7 @@ pub async fn advance<C: Cluster>(
     };
     // What was decided is written down before it is carried out: a process that dies in between, or sees
     // its own deletions, must come to the same decision and the same cause.
-    if matches!(plan.phase, Phase::Restarting(_) | Phase::Failed(_)) {
+    if plan.is_a_decision() {
         let decision = describe(job, observed, plan, &Applied::default(), now);
         write(cluster, observed, &decision, memory, now).await?;
         observed.status = decision;
@@ -173,10 +173,11 @@ fn decide(
     now: Timestamp,
 ) -> Decided {
     remember_ends(&mut observed, &mut memory.ends, now);
+    let run = job.spec.run_policy();
     let job = validate(job);
     let plan = match &job {
         Ok(valid) => plan(valid, &observed, now),
-        Err(refusal) => refuse(&observed, refusal.clone()),
+        Err(refusal) => refuse(&observed, refusal.clone(), run, now),
     };
     Decided {
         observed,

@@ -1,5 +1,6 @@
 //! What the API server accepts, and with which words it refuses.
 
+use serde_json::Value;
 use tests::{Job, Namespace, kubectl};
 
 /// `kubectl apply` of the job is refused, and what it prints holds every given text.
@@ -214,7 +215,7 @@ fn batches_that_cannot_be_made_are_refused() {
 #[test]
 fn models_of_every_kind_are_accepted() {
     let namespace = Namespace::new("models");
-    let accepted = |name: &str, image_size: u32, model: serde_json::Value| {
+    let accepted = |name: &str, image_size: u32, model: Value| {
         let job = Job::new(name)
             .set("/training/imageSize", image_size)
             .set("/model", model);
@@ -275,10 +276,30 @@ fn a_spec_cannot_be_changed_once_it_exists() {
     let job = Job::new("fixed").set("/dataset/persistentVolumeClaim/claimName", "none-such");
     namespace.apply(&job.manifest()).expect("a first apply");
     namespace.apply(&job.manifest()).expect("the same again");
+    let changes = [
+        ("/training/epochs", Value::from(9)),
+        ("/workers/replicas", Value::from(1)),
+        ("/managedBy", Value::from("kueue.x-k8s.io/multikueue")),
+    ];
+    for (field, value) in changes {
+        let words = ["only suspend, activeDeadlineSeconds", "can be changed"];
+        refused(&namespace, &job.clone().set(field, value), &words);
+    }
+    let run_policy = job
+        .set("/suspend", true)
+        .set("/activeDeadlineSeconds", 100)
+        .set("/ttlSecondsAfterFinished", 0)
+        .set("/cleanPodPolicy", "All");
+    namespace.apply(&run_policy.manifest()).expect("a change");
     refused(
         &namespace,
-        &job.set("/training/epochs", 9),
-        &["cannot be changed"],
+        &run_policy.clone().set("/activeDeadlineSeconds", 0),
+        &["activeDeadlineSeconds is 0: choose 1 or more"],
+    );
+    refused(
+        &namespace,
+        &run_policy.set("/cleanPodPolicy", "Some"),
+        &["spec.cleanPodPolicy", "\"Running\""],
     );
 }
 

@@ -12,5 +12,6 @@ mod chart;
 mod faults;
 mod lifecycle;
 mod metrics;
+mod run_policy;
 mod scale;
 mod seen;

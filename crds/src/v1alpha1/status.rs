@@ -17,7 +17,7 @@ pub struct YoloTrainingJobStatus {
     /// What the job is doing, in a word; derived from the conditions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
-    /// Accepted, `WorkersReady`, Running, Restarting, Complete and Failed, each with reason and message.
+    /// Accepted, `WorkersReady`, Running, Restarting, Suspended, Complete and Failed, each with reason and message.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend(
         "x-kubernetes-list-type" = "map",
@@ -28,7 +28,7 @@ pub struct YoloTrainingJobStatus {
     /// inside them since. It never goes back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<Attempt>,
-    /// How often all workers were replaced after a failure.
+    /// How often all workers were replaced after a failure; that a job was suspended does not count.
     pub restarts: u32,
     /// Workers whose container runs or has succeeded.
     pub ready_workers: u32,
@@ -62,7 +62,7 @@ pub struct YoloTrainingJobStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic", "maxItems" = MAX_WARNINGS))]
     pub warnings: Vec<String>,
-    /// When the operator first took up the job.
+    /// When the operator took up the job, or took it up again after it was suspended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
     /// When the job completed or failed.
@@ -84,6 +84,8 @@ pub enum State {
     Running,
     /// A worker failed, and all of them are being replaced.
     Restarting,
+    /// The workers are stopped because `spec.suspend` is true.
+    Suspended,
     /// Trained to the end.
     Complete,
     /// Ended without success; the condition Failed says why.
@@ -92,11 +94,12 @@ pub enum State {
 
 impl State {
     /// All states, for metrics.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Pending,
         Self::Starting,
         Self::Running,
         Self::Restarting,
+        Self::Suspended,
         Self::Complete,
         Self::Failed,
     ];
@@ -108,6 +111,7 @@ impl State {
             Self::Starting => "Starting",
             Self::Running => "Running",
             Self::Restarting => "Restarting",
+            Self::Suspended => "Suspended",
             Self::Complete => "Complete",
             Self::Failed => "Failed",
         }

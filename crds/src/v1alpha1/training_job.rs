@@ -8,14 +8,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Workers, YoloTrainingJobStatus};
+use super::run_policy::{CONTROLLER_NAME, MUTABLE};
+use super::{CleanPodPolicy, RunPolicy, Workers, YoloTrainingJobStatus};
 
 /// A name of this length still leaves room for `-worker-1023-999` in a pod's host name, and for
 /// `-config`.
 pub const MAX_NAME_LENGTH: usize = 40;
 
-/// What to train, on what, and with how many workers. A job is fixed once it exists: to change it,
-/// delete it and create it anew.
+/// What to train, on what, and with how many workers. A job is fixed once it exists, but for `suspend`,
+/// `activeDeadlineSeconds`, `ttlSecondsAfterFinished` and `cleanPodPolicy`: to change anything else, delete
+/// it and create it anew.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "yolo-operator.dev",
@@ -40,6 +42,25 @@ pub const MAX_NAME_LENGTH: usize = 40;
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = spec_rules()))]
 pub struct YoloTrainingJobSpec {
+    /// Stops the workers while it is true. They write a checkpoint first, and when it is false again, the
+    /// run goes on from there. Volumes and results stay.
+    #[serde(default)]
+    pub suspend: bool,
+    /// The controller that runs the job: this one if left out. Jobs of another one are left alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub managed_by: Option<String>,
+    /// Seconds that the job may take from its beginning, or since it was last resumed, with restarts and
+    /// waiting for nodes; a job that takes longer fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_deadline_seconds: Option<u32>,
+    /// Seconds after its end at which the job is deleted, with its pods and their logs. Checkpoints,
+    /// weights and results stay. A job that names none is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_seconds_after_finished: Option<u32>,
+    /// Which pods are deleted when the job has ended.
+    #[serde(default)]
+    pub clean_pod_policy: CleanPodPolicy,
     /// The network.
     #[serde(default)]
     pub model: Model,
@@ -83,6 +104,23 @@ impl YoloTrainingJobSpec {
         }
     }
 
+    /// When the job runs, for how long, and what is left of it.
+    pub fn run_policy(&self) -> RunPolicy {
+        RunPolicy {
+            suspend: self.suspend,
+            active_deadline_seconds: self.active_deadline_seconds,
+            ttl_seconds_after_finished: self.ttl_seconds_after_finished,
+            clean_pods: self.clean_pod_policy,
+        }
+    }
+
+    /// Whether another controller runs the job.
+    pub fn is_foreign(&self) -> bool {
+        self.managed_by
+            .as_deref()
+            .is_some_and(|name| name != CONTROLLER_NAME)
+    }
+
     /// How many processes there are, and where.
     pub fn layout(&self) -> WorkerLayout {
         self.workers.layout()
@@ -119,8 +157,8 @@ fn spec_rules() -> Value {
         .join(", ");
     json!([
         {
-            "rule": "self == oldSelf",
-            "message": "spec cannot be changed after the job was created: delete the job and create it anew with the new spec",
+            "rule": immutable(),
+            "message": format!("only {} can be changed after the job was created: for the rest, delete the job and create it anew with the new spec", MUTABLE.join(", ")),
         },
         {
             "rule": format!("{ranks} <= 0 || self.training.batchSize % {ranks} == 0"),
@@ -181,6 +219,29 @@ fn spec_rules() -> Value {
             "messageExpression": "'augmentation.closeMosaic is %s, but training.epochs is %s: choose at most %s'.format([self.augmentation.closeMosaic, self.training.epochs, self.training.epochs])",
         },
     ])
+}
+
+/// True of an update that changes no field but those of [`MUTABLE`].
+fn immutable() -> String {
+    let fields = [
+        "model",
+        "dataset",
+        "training",
+        "hyperparameters",
+        "augmentation",
+        "distributed",
+        "workers",
+        "failurePolicy",
+        "output",
+    ];
+    let same = |field: &&str| format!("self.{field} == oldSelf.{field}");
+    let mut same: Vec<String> = fields.iter().map(same).collect();
+    // Has no default, so it may be absent.
+    same.push(
+        "(has(self.managedBy) ? has(oldSelf.managedBy) && self.managedBy == oldSelf.managedBy : !has(oldSelf.managedBy))"
+            .to_owned(),
+    );
+    same.join(" && ")
 }
 
 /// CEL rules on the job's name, for the root of the schema.

@@ -117,9 +117,15 @@ impl Cluster for SimCluster {
             retire,
             stop,
             pods,
+            delete_job,
         } = prepared;
         let mut lines = Vec::new();
         let applied = self.change(|world| {
+            if delete_job {
+                lines.push(format!("delete job {}", id.name));
+                *world = World::default();
+                return Applied::default();
+            }
             if let Some(config_map) = config_map {
                 lines.push(format!("create ConfigMap {}", config_map.name_any()));
                 world.config_map = Some(config_map);

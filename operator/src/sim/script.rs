@@ -21,6 +21,10 @@
 //! foreign-service                 somebody else's Service has the job's name
 //! remove-service                  the Service goes
 //! invalidate                      the spec gets a value that cannot be obeyed
+//! suspend, resume                 spec.suspend becomes true, false
+//! deadline SECONDS                spec.activeDeadlineSeconds
+//! ttl SECONDS                     spec.ttlSecondsAfterFinished
+//! clean None|Running|All          spec.cleanPodPolicy
 //! delete-job                      somebody deletes the job
 //! show                            conditions and workers
 //! ```
@@ -30,10 +34,11 @@ use std::fmt::Write as _;
 use contract::attempt::Attempt;
 use contract::exit::FailureReason;
 use contract::progress::{
-    AgentProgress, EpochMetrics, Losses, PROGRESS_VERSION, Phase, Progress, RunReport,
+    AgentProgress, CheckpointRef, EpochMetrics, Losses, PROGRESS_VERSION, Phase, Progress,
+    RunReport,
 };
 use contract::result::{RESULT_VERSION, WorkerResult};
-use crds::v1alpha1::{WorkerStatus, YoloTrainingJobStatus};
+use crds::v1alpha1::{WorkerStatus, YoloTrainingJobSpec, YoloTrainingJobStatus};
 use futures::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PodStatus;
@@ -153,8 +158,15 @@ impl Player {
                 world.service = Some(k8s_openapi::api::core::v1::Service::default());
             }),
             "remove-service" => self.cluster.change(|world| world.service = None),
-            "invalidate" => self.cluster.change(|world| {
-                world.job.as_mut().expect("a job").spec.training.batch_size = 7;
+            "invalidate" => self.edit(|spec| spec.training.batch_size = 7),
+            "suspend" => self.edit(|spec| spec.suspend = true),
+            "resume" => self.edit(|spec| spec.suspend = false),
+            "deadline" => {
+                self.edit(|spec| spec.active_deadline_seconds = Some(number(words[1])));
+            }
+            "ttl" => self.edit(|spec| spec.ttl_seconds_after_finished = Some(number(words[1]))),
+            "clean" => self.edit(|spec| {
+                spec.clean_pod_policy = serde_json::from_value(json!(words[1])).expect("a policy");
             }),
             "delete-job" => self.cluster.change(|world| {
                 // The garbage collector takes what the job owns; pods get time to stop.
@@ -163,6 +175,14 @@ impl Player {
             "show" => self.show(),
             other => panic!("unknown command {other}"),
         }
+    }
+
+    fn edit(&self, change: impl FnOnce(&mut YoloTrainingJobSpec)) {
+        self.cluster.change(|world| {
+            let job = world.job.as_mut().expect("a job");
+            change(&mut job.spec);
+            *job.metadata.generation.get_or_insert(0) += 1;
+        });
     }
 
     fn create_job(&mut self, words: &[&str]) {
@@ -404,6 +424,10 @@ impl Player {
                 },
                 latest: Some(measured.clone()),
                 best: words.get(3).map(|_| measured),
+                checkpoint: (step > 0).then(|| CheckpointRef {
+                    step,
+                    path: format!("digits-uid-digi/checkpoints/step-{step:09}"),
+                }),
                 best_weights: words.get(3).map(|_| "digits-uid-digi/best".to_owned()),
                 ..RunReport::default()
             },

@@ -5,6 +5,8 @@ mod config_map;
 mod pod;
 mod service;
 
+pub use pod::GRACE_SECONDS;
+
 use contract::config::{FORMAT_VERSION, Images, JobConfig};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 
@@ -25,6 +27,8 @@ pub struct Prepared {
     pub stop: Vec<String>,
     /// Pods to create.
     pub pods: Vec<(u32, Pod)>,
+    /// Whether to delete the job itself.
+    pub delete_job: bool,
 }
 
 /// The configuration cannot be written.
@@ -48,6 +52,7 @@ pub fn build(
     let mut prepared = Prepared {
         retire: plan.retire.clone(),
         stop: plan.stop.clone(),
+        delete_job: plan.delete_job,
         ..Prepared::default()
     };
     if plan.expose {
@@ -86,10 +91,11 @@ fn freeze(valid: &ValidJob, observed: &Observed, images: &Images) -> JobConfig {
     }
 }
 
-/// What a job whose spec cannot be obeyed still needs: that nothing of it runs.
+/// What a job whose spec cannot be obeyed still needs: that nothing of it runs, or that it goes.
 pub fn only_stop(plan: &Plan) -> Prepared {
     Prepared {
         stop: plan.stop.clone(),
+        delete_job: plan.delete_job,
         ..Prepared::default()
     }
 }

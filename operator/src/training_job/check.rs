@@ -32,6 +32,14 @@ pub fn broken_invariants(valid: &ValidJob, observed: &Observed, plan: &Plan) -> 
         !ending || (plan.create.is_empty() && !plan.freeze && !plan.expose),
         format!("a job that has ended gets new objects: {plan:?}"),
     );
+    must(
+        plan.phase != Phase::Suspended || plan.create.is_empty(),
+        format!("a suspended job gets pods: {plan:?}"),
+    );
+    must(
+        !plan.delete_job || plan.phase == Phase::Ended,
+        "a job is deleted that has not ended".to_owned(),
+    );
     let restarting = matches!(plan.phase, Phase::Restarting(_));
     let present = members(valid, observed, plan.attempt);
     for index in 0..valid.layout.replicas {

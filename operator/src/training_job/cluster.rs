@@ -60,6 +60,9 @@ pub enum ApplyError {
         #[source]
         source: Box<kube::Error>,
     },
+    /// Deleting the job after its time.
+    #[error("deleting the job, which ended more than ttlSecondsAfterFinished ago, failed")]
+    DeleteJob(#[source] Box<kube::Error>),
     /// Deleting a pod.
     #[error("deleting the pod {name} failed")]
     Delete {

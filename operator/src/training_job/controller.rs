@@ -173,6 +173,7 @@ async fn reconcile(
     let uid = object.uid().unwrap_or_default();
     let mut memory = context.memory.take(&uid);
     let result = match &object.0 {
+        Ok(job) if job.spec.is_foreign() => Ok(Action::await_change()),
         Ok(job) => take_up(job, &context, &mut memory).await,
         Err(invalid) => report_unreadable(invalid, &context, &mut memory).await,
     };

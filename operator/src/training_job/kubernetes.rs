@@ -6,7 +6,7 @@ use crds::names;
 use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Service};
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::DynamicObject;
 use kube::runtime::events::Recorder;
 use kube::{Client, Resource, ResourceExt as _};
@@ -63,7 +63,11 @@ impl Cluster for KubeCluster {
             retire,
             stop,
             pods,
+            delete_job,
         } = prepared;
+        if delete_job {
+            delete_own(&self.api::<YoloTrainingJob>(id), id).await?;
+        }
         if let Some(config_map) = &config_map {
             create(&self.api::<ConfigMap>(id), config_map, "ConfigMap").await?;
         }
@@ -229,6 +233,21 @@ async fn delete(api: &Api<Pod>, names: Vec<String>) -> Result<(), ApplyError> {
         .buffer_unordered(IN_FLIGHT)
         .try_collect()
         .await
+}
+
+/// Deletes the job; the garbage collector takes what it owns.
+async fn delete_own(api: &Api<YoloTrainingJob>, id: &JobIdentity) -> Result<(), ApplyError> {
+    let only_this = Preconditions {
+        uid: Some(id.uid.clone()),
+        resource_version: None,
+    };
+    let params = DeleteParams::background().preconditions(only_this);
+    match api.delete(&id.name, &params).await {
+        // A new job of the same name is another one.
+        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        Err(error) => Err(ApplyError::DeleteJob(Box::new(error))),
+        Ok(_) => Ok(()),
+    }
 }
 
 fn parameters() -> PostParams {

@@ -4,17 +4,23 @@
 use contract::attempt::Attempt;
 use crds::conditions::ConditionType;
 use crds::names;
+use crds::v1alpha1::{CleanPodPolicy, RunPolicy};
 use jiff::{SignedDuration, Timestamp};
 
+use super::build::GRACE_SECONDS;
 use super::observe::{ConfigView, Observed, ServiceView};
 use super::pods::{PodState, PodView};
 use super::restart::{Failure, Member, Verdict, judge};
 use super::validate::{InvalidSpec, ValidJob};
 use super::waiting::WaitingOn;
-use crate::conditions::holds;
+use crate::conditions::{find, holds};
 
 /// How soon to look again at a name that somebody else holds: nothing else tells when it is free.
 const NAME_TAKEN_RETRY: SignedDuration = SignedDuration::from_secs(2);
+
+/// How long a job that is resumed waits for its earlier workers to stop: their grace and some more. A
+/// node that is lost never says that they have.
+const STOP_LIMIT: SignedDuration = SignedDuration::from_secs(GRACE_SECONDS + 15);
 
 /// What is to be done for a job.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,8 +37,10 @@ pub struct Plan {
     pub create: Vec<NewPod>,
     /// Pods of earlier incarnations: they leave the Service and are deleted.
     pub retire: Vec<Retired>,
-    /// Pods of a failed job that still run and are deleted.
+    /// Pods of a job that has ended and are deleted.
     pub stop: Vec<String>,
+    /// Whether to delete the job itself.
+    pub delete_job: bool,
     /// When to plan again although nothing changes.
     pub wake_at: Option<Timestamp>,
 }
@@ -52,6 +60,8 @@ pub enum Phase {
     Settling,
     /// All workers are replaced.
     Restarting(Failure),
+    /// The workers are stopped until the job is resumed, and then until they have stopped.
+    Suspended,
     /// Every worker has succeeded.
     Complete,
     /// It fails now.
@@ -67,6 +77,8 @@ pub enum JobFailure {
     Permanent(Failure),
     /// A worker failed and no restart is left.
     Exhausted(Failure),
+    /// It took longer than so many seconds.
+    Overdue(u32),
 }
 
 /// A pod to create.
@@ -99,6 +111,7 @@ impl Plan {
             create: Vec::new(),
             retire: Vec::new(),
             stop: Vec::new(),
+            delete_job: false,
             wake_at: None,
         }
     }
@@ -113,6 +126,15 @@ impl Plan {
             )
     }
 
+    /// Whether it has to be written down before it is carried out.
+    pub fn is_a_decision(&self) -> bool {
+        match self.phase {
+            Phase::Restarting(_) | Phase::Failed(_) | Phase::Complete => true,
+            Phase::Suspended => !self.retire.is_empty(),
+            _ => false,
+        }
+    }
+
     /// Whether carrying it out creates, changes or deletes anything.
     pub fn changes_objects(&self) -> bool {
         self.freeze
@@ -120,13 +142,14 @@ impl Plan {
             || !self.create.is_empty()
             || !self.retire.is_empty()
             || !self.stop.is_empty()
+            || self.delete_job
     }
 }
 
 /// Plans a job whose spec is valid.
 pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     let attempt = present_attempt(observed);
-    if let Some(plan) = ended(observed, attempt) {
+    if let Some(plan) = ended(observed, attempt, valid.run, now) {
         return plan;
     }
     if let Some(waiting_on) = name_taken(observed) {
@@ -139,45 +162,87 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     plan.expose = observed.service == ServiceView::Absent;
     plan.retire = retired(observed, attempt.incarnation);
     let members = members(valid, observed, attempt);
-    match judge(&members, attempt.incarnation, valid.max_restarts, now) {
+    if members.iter().all(succeeded) {
+        plan.phase = Phase::Complete;
+        plan.freeze = false;
+        plan.expose = false;
+        if valid.run.clean_pods == CleanPodPolicy::All {
+            plan.stop = unwanted(observed, valid.run.clean_pods);
+        }
+        return plan;
+    }
+    let deadline = deadline(valid.run, observed);
+    if let Some((seconds, _)) = deadline.filter(|(_, at)| *at <= now) {
+        fail(&mut plan, observed, valid.run, JobFailure::Overdue(seconds));
+        return plan;
+    }
+    if valid.run.suspend {
+        suspend(&mut plan, observed);
+        return plan;
+    }
+    plan.wake_at = deadline.map(|(_, at)| at);
+    if let Some(until) = stopping(observed, attempt).filter(|until| *until > now) {
+        plan.phase = Phase::Suspended;
+        plan.wake_at = Some(until);
+        return plan;
+    }
+    let restarts = restarts(observed, attempt);
+    match judge(&members, restarts, valid.max_restarts, now) {
         Verdict::Healthy => {
-            if members.iter().all(succeeded) {
-                plan.phase = Phase::Complete;
-                plan.freeze = false;
-                plan.expose = false;
-            } else {
-                let missing = (0..valid.layout.replicas)
-                    .zip(&members)
-                    .filter(|(_, member)| matches!(member, Member::Missing));
-                plan.create = missing.map(|(index, _)| new_pod(observed, index)).collect();
-            }
+            let missing = (0..valid.layout.replicas)
+                .zip(&members)
+                .filter(|(_, member)| matches!(member, Member::Missing));
+            plan.create = missing
+                .map(|(index, _)| new_pod(observed, index, attempt))
+                .collect();
         }
         Verdict::Settle(until) => {
             plan.phase = Phase::Settling;
-            plan.wake_at = Some(until);
+            plan.wake_at = Some(plan.wake_at.map_or(until, |at| at.min(until)));
         }
         Verdict::Restart(failure) => {
             plan.phase = Phase::Restarting(failure);
             plan.attempt = attempt.next_incarnation();
             plan.retire = retired(observed, plan.attempt.incarnation);
             plan.create = (0..valid.layout.replicas)
-                .map(|index| new_pod(observed, index))
+                .map(|index| new_pod(observed, index, plan.attempt))
                 .collect();
         }
-        Verdict::Permanent(failure) => fail(&mut plan, observed, JobFailure::Permanent(failure)),
-        Verdict::Exhausted(failure) => fail(&mut plan, observed, JobFailure::Exhausted(failure)),
+        Verdict::Permanent(failure) => {
+            fail(
+                &mut plan,
+                observed,
+                valid.run,
+                JobFailure::Permanent(failure),
+            );
+        }
+        Verdict::Exhausted(failure) => {
+            fail(
+                &mut plan,
+                observed,
+                valid.run,
+                JobFailure::Exhausted(failure),
+            );
+        }
     }
     plan
 }
 
 /// Plans a job whose spec is not valid: it fails, and nothing of it runs on.
-pub fn refuse(observed: &Observed, refusal: InvalidSpec) -> Plan {
+pub fn refuse(observed: &Observed, refusal: InvalidSpec, run: RunPolicy, now: Timestamp) -> Plan {
     let attempt = present_attempt(observed);
-    ended(observed, attempt).unwrap_or_else(|| {
+    ended(observed, attempt, run, now).unwrap_or_else(|| {
         let mut plan = Plan::idle(Phase::Gang, attempt);
-        fail(&mut plan, observed, JobFailure::Invalid(refusal));
+        fail(&mut plan, observed, run, JobFailure::Invalid(refusal));
         plan
     })
+}
+
+/// How often all workers were replaced after a failure, up to this attempt. Incarnations that the status
+/// does not know are taken for such.
+pub fn restarts(observed: &Observed, attempt: Attempt) -> u32 {
+    let known = observed.status.attempt.unwrap_or_default().incarnation;
+    observed.status.restarts + attempt.incarnation.saturating_sub(known)
 }
 
 /// The latest attempt that status, pods or agents know. A status restored from a backup cannot bring an
@@ -231,8 +296,47 @@ fn succeeded(member: &Member) -> bool {
     }
 }
 
+/// Stops the workers. Those that come later are of another incarnation: that these were stopped is then no
+/// failure.
+fn suspend(plan: &mut Plan, observed: &Observed) {
+    plan.phase = Phase::Suspended;
+    let incarnation = plan.attempt.incarnation;
+    if observed
+        .pods
+        .iter()
+        .any(|pod| pod.incarnation == incarnation)
+        || !observed.status.workers.is_empty()
+    {
+        plan.attempt = plan.attempt.next_incarnation();
+    }
+    plan.retire = retired(observed, plan.attempt.incarnation);
+}
+
+/// Until when a job that was suspended waits for workers that are still stopping: they may be writing the
+/// checkpoint that the others begin with.
+fn stopping(observed: &Observed, attempt: Attempt) -> Option<Timestamp> {
+    let suspended = find(&observed.status.conditions, ConditionType::Suspended)
+        .filter(|condition| condition.status == "True")?;
+    let old = |pod: &PodView| pod.incarnation < attempt.incarnation && !pod.ended();
+    if !observed.pods.iter().any(old) {
+        return None;
+    }
+    let since = suspended.last_transition_time.0;
+    since.checked_add(STOP_LIMIT).ok()
+}
+
+/// How long the job may take, and when that is over.
+fn deadline(run: RunPolicy, observed: &Observed) -> Option<(u32, Timestamp)> {
+    let seconds = run.active_deadline_seconds?;
+    let start = observed.status.start_time.as_ref()?.0;
+    let at = start
+        .checked_add(SignedDuration::from_secs(seconds.into()))
+        .ok()?;
+    Some((seconds, at))
+}
+
 /// The plan of a job that is being deleted or has ended already.
-fn ended(observed: &Observed, attempt: Attempt) -> Option<Plan> {
+fn ended(observed: &Observed, attempt: Attempt, run: RunPolicy, now: Timestamp) -> Option<Plan> {
     if observed.deleting {
         return Some(Plan::idle(Phase::Deleting, attempt));
     }
@@ -242,26 +346,41 @@ fn ended(observed: &Observed, attempt: Attempt) -> Option<Plan> {
         return None;
     }
     let mut plan = Plan::idle(Phase::Ended, attempt);
-    if failed {
-        plan.stop = running(observed);
+    if failed || run.clean_pods == CleanPodPolicy::All {
+        plan.stop = unwanted(observed, run.clean_pods);
+    }
+    let done = observed.status.completion_time.as_ref();
+    if let (Some(seconds), Some(done)) = (run.ttl_seconds_after_finished, done) {
+        let seconds = SignedDuration::from_secs(seconds.into());
+        let at = done.0.saturating_add(seconds).unwrap_or(Timestamp::MAX);
+        plan.delete_job = at <= now;
+        plan.wake_at = Some(at).filter(|at| *at > now);
     }
     Some(plan)
 }
 
-fn fail(plan: &mut Plan, observed: &Observed, failure: JobFailure) {
+fn fail(plan: &mut Plan, observed: &Observed, run: RunPolicy, failure: JobFailure) {
     plan.phase = Phase::Failed(failure);
     plan.freeze = false;
     plan.expose = false;
     plan.retire = Vec::new();
-    plan.stop = running(observed);
+    plan.stop = unwanted(observed, run.clean_pods);
+    plan.wake_at = None;
 }
 
-/// Pods that would go on using their nodes. Those that have ended are kept for their logs.
-fn running(observed: &Observed) -> Vec<String> {
+/// Pods of a job that has ended and do not stay.
+fn unwanted(observed: &Observed, policy: CleanPodPolicy) -> Vec<String> {
+    let goes = |pod: &&PodView| match policy {
+        CleanPodPolicy::None => false,
+        // Those that have ended are kept for their logs.
+        CleanPodPolicy::Running => !pod.ended(),
+        CleanPodPolicy::All => true,
+    };
     observed
         .pods
         .iter()
-        .filter(|pod| !pod.ended() && !pod.deleting)
+        .filter(goes)
+        .filter(|pod| !pod.deleting)
         .map(|pod| pod.name.clone())
         .collect()
 }
@@ -295,8 +414,9 @@ fn retired(observed: &Observed, incarnation: u32) -> Vec<Retired> {
         .collect()
 }
 
-/// The next pod of a worker: its number is above all that ever held a name of this worker.
-fn new_pod(observed: &Observed, index: u32) -> NewPod {
+/// The next pod of a worker: its number is above all that ever held a name of this worker. Those of earlier
+/// incarnations may be forgotten, but there was one of each at least.
+fn new_pod(observed: &Observed, index: u32, attempt: Attempt) -> NewPod {
     let own = observed
         .pods
         .iter()
@@ -313,8 +433,9 @@ fn new_pod(observed: &Observed, index: u32) -> NewPod {
         .iter()
         .filter(|worker| worker.index == index)
         .filter_map(|worker| names::worker_pod_number(&observed.id.name, index, &worker.pod));
+    let above = own.chain(strangers).chain(known).max().map_or(0, |n| n + 1);
     NewPod {
         index,
-        number: own.chain(strangers).chain(known).max().map_or(0, |n| n + 1),
+        number: above.max(attempt.incarnation),
     }
 }

@@ -27,6 +27,10 @@ pub struct Outlook<'a> {
     pub job: &'a str,
     /// Restarts that the failure policy allows.
     pub max_restarts: u32,
+    /// Restarts so far.
+    pub restarts: u32,
+    /// Whether the spec says that the job waits.
+    pub suspend: bool,
     /// Workers that the job wants.
     pub total: u32,
     /// Workers that run or have succeeded.
@@ -54,6 +58,8 @@ pub fn of(conditions: &[Condition]) -> State {
         State::Failed
     } else if holds(conditions, ConditionType::Complete) {
         State::Complete
+    } else if holds(conditions, ConditionType::Suspended) {
+        State::Suspended
     } else if holds(conditions, ConditionType::Restarting) {
         State::Restarting
     } else if holds(conditions, ConditionType::Running) {
@@ -76,6 +82,7 @@ pub fn conditions(outlook: &Outlook) -> Vec<Stated> {
         workers_ready(outlook),
         running(outlook),
         restarting(outlook),
+        suspended(outlook),
         complete(outlook),
         failed(outlook),
     ];
@@ -106,6 +113,7 @@ pub fn refused(problems: &str) -> Vec<Stated> {
         failed(ConditionType::WorkersReady),
         failed(ConditionType::Running),
         failed(ConditionType::Restarting),
+        failed(ConditionType::Suspended),
         failed(ConditionType::Complete),
         Stated::new(
             ConditionType::Failed,
@@ -116,9 +124,15 @@ pub fn refused(problems: &str) -> Vec<Stated> {
     ]
 }
 
-/// False for a job that has ended, in the words of how it ended.
-fn after_the_end(kind: ConditionType, phase: &Phase) -> Option<Stated> {
+/// False for a job that has ended, or that waits, in the words of that.
+fn not_now(kind: ConditionType, phase: &Phase) -> Option<Stated> {
     match phase {
+        Phase::Suspended => Some(Stated::new(
+            kind,
+            false,
+            Reason::JobSuspended.as_str(),
+            "the job is suspended",
+        )),
         Phase::Complete => Some(Stated::new(
             kind,
             false,
@@ -157,7 +171,7 @@ fn accepted(outlook: &Outlook) -> Stated {
 
 fn workers_ready(outlook: &Outlook) -> Stated {
     let kind = ConditionType::WorkersReady;
-    if let Some(ended) = after_the_end(kind, &outlook.plan.phase) {
+    if let Some(ended) = not_now(kind, &outlook.plan.phase) {
         return ended;
     }
     let blocked = match &outlook.plan.phase {
@@ -201,7 +215,7 @@ fn all_run(outlook: &Outlook) -> bool {
 
 fn running(outlook: &Outlook) -> Stated {
     let kind = ConditionType::Running;
-    if let Some(ended) = after_the_end(kind, &outlook.plan.phase) {
+    if let Some(ended) = not_now(kind, &outlook.plan.phase) {
         return ended;
     }
     let before = find(&outlook.old.conditions, kind).filter(|c| c.status == "True");
@@ -251,9 +265,11 @@ fn running(outlook: &Outlook) -> Stated {
 
 fn restarting(outlook: &Outlook) -> Stated {
     let kind = ConditionType::Restarting;
-    if let Some(ended) = after_the_end(kind, &outlook.plan.phase) {
+    let suspended = outlook.plan.phase == Phase::Suspended;
+    if let Some(ended) = not_now(kind, &outlook.plan.phase).filter(|_| !suspended) {
         return ended;
     }
+    let under_way = !suspended && !all_run(outlook);
     let attempt = outlook.plan.attempt;
     if let Phase::Restarting(failure) = &outlook.plan.phase {
         return Stated::new(
@@ -262,7 +278,7 @@ fn restarting(outlook: &Outlook) -> Stated {
             failure.why.as_str(),
             format!(
                 "restart {} of {} as attempt {attempt}, because of {}",
-                attempt.incarnation,
+                outlook.restarts,
                 outlook.max_restarts,
                 failure.sentence()
             ),
@@ -273,19 +289,19 @@ fn restarting(outlook: &Outlook) -> Stated {
         .old
         .attempt
         .is_some_and(|known| known.incarnation < attempt.incarnation);
-    if unseen && !all_run(outlook) {
+    if unseen && under_way {
         return Stated::new(
             kind,
             true,
             Reason::Restarting.as_str(),
             format!(
                 "restart {} of {} as attempt {attempt}; its cause was not recorded",
-                attempt.incarnation, outlook.max_restarts
+                outlook.restarts, outlook.max_restarts
             ),
         );
     }
     match before {
-        Some(before) if before.status == "True" && !all_run(outlook) => {
+        Some(before) if before.status == "True" && under_way => {
             Stated::new(kind, true, &before.reason, &before.message)
         }
         Some(before) if before.status == "True" => Stated::new(
@@ -303,6 +319,54 @@ fn restarting(outlook: &Outlook) -> Stated {
             Reason::NoRestart.as_str(),
             "no worker has failed",
         ),
+    }
+}
+
+fn suspended(outlook: &Outlook) -> Stated {
+    let kind = ConditionType::Suspended;
+    if outlook.plan.phase == Phase::Suspended {
+        return Stated::new(
+            kind,
+            true,
+            Reason::JobSuspended.as_str(),
+            standstill(outlook),
+        );
+    }
+    if let Some(ended) = not_now(kind, &outlook.plan.phase) {
+        return ended;
+    }
+    let before = find(&outlook.old.conditions, kind);
+    let resumed = before.is_some_and(|before| {
+        before.status == "True" || before.reason == Reason::JobResumed.as_str()
+    });
+    if resumed {
+        Stated::new(
+            kind,
+            false,
+            Reason::JobResumed.as_str(),
+            "the job was suspended and goes on",
+        )
+    } else {
+        Stated::new(
+            kind,
+            false,
+            Reason::NotSuspended.as_str(),
+            "the job was never suspended",
+        )
+    }
+}
+
+/// What a suspended job waits for, and where its run stands, in a sentence.
+fn standstill(outlook: &Outlook) -> String {
+    let waits = if outlook.suspend {
+        "spec.suspend is true"
+    } else {
+        "resumed, and goes on when its earlier workers have stopped"
+    };
+    let checkpoint = outlook.report.and_then(|report| report.checkpoint.as_ref());
+    match checkpoint.or(outlook.old.checkpoint.as_ref()) {
+        Some(checkpoint) => format!("{waits}; the run stands at step {}", checkpoint.step),
+        None => format!("{waits}; nothing of the run was written yet"),
     }
 }
 
@@ -389,6 +453,12 @@ fn failed(outlook: &Outlook) -> Stated {
                 failure.sentence()
             ),
         ),
+        Phase::Failed(JobFailure::Overdue(seconds)) => Stated::new(
+            kind,
+            true,
+            Reason::DeadlineExceeded.as_str(),
+            format!("the job took longer than activeDeadlineSeconds, {seconds} s"),
+        ),
         Phase::Failed(JobFailure::Invalid(refusal)) => Stated::new(
             kind,
             true,
@@ -412,7 +482,7 @@ fn failed(outlook: &Outlook) -> Stated {
 
 #[cfg(test)]
 mod tests {
-    use ConditionType::{Accepted, Complete, Failed, Restarting, Running};
+    use ConditionType::{Accepted, Complete, Failed, Restarting, Running, Suspended};
     use jiff::Timestamp;
 
     use super::*;
@@ -431,6 +501,7 @@ mod tests {
         assert_eq!(State::Starting, word(&[(Running, "Starting")]));
         assert_eq!(State::Running, word(&[(Running, "Training")]));
         assert_eq!(State::Restarting, word(&[(Restarting, "Killed")]));
+        assert_eq!(State::Suspended, word(&[(Suspended, "JobSuspended")]));
         assert_eq!(State::Complete, word(&[(Complete, "WorkersSucceeded")]));
         assert_eq!(State::Failed, word(&[(Failed, "Killed"), (Complete, "x")]));
     }

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::display::display;
 use super::observe::Observed;
-use super::plan::{JobFailure, Phase, Plan, members};
+use super::plan::{self, JobFailure, Phase, Plan, members};
 use super::pods::{PodState, PodView};
 use super::restart::Member;
 use super::state::{self, Outlook};
@@ -70,6 +70,8 @@ pub fn status(
         old,
         job: &observed.id.name,
         max_restarts: valid.max_restarts,
+        restarts: restarts(observed, plan),
+        suspend: valid.run.suspend,
         total: valid.layout.replicas,
         ready,
         waiting: waiting(valid, observed, plan, applied),
@@ -84,7 +86,7 @@ pub fn status(
     );
     finish(
         YoloTrainingJobStatus {
-            restarts: plan.attempt.incarnation,
+            restarts: restarts(observed, plan),
             attempt: Some(plan.attempt),
             ready_workers: ready,
             total_workers: valid.layout.replicas,
@@ -179,7 +181,11 @@ fn finish(
     let done = matches!(phase, Phase::Complete | Phase::Failed(_));
     status.observed_generation = observed.generation;
     status.state = Some(state::of(&status.conditions));
-    status.start_time.get_or_insert(Time(now));
+    if *phase == Phase::Suspended {
+        status.start_time = None;
+    } else {
+        status.start_time.get_or_insert(Time(now));
+    }
     if done {
         status.completion_time.get_or_insert(Time(now));
     }
@@ -231,7 +237,7 @@ fn report(observed: &Observed, plan: &Plan) -> Option<RunReport> {
     let last_words = observed
         .pods
         .iter()
-        .rfind(|pod| pod.index == 0 && pod.incarnation + u32::from(restarting(plan)) == incarnation)
+        .rfind(|pod| pod.index == 0 && pod.incarnation + u32::from(leaving(plan)) == incarnation)
         .and_then(|pod| match &pod.state {
             PodState::Succeeded(result) => result.as_ref()?.report.clone(),
             PodState::Failed(ended) => ended.result.as_ref()?.report.clone(),
@@ -244,8 +250,16 @@ fn report(observed: &Observed, plan: &Plan) -> Option<RunReport> {
     last_words.or_else(polled)
 }
 
-fn restarting(plan: &Plan) -> bool {
-    matches!(plan.phase, Phase::Restarting(_))
+/// Whether the pods of the incarnation before are the latest.
+fn leaving(plan: &Plan) -> bool {
+    matches!(plan.phase, Phase::Restarting(_) | Phase::Suspended)
+}
+
+/// Restarts up to the plan's attempt; an incarnation that begins because the job is suspended is none.
+fn restarts(observed: &Observed, plan: &Plan) -> u32 {
+    let known = observed.status.attempt.unwrap_or_default();
+    let suspends = plan.phase == Phase::Suspended && plan.attempt > known;
+    plan::restarts(observed, plan.attempt) - u32::from(suspends)
 }
 
 /// Every worker as the status lists it.
@@ -255,7 +269,7 @@ fn workers(
     plan: &Plan,
     applied: &Applied,
 ) -> Vec<WorkerStatus> {
-    let failed = matches!(plan.phase, Phase::Failed(_));
+    let stopped = |pod: &PodView| plan.stop.contains(&pod.name) && !pod.ended();
     let members = members(valid, observed, plan.attempt);
     let listed = (0..).zip(&members).filter_map(|(index, member)| {
         let created = applied.created.iter().find(|(worker, _)| *worker == index);
@@ -263,7 +277,7 @@ fn workers(
             return Some(pending(index, pod));
         }
         match member {
-            Member::Pod(pod) => Some(worker(pod, failed)),
+            Member::Pod(pod) => Some(worker(pod, stopped(pod))),
             Member::Gone { index, pod, .. } => {
                 let known = observed.status.workers.iter().find(|w| w.index == *index);
                 let mut gone = known.cloned().unwrap_or_else(|| blank(*index, pod));
@@ -303,7 +317,7 @@ fn waits(mut worker: WorkerStatus, waiting_on: &WaitingOn) -> WorkerStatus {
     worker
 }
 
-fn worker(pod: &PodView, job_failed: bool) -> WorkerStatus {
+fn worker(pod: &PodView, stopped: bool) -> WorkerStatus {
     let mut status = WorkerStatus {
         node: pod.node.clone(),
         ..blank(pod.index, &pod.name)
@@ -327,7 +341,7 @@ fn worker(pod: &PodView, job_failed: bool) -> WorkerStatus {
             status.message = Some(shorten(message, 512));
         }
     }
-    if job_failed && !pod.ended() {
+    if stopped {
         status.state = WorkerState::Stopped;
         status.reason = None;
         status.message = None;

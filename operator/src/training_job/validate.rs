@@ -5,7 +5,7 @@
 
 use contract::config::WorkerLayout;
 use contract::spec::{Backend, Device, Precision, TrainerSpec, out_of_range};
-use crds::v1alpha1::{Workers, YoloTrainingJob, name_problem};
+use crds::v1alpha1::{RunPolicy, Workers, YoloTrainingJob, name_problem};
 use kube::ResourceExt as _;
 use serde_json::json;
 
@@ -20,6 +20,8 @@ pub struct ValidJob {
     pub layout: WorkerLayout,
     /// How often all workers may be replaced.
     pub max_restarts: u32,
+    /// When it runs, and what is left of it.
+    pub run: RunPolicy,
 }
 
 /// Settings that cannot be obeyed.
@@ -37,7 +39,11 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
     let mut problems: Vec<String> = name_problem(&job.name_any()).into_iter().collect();
     problems.extend(worker_problems(&workers));
     let policy = &job.spec.failure_policy;
-    let around = json!({"workers": workers, "failurePolicy": policy});
+    let run = job.spec.run_policy();
+    let mut around = json!({"workers": workers, "failurePolicy": policy});
+    if let Some(seconds) = run.active_deadline_seconds {
+        around["activeDeadlineSeconds"] = seconds.into();
+    }
     problems.extend(out_of_range(&around).into_iter().map(|problem| problem.0));
     let ranks = workers.replicas.saturating_mul(workers.processes());
     problems.extend(device_problems(&trainer, workers.gpus_per_worker));
@@ -57,6 +63,7 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
             trainer,
             workers,
             max_restarts: policy.max_restarts,
+            run,
         })
     } else {
         Err(InvalidSpec { problems })

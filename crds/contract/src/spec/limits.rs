@@ -83,6 +83,7 @@ pub const LIMITS: &[Limit] = &[
     within("workers.gpusPerWorker", 0.0, 16.0),
     within("workers.processesPerWorker", 1.0, 64.0),
     within("failurePolicy.maxRestarts", 0.0, 1000.0),
+    at_least("activeDeadlineSeconds", 1.0),
 ];
 
 const fn within(field: &'static str, low: f64, high: f64) -> Limit {

@@ -23,7 +23,7 @@ use crate::metadata::{child, pod_labels};
 /// The user and group of every container; files on the output volume belong to it.
 const USER: i64 = 65532;
 /// Long enough for the ranks to agree on a step, finish it and write a checkpoint.
-const GRACE_SECONDS: i64 = 40;
+pub const GRACE_SECONDS: i64 = 40;
 
 /// A gang does nothing while one of its nodes is away, so it does not wait the usual five minutes for it.
 /// A node counts as away after 40 seconds of silence; restarts of its kubelet are much shorter than both.
