@@ -5,6 +5,14 @@ use std::fmt::Write as _;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
 
+/// Fields of Kubernetes' own types, which its documentation explains.
+const OF_PODS: [&str; 4] = [
+    "affinity",
+    "imagePullSecrets",
+    "tolerations",
+    "topologySpreadConstraints",
+];
+
 /// The reference of all definitions.
 pub fn markdown(crds: &[CustomResourceDefinition]) -> String {
     let mut out = String::from(
@@ -63,13 +71,19 @@ fn object(out: &mut String, path: &str, schema: &Value) {
             .unwrap_or_default()
             .replace("\n\n", "<br>")
             .replace('|', "\\|");
+        let whose = if OF_PODS.contains(&name.as_str()) {
+            " The fields are those of a pod."
+        } else {
+            ""
+        };
         let _ = writeln!(
             out,
-            "| `{name}` | {} | {default} | {meaning} |",
+            "| `{name}` | {} | {default} | {meaning}{whose} |",
             kind(property)
         );
     }
-    for (name, property) in properties {
+    let own = |(name, _): &(&String, &Value)| !OF_PODS.contains(&name.as_str());
+    for (name, property) in properties.iter().filter(own) {
         object(out, &format!("{path}.{name}"), property);
         object(out, &format!("{path}.{name}[]"), &property["items"]);
     }

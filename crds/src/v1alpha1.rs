@@ -3,12 +3,14 @@
 mod quantity;
 mod run_policy;
 mod status;
+mod template;
 mod training_job;
 mod workers;
 
 pub use quantity::Quantity;
 pub use run_policy::{CONTROLLER_NAME, CleanPodPolicy, MUTABLE, RunPolicy};
 pub use status::{Display, MAX_WARNINGS, State, WorkerState, WorkerStatus, YoloTrainingJobStatus};
+pub use template::{WorkerTemplate, is_reserved};
 pub use training_job::{
     FailurePolicy, MAX_NAME_LENGTH, YoloTrainingJob, YoloTrainingJobSpec, name_problem, name_rules,
 };

@@ -52,7 +52,7 @@ fn field_reference() {
 fn every_reason_is_explained() {
     let text = std::fs::read_to_string(root().join("docs/jobs.md")).expect("readable");
     let of_conditions = crds::conditions::Reason::ALL.iter().map(|r| r.as_str());
-    let of_workers = contract::exit::FailureReason::ALL.map(|r| r.as_str());
+    let of_workers = contract::exit::FailureReason::ALL.map(contract::exit::FailureReason::as_str);
     let reasons: Vec<&str> = of_conditions.chain(of_workers).collect();
     for reason in &reasons {
         assert!(

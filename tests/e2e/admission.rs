@@ -1,6 +1,6 @@
 //! What the API server accepts, and with which words it refuses.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::{Job, Namespace, kubectl};
 
 /// `kubectl apply` of the job is refused, and what it prints holds every given text.
@@ -268,6 +268,22 @@ fn unknown_fields_and_wrong_types_keep_the_api_servers_own_words() {
         &job.set("/training/epochs", "many"),
         &["spec.training.epochs"],
     );
+}
+
+#[test]
+fn what_the_operator_selects_pods_by_cannot_be_taken() {
+    let namespace = Namespace::new("reserved");
+    for (field, key) in [
+        ("labels", "yolo-operator.dev/active"),
+        ("labels", "app.kubernetes.io/managed-by"),
+        ("annotations", "yolo-operator.dev/attempt"),
+    ] {
+        let job = Job::new("j").set("/workers/template", json!({field: {key: "x", "fine": "y"}}));
+        let words = format!(
+            "workers.template.{field} has {key}, which the operator sets itself: remove it"
+        );
+        refused(&namespace, &job, &[&words]);
+    }
 }
 
 #[test]

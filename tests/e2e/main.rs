@@ -12,6 +12,7 @@ mod chart;
 mod faults;
 mod lifecycle;
 mod metrics;
+mod placement;
 mod run_policy;
 mod scale;
 mod seen;

@@ -5,11 +5,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::Quantity;
+use super::{Quantity, WorkerTemplate};
 
 /// The pods that train together. All of them run, or none does: a job with a lost worker restarts as a
 /// whole from its last checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Workers {
     /// Number of workers (pods).
@@ -29,6 +29,8 @@ pub struct Workers {
         "messageExpression": "\"{path} is '\" + self + \"': write a size such as 64Mi or 1Gi\"",
     }])))]
     pub shared_memory: String,
+    /// Where workers run and what their pods carry.
+    pub template: WorkerTemplate,
 }
 
 impl Default for Workers {
@@ -39,6 +41,7 @@ impl Default for Workers {
             processes_per_worker: None,
             resources: Resources::default(),
             shared_memory: "1Gi".to_owned(),
+            template: WorkerTemplate::default(),
         }
     }
 }

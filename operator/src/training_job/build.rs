@@ -2,6 +2,7 @@
 //! upgraded operator never changes a running job.
 
 mod config_map;
+mod placement;
 mod pod;
 mod service;
 

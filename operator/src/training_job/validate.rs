@@ -5,7 +5,7 @@
 
 use contract::config::WorkerLayout;
 use contract::spec::{Backend, Device, Precision, TrainerSpec, out_of_range};
-use crds::v1alpha1::{RunPolicy, Workers, YoloTrainingJob, name_problem};
+use crds::v1alpha1::{RunPolicy, Workers, YoloTrainingJob, is_reserved, name_problem};
 use kube::ResourceExt as _;
 use serde_json::json;
 
@@ -80,6 +80,16 @@ fn worker_problems(workers: &Workers) -> Vec<String> {
             "workers.processesPerWorker is {processes}, but workers.gpusPerWorker is {} and each process has one GPU: make them equal or leave processesPerWorker out",
             workers.gpus_per_worker
         ));
+    }
+    let template = &workers.template;
+    for (kind, entries) in [
+        ("labels", &template.labels),
+        ("annotations", &template.annotations),
+    ] {
+        let reserved = entries.keys().find(|key| is_reserved(key));
+        problems.extend(reserved.map(|key| {
+            format!("workers.template.{kind} has {key}, which the operator sets itself: remove it")
+        }));
     }
     let resources = [
         ("limits", &workers.resources.limits),

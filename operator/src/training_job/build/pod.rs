@@ -11,23 +11,18 @@ use crds::v1alpha1::{Quantity as SpecQuantity, Workers};
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
     ImageVolumeSource, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec,
-    ResourceRequirements, SeccompProfile, SecurityContext, Toleration, TopologySpreadConstraint,
-    Volume, VolumeMount,
+    ResourceRequirements, SeccompProfile, SecurityContext, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::super::plan::NewPod;
+use super::placement;
 use crate::metadata::{child, pod_labels};
 
 /// The user and group of every container; files on the output volume belong to it.
 const USER: i64 = 65532;
 /// Long enough for the ranks to agree on a step, finish it and write a checkpoint.
 pub const GRACE_SECONDS: i64 = 40;
-
-/// A gang does nothing while one of its nodes is away, so it does not wait the usual five minutes for it.
-/// A node counts as away after 40 seconds of silence; restarts of its kubelet are much shorter than both.
-const LOST_NODE_SECONDS: i64 = 30;
 
 const CONFIG: &str = "config";
 const AGENT: &str = "agent";
@@ -43,16 +38,19 @@ const OUTPUT: &str = "output";
 /// knows less (a data set may take minutes to read) could only kill a healthy run.
 pub fn pod(config: &JobConfig, workers: &Workers, new: &NewPod, attempt: Attempt) -> Pod {
     let id = &config.job;
-    let labels = pod_labels(id, new.index, attempt);
+    let template = &workers.template;
+    let own = pod_labels(id, new.index, attempt);
+    let mut labels = template.labels.clone();
+    labels.extend(own.clone());
     let name = names::worker_pod(&id.name, new.index, new.number);
-    let mut metadata = child(id, name, labels.clone());
-    metadata.annotations = Some(BTreeMap::from([
-        (names::ATTEMPT.to_owned(), attempt.to_string()),
-        (
-            "kubectl.kubernetes.io/default-container".to_owned(),
-            names::WORKER_CONTAINER.to_owned(),
-        ),
-    ]));
+    let mut metadata = child(id, name, labels);
+    let mut annotations = BTreeMap::from([(
+        "kubectl.kubernetes.io/default-container".to_owned(),
+        names::WORKER_CONTAINER.to_owned(),
+    )]);
+    annotations.extend(template.annotations.clone());
+    annotations.insert(names::ATTEMPT.to_owned(), attempt.to_string());
+    metadata.annotations = Some(annotations);
     Pod {
         metadata,
         spec: Some(PodSpec {
@@ -63,11 +61,14 @@ pub fn pod(config: &JobConfig, workers: &Workers, new: &NewPod, attempt: Attempt
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             security_context: Some(pod_security()),
-            topology_spread_constraints: Some(vec![spread(&labels)]),
-            tolerations: Some(vec![
-                while_away("node.kubernetes.io/not-ready"),
-                while_away("node.kubernetes.io/unreachable"),
-            ]),
+            node_selector: some(&template.node_selector),
+            affinity: template.affinity.clone(),
+            topology_spread_constraints: Some(placement::spread(template, &own)),
+            tolerations: Some(placement::tolerations(template)),
+            priority_class_name: template.priority_class_name.clone(),
+            runtime_class_name: template.runtime_class_name.clone(),
+            scheduler_name: template.scheduler_name.clone(),
+            image_pull_secrets: some(&template.image_pull_secrets),
             init_containers: Some(vec![agent(config)]),
             containers: vec![worker(config, workers, new, attempt)],
             volumes: Some(volumes(config, workers)),
@@ -77,31 +78,9 @@ pub fn pod(config: &JobConfig, workers: &Workers, new: &NewPod, attempt: Attempt
     }
 }
 
-/// Puts workers on different nodes where that is possible: a lost node then takes one of them.
-fn spread(labels: &BTreeMap<String, String>) -> TopologySpreadConstraint {
-    let gang = [names::JOB_UID, names::INCARNATION]
-        .into_iter()
-        .filter_map(|name| Some((name.to_owned(), labels.get(name)?.clone())));
-    TopologySpreadConstraint {
-        max_skew: 1,
-        topology_key: "kubernetes.io/hostname".to_owned(),
-        when_unsatisfiable: "ScheduleAnyway".to_owned(),
-        label_selector: Some(LabelSelector {
-            match_labels: Some(gang.collect()),
-            ..LabelSelector::default()
-        }),
-        ..TopologySpreadConstraint::default()
-    }
-}
-
-fn while_away(taint: &str) -> Toleration {
-    Toleration {
-        key: Some(taint.to_owned()),
-        operator: Some("Exists".to_owned()),
-        effect: Some("NoExecute".to_owned()),
-        toleration_seconds: Some(LOST_NODE_SECONDS),
-        ..Toleration::default()
-    }
+/// None of what is empty.
+fn some<T: Default + PartialEq + Clone>(value: &T) -> Option<T> {
+    (*value != T::default()).then(|| value.clone())
 }
 
 /// Copies the agent in, so that any image can be the trainer.
@@ -411,14 +390,30 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_node_is_given_up_within_half_a_minute() {
-        let spec = built(|_, _| {})["spec"].clone();
-        for (toleration, taint) in [(0, "not-ready"), (1, "unreachable")] {
-            let toleration = &spec["tolerations"][toleration];
-            assert_eq!(format!("node.kubernetes.io/{taint}"), toleration["key"]);
-            assert_eq!(json!(30), toleration["tolerationSeconds"]);
+    fn the_template_adds_to_what_the_operator_needs() {
+        let pod = built(|_, workers| {
+            let template = &mut workers.template;
+            template.labels = BTreeMap::from([("team".to_owned(), "vision".to_owned())]);
+            template.annotations = BTreeMap::from([("a/b".to_owned(), "c".to_owned())]);
+            template.node_selector = BTreeMap::from([("disk".to_owned(), "fast".to_owned())]);
+            template.priority_class_name = Some("high".to_owned());
+            template.runtime_class_name = Some("nvidia".to_owned());
+            template.scheduler_name = Some("volcano".to_owned());
+        });
+        let metadata = &pod["metadata"];
+        assert_eq!("vision", metadata["labels"]["team"]);
+        assert_eq!("true", metadata["labels"][names::ACTIVE]);
+        assert_eq!("c", metadata["annotations"]["a/b"]);
+        assert_eq!("2.0", metadata["annotations"][names::ATTEMPT]);
+        let spec = &pod["spec"];
+        assert_eq!(json!({"disk": "fast"}), spec["nodeSelector"]);
+        assert_eq!("high", spec["priorityClassName"]);
+        assert_eq!("nvidia", spec["runtimeClassName"]);
+        assert_eq!("volcano", spec["schedulerName"]);
+        let plain = built(|_, _| {})["spec"].clone();
+        for field in ["nodeSelector", "affinity", "imagePullSecrets"] {
+            assert!(plain.get(field).is_none(), "{field}");
         }
-        assert_eq!("Never", spec["restartPolicy"]);
     }
 
     #[test]

@@ -1,0 +1,150 @@
+//! Which nodes a worker may run on.
+
+use std::collections::BTreeMap;
+
+use crds::names;
+use crds::v1alpha1::WorkerTemplate;
+use k8s_openapi::api::core::v1::{Toleration, TopologySpreadConstraint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+/// A gang does nothing while one of its nodes is away, so it does not wait the usual five minutes for it.
+/// A node counts as away after 40 seconds of silence; restarts of its kubelet are much shorter than both.
+const LOST_NODE_SECONDS: i64 = 30;
+
+/// The effect of a taint that drives pods away.
+const NO_EXECUTE: &str = "NoExecute";
+
+/// The job's wishes, each for the gang that `labels` belong to unless it names other pods. Without any, puts
+/// workers on different nodes where that is possible: a lost node then takes one of them.
+pub fn spread(
+    template: &WorkerTemplate,
+    labels: &BTreeMap<String, String>,
+) -> Vec<TopologySpreadConstraint> {
+    let gang = [names::JOB_UID, names::INCARNATION]
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), labels.get(name)?.clone())));
+    let gang = LabelSelector {
+        match_labels: Some(gang.collect()),
+        ..LabelSelector::default()
+    };
+    let mut constraints = template.topology_spread_constraints.clone();
+    if constraints.is_empty() {
+        constraints.push(TopologySpreadConstraint {
+            max_skew: 1,
+            topology_key: "kubernetes.io/hostname".to_owned(),
+            when_unsatisfiable: "ScheduleAnyway".to_owned(),
+            ..TopologySpreadConstraint::default()
+        });
+    }
+    for constraint in &mut constraints {
+        constraint.label_selector.get_or_insert(gang.clone());
+    }
+    constraints
+}
+
+/// The job's tolerations, and those of a node that is away for a moment, where it says nothing of them.
+pub fn tolerations(template: &WorkerTemplate) -> Vec<Toleration> {
+    let mut tolerations = template.tolerations.clone();
+    for taint in [
+        "node.kubernetes.io/not-ready",
+        "node.kubernetes.io/unreachable",
+    ] {
+        let covers = |toleration: &Toleration| {
+            toleration.key.as_deref().is_none_or(|key| key == taint)
+                && toleration
+                    .effect
+                    .as_deref()
+                    .is_none_or(|effect| effect == NO_EXECUTE)
+        };
+        if !template.tolerations.iter().any(covers) {
+            tolerations.push(while_away(taint));
+        }
+    }
+    tolerations
+}
+
+fn while_away(taint: &str) -> Toleration {
+    Toleration {
+        key: Some(taint.to_owned()),
+        operator: Some("Exists".to_owned()),
+        effect: Some(NO_EXECUTE.to_owned()),
+        toleration_seconds: Some(LOST_NODE_SECONDS),
+        ..Toleration::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn template(value: serde_json::Value) -> WorkerTemplate {
+        serde_json::from_value(value).expect("a template")
+    }
+
+    #[test]
+    fn a_lost_node_is_given_up_within_half_a_minute_unless_the_job_says_otherwise() {
+        let keys = |value| {
+            let tolerations = tolerations(&template(json!({"tolerations": value})));
+            let told = tolerations.into_iter().map(|toleration| {
+                let key = toleration.key.unwrap_or_default();
+                let key = key.rsplit('/').next().unwrap_or_default().to_owned();
+                (key, toleration.toleration_seconds)
+            });
+            told.collect::<Vec<_>>()
+        };
+        let away = |key: &str| (key.to_owned(), Some(30));
+        assert_eq!(
+            vec![away("not-ready"), away("unreachable")],
+            keys(json!([]))
+        );
+        let gpu = json!({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"});
+        assert_eq!(
+            vec![
+                ("gpu".to_owned(), None),
+                away("not-ready"),
+                away("unreachable")
+            ],
+            keys(json!([gpu]))
+        );
+        let longer = json!({"key": "node.kubernetes.io/unreachable", "operator": "Exists",
+            "effect": "NoExecute", "tolerationSeconds": 300});
+        assert_eq!(
+            vec![("unreachable".to_owned(), Some(300)), away("not-ready")],
+            keys(json!([longer]))
+        );
+        assert_eq!(
+            vec![(String::new(), None)],
+            keys(json!([{"operator": "Exists"}]))
+        );
+    }
+
+    #[test]
+    fn a_constraint_counts_the_gang_unless_it_names_other_pods() {
+        let labels = BTreeMap::from([
+            (names::JOB_UID.to_owned(), "1".to_owned()),
+            (names::INCARNATION.to_owned(), "2".to_owned()),
+            (names::WORKER_INDEX.to_owned(), "0".to_owned()),
+        ]);
+        let [default] = &spread(&WorkerTemplate::default(), &labels)[..] else {
+            panic!("one constraint");
+        };
+        assert_eq!("kubernetes.io/hostname", default.topology_key);
+        let gang = |constraint: &TopologySpreadConstraint| {
+            let labels = constraint.label_selector.clone()?.match_labels?;
+            Some(labels.into_keys().collect::<Vec<_>>())
+        };
+        let own = vec![names::INCARNATION.to_owned(), names::JOB_UID.to_owned()];
+        assert_eq!(Some(own.clone()), gang(default));
+        let wishes = template(json!({"topologySpreadConstraints": [
+            {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"},
+            {"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule",
+             "labelSelector": {"matchLabels": {"team": "vision"}}},
+        ]}));
+        let spread = spread(&wishes, &labels);
+        assert_eq!(2, spread.len());
+        assert_eq!(Some(own), gang(&spread[0]));
+        assert_eq!(Some(vec!["team".to_owned()]), gang(&spread[1]));
+    }
+}
