@@ -139,6 +139,10 @@ reasons! {
     DeadlineExceeded,
     /// Failed: a worker failed again after the last restart that the failure policy allows.
     RestartLimitReached,
+    /// `WorkersReady`: the last restarts led to no new checkpoint, so the next one waits.
+    BackingOff,
+    /// Restarting: a worker used more memory than its limit allows.
+    OOMKilled,
     /// Restarting: the pod of a worker was deleted.
     PodDeleted,
     /// Restarting: the pod of a worker was evicted, preempted or refused by its node.

@@ -1,5 +1,6 @@
 //! Version `v1alpha1` of the API.
 
+mod failure_policy;
 mod quantity;
 mod run_policy;
 mod status;
@@ -7,11 +8,16 @@ mod template;
 mod training_job;
 mod workers;
 
+pub use failure_policy::{
+    Backoff, FailureAction, FailureFacts, FailurePolicy, FailureRule, failure_words,
+};
 pub use quantity::Quantity;
 pub use run_policy::{CONTROLLER_NAME, CleanPodPolicy, MUTABLE, RunPolicy};
-pub use status::{Display, MAX_WARNINGS, State, WorkerState, WorkerStatus, YoloTrainingJobStatus};
+pub use status::{
+    Display, MAX_WARNINGS, Restart, State, WorkerState, WorkerStatus, YoloTrainingJobStatus,
+};
 pub use template::{WorkerTemplate, is_reserved};
 pub use training_job::{
-    FailurePolicy, MAX_NAME_LENGTH, YoloTrainingJob, YoloTrainingJobSpec, name_problem, name_rules,
+    MAX_NAME_LENGTH, YoloTrainingJob, YoloTrainingJobSpec, name_problem, name_rules,
 };
 pub use workers::{Resources, Workers};

@@ -10,14 +10,20 @@ const CAP: Duration = Duration::from_mins(1);
 
 /// How long to wait after the `failures`th error in a row (from 1) of an object.
 ///
-/// Doubles from half a second to a minute. Up to a quarter is taken off by a hash of the object's uid
-/// and the count, so that objects that failed together do not come back together; no randomness is
-/// needed for that.
+/// Doubles from half a second to a minute. A part is taken off by a hash of the object's uid and the
+/// count, so that objects that failed together do not come back together; no randomness is needed for
+/// that.
 pub fn backoff(uid: &str, failures: u32) -> Duration {
-    let doubled = BASE.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    let full = doubled.min(CAP);
+    growing(uid, failures, BASE, CAP)
+}
+
+/// How long to wait the `n`th time in a row (from 1): twice as long each time, from `base` to `cap`, less a
+/// part of up to a quarter that the uid and n decide.
+pub fn growing(uid: &str, n: u32, base: Duration, cap: Duration) -> Duration {
+    let doubled = base.saturating_mul(1 << n.saturating_sub(1).min(16));
+    let full = doubled.min(cap);
     let mut hasher = DefaultHasher::new();
-    (uid, failures).hash(&mut hasher);
+    (uid, n).hash(&mut hasher);
     let part = (hasher.finish() % 1024) as u32;
     full.saturating_sub(full * part / 4096)
 }

@@ -271,6 +271,47 @@ fn unknown_fields_and_wrong_types_keep_the_api_servers_own_words() {
 }
 
 #[test]
+fn failure_rules_name_only_what_exists() {
+    let namespace = Namespace::new("rules");
+    for (rule, words) in [
+        (
+            json!({"reasons": ["Killed"]}),
+            ["spec.failurePolicy.rules[0].action", "Required"],
+        ),
+        (
+            json!({"action": "FailJob", "reasons": ["Kiled"]}),
+            ["rules[0].reasons[0]", "\"Killed\""],
+        ),
+        (
+            json!({"action": "FailJob", "exitCodes": [0]}),
+            ["rules[0].exitCodes[0]", "greater than or equal to 1"],
+        ),
+        (
+            json!({"action": "FailJob", "signals": [65]}),
+            ["rules[0].signals[0]", "less than or equal to 64"],
+        ),
+        (
+            json!({"action": "GiveUp"}),
+            ["rules[0].action", "\"FailJob\""],
+        ),
+    ] {
+        let job = Job::new("j").set("/failurePolicy", json!({"rules": [rule]}));
+        refused(&namespace, &job, &words);
+    }
+}
+
+#[test]
+fn a_back_off_does_not_begin_above_its_end() {
+    let job = Job::new("j").set(
+        "/failurePolicy",
+        json!({"backoff": {"initialSeconds": 301}}),
+    );
+    let words =
+        "failurePolicy.backoff.initialSeconds is 301, but maxSeconds is 300: choose at most 300";
+    refused(&Namespace::new("back-off"), &job, &[words]);
+}
+
+#[test]
 fn what_the_operator_selects_pods_by_cannot_be_taken() {
     let namespace = Namespace::new("reserved");
     for (field, key) in [

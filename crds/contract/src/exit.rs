@@ -40,6 +40,8 @@ pub enum FailureReason {
 pub enum Retry {
     /// The same input fails again: the job fails now.
     Never,
+    /// Nobody's fault: another attempt, not counted.
+    Free,
     /// Worth another attempt, counted against the failure policy's budget.
     Counted,
 }

@@ -30,6 +30,11 @@ pub struct YoloTrainingJobStatus {
     pub attempt: Option<Attempt>,
     /// How often all workers were replaced after a failure; that a job was suspended does not count.
     pub restarts: u32,
+    /// Those that count towards `failurePolicy.maxRestarts`.
+    pub counted_restarts: u32,
+    /// The latest restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_restart: Option<Restart>,
     /// Workers whose container runs or has succeeded.
     pub ready_workers: u32,
     /// Workers that the job wants.
@@ -71,6 +76,18 @@ pub struct YoloTrainingJobStatus {
     /// The values above as `kubectl get` shows them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub display: Option<Display>,
+}
+
+/// A restart of all workers after a failure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Restart {
+    /// When it was decided.
+    pub time: Time,
+    /// Step of the latest checkpoint then.
+    pub step: u64,
+    /// How many restarts before it led to no new checkpoint.
+    pub fruitless: u32,
 }
 
 /// What a job is doing, in a word.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::run_policy::{CONTROLLER_NAME, MUTABLE};
-use super::{CleanPodPolicy, RunPolicy, Workers, YoloTrainingJobStatus};
+use super::{CleanPodPolicy, FailurePolicy, RunPolicy, Workers, YoloTrainingJobStatus};
 
 /// A name of this length still leaves room for `-worker-1023-999` in a pod's host name, and for
 /// `-config`.
@@ -124,22 +124,6 @@ impl YoloTrainingJobSpec {
     /// How many processes there are, and where.
     pub fn layout(&self) -> WorkerLayout {
         self.workers.layout()
-    }
-}
-
-/// What happens when a worker fails.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct FailurePolicy {
-    /// How often all workers may be replaced and the run continued from its last checkpoint. Failures
-    /// that would only repeat themselves (a bad data set, a loss that is not finite) end the job at
-    /// once.
-    pub max_restarts: u32,
-}
-
-impl Default for FailurePolicy {
-    fn default() -> Self {
-        Self { max_restarts: 3 }
     }
 }
 

@@ -25,6 +25,7 @@
 //! deadline SECONDS                spec.activeDeadlineSeconds
 //! ttl SECONDS                     spec.ttlSecondsAfterFinished
 //! clean None|Running|All          spec.cleanPodPolicy
+//! policy JSON                     spec.failurePolicy
 //! delete-job                      somebody deletes the job
 //! show                            conditions and workers
 //! ```
@@ -168,10 +169,15 @@ impl Player {
             "clean" => self.edit(|spec| {
                 spec.clean_pod_policy = serde_json::from_value(json!(words[1])).expect("a policy");
             }),
-            "delete-job" => self.cluster.change(|world| {
-                // The garbage collector takes what the job owns; pods get time to stop.
-                *world = World::default();
+            "policy" => self.edit(|spec| {
+                spec.failure_policy = serde_json::from_str(&rest(1)).expect("a policy");
             }),
+            "delete-job" => {
+                // The garbage collector takes what the job owns; a new job has another uid.
+                self.cluster.change(|world| *world = World::default());
+                self.memory = JobMemory::default();
+                self.progress = None;
+            }
             "show" => self.show(),
             other => panic!("unknown command {other}"),
         }

@@ -50,7 +50,8 @@ pub fn broken_invariants(valid: &ValidJob, observed: &Observed, plan: &Plan) -> 
             !(there && created == 1),
             format!("worker {index} has a pod and gets another"),
         );
-        let goes_on = restarting || (plan.phase == Phase::Gang && !plan.create.is_empty());
+        let begins = restarting || plan.phase == Phase::Gang;
+        let goes_on = begins && !plan.create.is_empty();
         let gone = matches!(
             present[index as usize],
             Member::Gone {

@@ -4,8 +4,10 @@
 use contract::attempt::Attempt;
 use crds::conditions::ConditionType;
 use crds::names;
-use crds::v1alpha1::{CleanPodPolicy, RunPolicy};
+use crds::v1alpha1::{Backoff, CleanPodPolicy, Restart, RunPolicy};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::time::Duration;
 
 use super::build::GRACE_SECONDS;
 use super::observe::{ConfigView, Observed, ServiceView};
@@ -14,6 +16,7 @@ use super::restart::{Failure, Member, Verdict, judge};
 use super::validate::{InvalidSpec, ValidJob};
 use super::waiting::WaitingOn;
 use crate::conditions::{find, holds};
+use crate::retry::growing;
 
 /// How soon to look again at a name that somebody else holds: nothing else tells when it is free.
 const NAME_TAKEN_RETRY: SignedDuration = SignedDuration::from_secs(2);
@@ -39,6 +42,8 @@ pub struct Plan {
     pub retire: Vec<Retired>,
     /// Pods of a job that has ended and are deleted.
     pub stop: Vec<String>,
+    /// What the status notes of the restart that the plan begins, and whether it counts.
+    pub restart: Option<(Restart, bool)>,
     /// Whether to delete the job itself.
     pub delete_job: bool,
     /// When to plan again although nothing changes.
@@ -60,6 +65,8 @@ pub enum Phase {
     Settling,
     /// All workers are replaced.
     Restarting(Failure),
+    /// Nothing runs until it is time for the workers that replace the failed ones.
+    BackingOff(WaitingOn),
     /// The workers are stopped until the job is resumed, and then until they have stopped.
     Suspended,
     /// Every worker has succeeded.
@@ -111,6 +118,7 @@ impl Plan {
             create: Vec::new(),
             retire: Vec::new(),
             stop: Vec::new(),
+            restart: None,
             delete_job: false,
             wake_at: None,
         }
@@ -186,12 +194,22 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
         plan.wake_at = Some(until);
         return plan;
     }
-    let restarts = restarts(observed, attempt);
-    match judge(&members, restarts, valid.max_restarts, now) {
+    let counted = counted_restarts(observed, attempt);
+    match judge(&members, counted, &valid.failure_policy, now) {
         Verdict::Healthy => {
+            let waits = observed.status.last_restart.as_ref().and_then(|restart| {
+                let wait = wait(valid, observed, restart.fruitless);
+                let until = restart.time.0.checked_add(wait).ok()?;
+                (until > now && members.iter().all(is_missing)).then_some((until, restart))
+            });
+            if let Some((until, restart)) = waits {
+                plan.phase = Phase::BackingOff(back_off(valid, observed, restart));
+                plan.wake_at = Some(plan.wake_at.map_or(until, |at| at.min(until)));
+                return plan;
+            }
             let missing = (0..valid.layout.replicas)
                 .zip(&members)
-                .filter(|(_, member)| matches!(member, Member::Missing));
+                .filter(|(_, member)| is_missing(member));
             plan.create = missing
                 .map(|(index, _)| new_pod(observed, index, attempt))
                 .collect();
@@ -200,13 +218,17 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
             plan.phase = Phase::Settling;
             plan.wake_at = Some(plan.wake_at.map_or(until, |at| at.min(until)));
         }
-        Verdict::Restart(failure) => {
+        Verdict::Restart { failure, counted } => {
+            let restart = restart(observed, now);
             plan.phase = Phase::Restarting(failure);
             plan.attempt = attempt.next_incarnation();
             plan.retire = retired(observed, plan.attempt.incarnation);
-            plan.create = (0..valid.layout.replicas)
-                .map(|index| new_pod(observed, index, plan.attempt))
-                .collect();
+            if wait(valid, observed, restart.fruitless).is_zero() {
+                plan.create = (0..valid.layout.replicas)
+                    .map(|index| new_pod(observed, index, plan.attempt))
+                    .collect();
+            }
+            plan.restart = Some((restart, counted));
         }
         Verdict::Permanent(failure) => {
             fail(
@@ -238,11 +260,56 @@ pub fn refuse(observed: &Observed, refusal: InvalidSpec, run: RunPolicy, now: Ti
     })
 }
 
-/// How often all workers were replaced after a failure, up to this attempt. Incarnations that the status
-/// does not know are taken for such.
-pub fn restarts(observed: &Observed, attempt: Attempt) -> u32 {
+/// How many restarts up to this attempt count towards the limit. Incarnations that the status does not know
+/// are taken for such.
+fn counted_restarts(observed: &Observed, attempt: Attempt) -> u32 {
     let known = observed.status.attempt.unwrap_or_default().incarnation;
-    observed.status.restarts + attempt.incarnation.saturating_sub(known)
+    observed.status.counted_restarts + attempt.incarnation.saturating_sub(known)
+}
+
+/// What the status will say of a restart that begins now.
+fn restart(observed: &Observed, now: Timestamp) -> Restart {
+    let told = observed.progress.as_ref();
+    let told = told.and_then(|progress| progress.report.checkpoint.as_ref());
+    let known = observed.status.checkpoint.as_ref();
+    let step = told
+        .into_iter()
+        .chain(known)
+        .map(|checkpoint| checkpoint.step);
+    let step = step.max().unwrap_or(0);
+    let fruitless = match &observed.status.last_restart {
+        Some(last) if step <= last.step => last.fruitless.saturating_add(1),
+        _ => 0,
+    };
+    Restart {
+        time: Time(now),
+        step,
+        fruitless,
+    }
+}
+
+/// How long the workers of a restart wait after so many that led to no new checkpoint.
+fn wait(valid: &ValidJob, observed: &Observed, fruitless: u32) -> SignedDuration {
+    if fruitless == 0 {
+        return SignedDuration::ZERO;
+    }
+    let Backoff {
+        initial_seconds,
+        max_seconds,
+    } = valid.failure_policy.backoff;
+    let [initial, max] = [initial_seconds, max_seconds].map(|s| Duration::from_secs(s.into()));
+    let wait = growing(&observed.id.uid, fruitless, initial, max);
+    SignedDuration::from_secs(wait.as_secs().cast_signed())
+}
+
+fn back_off(valid: &ValidJob, observed: &Observed, restart: &Restart) -> WaitingOn {
+    let fruitless = restart.fruitless;
+    let seconds = wait(valid, observed, fruitless).as_secs() as u32;
+    WaitingOn::BackOff { fruitless, seconds }
+}
+
+fn is_missing(member: &Member) -> bool {
+    matches!(member, Member::Missing)
 }
 
 /// The latest attempt that status, pods or agents know. A status restored from a backup cannot bring an

@@ -60,6 +60,8 @@ pub struct Ended {
     pub exit_code: Option<i32>,
     /// Why, in a word.
     pub reason: FailureReason,
+    /// Whether it was killed because it used more memory than its limit.
+    pub out_of_limit: bool,
     /// Why, in a sentence.
     pub message: String,
     /// The global rank that failed first, when one is known.
@@ -126,6 +128,7 @@ fn state(status: &PodStatus) -> PodState {
         return PodState::Failed(Box::new(Ended {
             exit_code: None,
             reason: FailureReason::Internal,
+            out_of_limit: false,
             message: format!(
                 "the init container {} ended with exit code {}{}",
                 names::AGENT_CONTAINER,
@@ -204,6 +207,7 @@ fn failure(ended: &ContainerStateTerminated, result: Option<WorkerResult>) -> En
         return Ended {
             exit_code,
             reason: FailureReason::Killed,
+            out_of_limit: true,
             message: "the worker used more memory than its limit allows and was killed: raise workers.resources.limits.memory, or lower training.batchSize or training.loaderThreads".to_owned(),
             rank: None,
             result: result.map(Box::new),
@@ -218,6 +222,7 @@ fn failure(ended: &ContainerStateTerminated, result: Option<WorkerResult>) -> En
         return Ended {
             exit_code,
             reason,
+            out_of_limit: false,
             message: std::mem::take(&mut result.message),
             rank: result.rank,
             result: Some(Box::new(result)),
@@ -231,6 +236,7 @@ fn failure(ended: &ContainerStateTerminated, result: Option<WorkerResult>) -> En
         return Ended {
             exit_code,
             reason: FailureReason::Internal,
+            out_of_limit: false,
             message: format!("the container could not be started{}", last_words(ended)),
             rank: None,
             result: None,
@@ -239,6 +245,7 @@ fn failure(ended: &ContainerStateTerminated, result: Option<WorkerResult>) -> En
     Ended {
         exit_code,
         reason: FailureReason::from_exit_code(ended.exit_code).unwrap_or(FailureReason::Internal),
+        out_of_limit: false,
         message: match ended.exit_code - 128 {
             signal @ 1..=64 => format!(
                 "the container was ended by signal {signal}{}",

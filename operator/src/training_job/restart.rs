@@ -2,9 +2,10 @@
 
 use contract::exit::{FailureReason, Retry};
 use crds::conditions::Reason;
+use crds::v1alpha1::{FailureAction, FailureFacts, FailurePolicy};
 use jiff::{SignedDuration, Timestamp};
 
-use super::pods::{PodState, PodView};
+use super::pods::{Ended, PodState, PodView};
 
 /// How long the results of the other workers are awaited when only echoes are known. Workers see a lost
 /// peer within a fraction of a second, and kubelets report within one; longer would only delay restarts.
@@ -19,22 +20,35 @@ pub enum Why {
     PodDeleted,
     /// Its pod was taken away by the cluster.
     PodEvicted,
+    /// It used more memory than its limit allows.
+    OutOfLimit,
 }
 
 impl Why {
+    /// Why a worker ended.
+    pub fn of(ended: &Ended) -> Self {
+        if ended.out_of_limit {
+            Self::OutOfLimit
+        } else {
+            Self::Reported(ended.reason)
+        }
+    }
+
     /// The word in conditions, events and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Reported(reason) => reason.as_str(),
             Self::PodDeleted => Reason::PodDeleted.as_str(),
             Self::PodEvicted => Reason::PodEvicted.as_str(),
+            Self::OutOfLimit => Reason::OOMKilled.as_str(),
         }
     }
 
     fn retry(self) -> Retry {
         match self {
             Self::Reported(reason) => reason.retry(),
-            Self::PodDeleted | Self::PodEvicted => Retry::Counted,
+            Self::PodDeleted | Self::PodEvicted => Retry::Free,
+            Self::OutOfLimit => Retry::Counted,
         }
     }
 
@@ -52,11 +66,22 @@ pub struct Failure {
     pub rank: Option<u32>,
     /// Why, in a word.
     pub why: Why,
+    /// The exit code of its container, where it has ended.
+    pub exit_code: Option<i32>,
     /// Why, in a sentence.
     pub message: String,
 }
 
 impl Failure {
+    fn facts(&self) -> FailureFacts<'_> {
+        FailureFacts {
+            reason: self.why.as_str(),
+            retry: self.why.retry(),
+            exit_code: self.exit_code,
+            worker: self.worker,
+        }
+    }
+
     /// The failure in a sentence that says where it happened.
     pub fn sentence(&self) -> String {
         let rank = self
@@ -92,22 +117,27 @@ pub enum Verdict {
     Healthy,
     /// Somebody failed, but only as an echo: look again at this time.
     Settle(Timestamp),
-    /// Replace all workers.
-    Restart(Failure),
-    /// The failure would only repeat itself.
+    /// Replace all workers, as one of the restarts that are counted or not.
+    Restart {
+        /// Why.
+        failure: Failure,
+        /// Whether it counts.
+        counted: bool,
+    },
+    /// The failure would only repeat itself, or a rule says so.
     Permanent(Failure),
     /// The failure policy allows no more restarts.
     Exhausted(Failure),
 }
 
-/// Judges the present incarnation.
-pub fn judge(members: &[Member], restarts: u32, max_restarts: u32, now: Timestamp) -> Verdict {
+/// Judges the present incarnation after so many counted restarts.
+pub fn judge(members: &[Member], restarts: u32, policy: &FailurePolicy, now: Timestamp) -> Verdict {
     let failures: Vec<(Failure, Option<Timestamp>)> = members.iter().filter_map(failure).collect();
-    // The same input fails again, so a permanent failure decides; then whatever is no echo of another
-    // worker's failure; then the lowest worker, so that the choice does not depend on order.
+    // What ends the job decides; then whatever is no echo of another worker's failure; then the lowest
+    // worker, so that the choice does not depend on order.
     let Some((best, _)) = failures.iter().min_by_key(|(failure, _)| {
         (
-            failure.why.retry() != Retry::Never,
+            policy.action(failure.facts()) != FailureAction::FailJob || failure.why.is_echo(),
             failure.why.is_echo(),
             failure.rank.is_none(),
             failure.rank,
@@ -116,9 +146,6 @@ pub fn judge(members: &[Member], restarts: u32, max_restarts: u32, now: Timestam
     }) else {
         return Verdict::Healthy;
     };
-    if best.why.retry() == Retry::Never {
-        return Verdict::Permanent(best.clone());
-    }
     let all_ended = members.iter().all(|member| match member {
         Member::Pod(pod) => pod.ended() || pod.deleting,
         Member::Gone { .. } => true,
@@ -131,10 +158,18 @@ pub fn judge(members: &[Member], restarts: u32, max_restarts: u32, now: Timestam
             return Verdict::Settle(until);
         }
     }
-    if restarts < max_restarts {
-        Verdict::Restart(best.clone())
-    } else {
-        Verdict::Exhausted(best.clone())
+    let failure = best.clone();
+    match policy.action(failure.facts()) {
+        FailureAction::FailJob => Verdict::Permanent(failure),
+        FailureAction::RestartGangIgnoringLimit => Verdict::Restart {
+            failure,
+            counted: false,
+        },
+        FailureAction::RestartGang if restarts < policy.max_restarts => Verdict::Restart {
+            failure,
+            counted: true,
+        },
+        FailureAction::RestartGang => Verdict::Exhausted(failure),
     }
 }
 
@@ -151,6 +186,7 @@ fn failure(member: &Member) -> Option<(Failure, Option<Timestamp>)> {
                 worker: *index,
                 rank: None,
                 why: Why::PodDeleted,
+                exit_code: None,
                 message: format!("its pod {pod} was deleted"),
             };
             return Some((failure, None));
@@ -164,11 +200,9 @@ fn failure(member: &Member) -> Option<(Failure, Option<Timestamp>)> {
             format!("its pod {} was taken away: {message}", pod.name),
         ),
         // A worker that is asked to stop says `Stopped`; who asked explains more.
-        PodState::Failed(ended) if !(pod.deleting && ended.reason.is_echo()) => (
-            Why::Reported(ended.reason),
-            ended.rank,
-            ended.message.clone(),
-        ),
+        PodState::Failed(ended) if !(pod.deleting && ended.reason.is_echo()) => {
+            (Why::of(ended), ended.rank, ended.message.clone())
+        }
         _ if pod.deleting => (
             Why::PodDeleted,
             None,
@@ -180,6 +214,10 @@ fn failure(member: &Member) -> Option<(Failure, Option<Timestamp>)> {
         worker: pod.index,
         rank,
         why,
+        exit_code: match &pod.state {
+            PodState::Failed(ended) => ended.exit_code,
+            _ => None,
+        },
         message,
     };
     Some((failure, pod.end_seen))
@@ -187,7 +225,6 @@ fn failure(member: &Member) -> Option<(Failure, Option<Timestamp>)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pods::Ended;
     use super::*;
 
     fn at(second: i64) -> Timestamp {
@@ -217,6 +254,7 @@ mod tests {
             PodState::Failed(Box::new(Ended {
                 exit_code: Some(reason.exit_code().into()),
                 reason,
+                out_of_limit: false,
                 message: reason.as_str().to_owned(),
                 rank: Some(index),
                 result: None,
@@ -226,12 +264,12 @@ mod tests {
 
     fn verdict(pods: &[PodView], second: i64) -> Verdict {
         let members: Vec<_> = pods.iter().map(Member::Pod).collect();
-        judge(&members, 0, 3, at(second))
+        judge(&members, 0, &FailurePolicy::default(), at(second))
     }
 
     fn explained_by(verdict: &Verdict) -> (u32, &'static str) {
         match verdict {
-            Verdict::Restart(f) | Verdict::Permanent(f) | Verdict::Exhausted(f) => {
+            Verdict::Restart { failure: f, .. } | Verdict::Permanent(f) | Verdict::Exhausted(f) => {
                 (f.worker, f.why.as_str())
             }
             other => panic!("{other:?}"),
@@ -284,12 +322,16 @@ mod tests {
             (true, Verdict::Healthy),
             (
                 false,
-                Verdict::Restart(Failure {
-                    worker: 1,
-                    rank: None,
-                    why: Why::PodDeleted,
-                    message: "its pod x was deleted".to_owned(),
-                }),
+                Verdict::Restart {
+                    failure: Failure {
+                        worker: 1,
+                        rank: None,
+                        why: Why::PodDeleted,
+                        exit_code: None,
+                        message: "its pod x was deleted".to_owned(),
+                    },
+                    counted: false,
+                },
             ),
         ] {
             let gone = Member::Gone {
@@ -297,7 +339,11 @@ mod tests {
                 pod: "x",
                 succeeded,
             };
-            assert_eq!(expected, judge(&[Member::Pod(&other), gone], 0, 3, at(0)));
+            let policy = FailurePolicy::default();
+            assert_eq!(
+                expected,
+                judge(&[Member::Pod(&other), gone], 0, &policy, at(0))
+            );
         }
     }
 
@@ -305,15 +351,19 @@ mod tests {
     fn the_budget_ends() {
         let pods = [failed(0, FailureReason::Internal)];
         let members: Vec<_> = pods.iter().map(Member::Pod).collect();
-        assert!(matches!(judge(&members, 2, 3, at(0)), Verdict::Restart(_)));
+        let after = |restarts, max_restarts| {
+            let policy = FailurePolicy {
+                max_restarts,
+                ..FailurePolicy::default()
+            };
+            judge(&members, restarts, &policy, at(0))
+        };
         assert!(matches!(
-            judge(&members, 3, 3, at(0)),
-            Verdict::Exhausted(_)
+            after(2, 3),
+            Verdict::Restart { counted: true, .. }
         ));
-        assert!(matches!(
-            judge(&members, 0, 0, at(0)),
-            Verdict::Exhausted(_)
-        ));
+        assert!(matches!(after(3, 3), Verdict::Exhausted(_)));
+        assert!(matches!(after(0, 0), Verdict::Exhausted(_)));
     }
 
     #[test]

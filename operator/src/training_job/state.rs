@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::display::duration;
 use super::plan::{JobFailure, Phase, Plan};
-use super::status::shorten;
+use super::status::{Restarts, shorten};
 use super::waiting::{WaitingOn, summary};
 use crate::conditions::{Stated, find, holds};
 
@@ -28,7 +28,7 @@ pub struct Outlook<'a> {
     /// Restarts that the failure policy allows.
     pub max_restarts: u32,
     /// Restarts so far.
-    pub restarts: u32,
+    pub restarts: Restarts,
     /// Whether the spec says that the job waits.
     pub suspend: bool,
     /// Workers that the job wants.
@@ -175,7 +175,7 @@ fn workers_ready(outlook: &Outlook) -> Stated {
         return ended;
     }
     let blocked = match &outlook.plan.phase {
-        Phase::Blocked(waiting_on) => Some(waiting_on.clone()),
+        Phase::Blocked(waiting_on) | Phase::BackingOff(waiting_on) => Some(waiting_on.clone()),
         Phase::Settling => Some(WaitingOn::OtherResults),
         _ => None,
     };
@@ -277,9 +277,8 @@ fn restarting(outlook: &Outlook) -> Stated {
             true,
             failure.why.as_str(),
             format!(
-                "restart {} of {} as attempt {attempt}, because of {}",
-                outlook.restarts,
-                outlook.max_restarts,
+                "{} as attempt {attempt}, because of {}",
+                which(outlook),
                 failure.sentence()
             ),
         );
@@ -295,8 +294,8 @@ fn restarting(outlook: &Outlook) -> Stated {
             true,
             Reason::Restarting.as_str(),
             format!(
-                "restart {} of {} as attempt {attempt}; its cause was not recorded",
-                outlook.restarts, outlook.max_restarts
+                "{} as attempt {attempt}; its cause was not recorded",
+                which(outlook)
             ),
         );
     }
@@ -319,6 +318,19 @@ fn restarting(outlook: &Outlook) -> Stated {
             Reason::NoRestart.as_str(),
             "no worker has failed",
         ),
+    }
+}
+
+/// Which restart it is, of how many.
+fn which(outlook: &Outlook) -> String {
+    let Restarts {
+        restarts, counted, ..
+    } = outlook.restarts;
+    let max = outlook.max_restarts;
+    if restarts == counted {
+        format!("restart {counted} of {max}")
+    } else {
+        format!("restart {restarts} ({counted} of {max} that count)")
     }
 }
 

@@ -2,15 +2,17 @@
 
 use contract::progress::RunReport;
 use crds::conditions::{ConditionType, Reason};
-use crds::v1alpha1::{MAX_WARNINGS, State, WorkerState, WorkerStatus, YoloTrainingJobStatus};
+use crds::v1alpha1::{
+    MAX_WARNINGS, Restart, State, WorkerState, WorkerStatus, YoloTrainingJobStatus,
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::display::display;
 use super::observe::Observed;
-use super::plan::{self, JobFailure, Phase, Plan, members};
+use super::plan::{JobFailure, Phase, Plan, members};
 use super::pods::{PodState, PodView};
-use super::restart::Member;
+use super::restart::{Member, Why};
 use super::state::{self, Outlook};
 use super::validate::ValidJob;
 use super::waiting::WaitingOn;
@@ -65,12 +67,13 @@ pub fn status(
         .filter(|worker| matches!(worker.state, WorkerState::Running | WorkerState::Succeeded))
         .count() as u32;
     let report = report(observed, plan);
+    let begun = restarts(observed, plan);
     let outlook = Outlook {
         plan,
         old,
         job: &observed.id.name,
-        max_restarts: valid.max_restarts,
-        restarts: restarts(observed, plan),
+        max_restarts: valid.failure_policy.max_restarts,
+        restarts: begun.clone(),
         suspend: valid.run.suspend,
         total: valid.layout.replicas,
         ready,
@@ -86,7 +89,9 @@ pub fn status(
     );
     finish(
         YoloTrainingJobStatus {
-            restarts: restarts(observed, plan),
+            restarts: begun.restarts,
+            counted_restarts: begun.counted,
+            last_restart: begun.last,
             attempt: Some(plan.attempt),
             ready_workers: ready,
             total_workers: valid.layout.replicas,
@@ -255,11 +260,38 @@ fn leaving(plan: &Plan) -> bool {
     matches!(plan.phase, Phase::Restarting(_) | Phase::Suspended)
 }
 
-/// Restarts up to the plan's attempt; an incarnation that begins because the job is suspended is none.
-fn restarts(observed: &Observed, plan: &Plan) -> u32 {
-    let known = observed.status.attempt.unwrap_or_default();
-    let suspends = plan.phase == Phase::Suspended && plan.attempt > known;
-    plan::restarts(observed, plan.attempt) - u32::from(suspends)
+/// The restarts of a job up to a plan's attempt.
+#[derive(Clone, Debug)]
+pub struct Restarts {
+    /// How many.
+    pub restarts: u32,
+    /// Those that count towards the limit.
+    pub counted: u32,
+    /// The latest.
+    pub last: Option<Restart>,
+}
+
+/// Restarts up to the plan's attempt. An incarnation that begins because the job is suspended is none, and
+/// one that the status does not know is taken for one that counts.
+fn restarts(observed: &Observed, plan: &Plan) -> Restarts {
+    let old = &observed.status;
+    let known = old.attempt.unwrap_or_default().incarnation;
+    let new = plan.attempt.incarnation.saturating_sub(known);
+    let begins = u32::from(new > 0);
+    let suspends = if plan.phase == Phase::Suspended {
+        begins
+    } else {
+        0
+    };
+    let restart = plan.restart.as_ref();
+    let free = restart.map_or(0, |(_, counted)| if *counted { 0 } else { begins });
+    Restarts {
+        restarts: old.restarts + new - suspends,
+        counted: old.counted_restarts + new - suspends - free,
+        last: restart
+            .map(|(restart, _)| restart.clone())
+            .or_else(|| old.last_restart.clone()),
+    }
 }
 
 /// Every worker as the status lists it.
@@ -331,7 +363,7 @@ fn worker(pod: &PodView, stopped: bool) -> WorkerStatus {
         }
         PodState::Failed(ended) => {
             status.state = WorkerState::Failed;
-            status.reason = Some(ended.reason.as_str().to_owned());
+            status.reason = Some(Why::of(ended).as_str().to_owned());
             status.message = Some(shorten(&ended.message, 512));
             status.exit_code = ended.exit_code;
         }

@@ -5,7 +5,9 @@
 
 use contract::config::WorkerLayout;
 use contract::spec::{Backend, Device, Precision, TrainerSpec, out_of_range};
-use crds::v1alpha1::{RunPolicy, Workers, YoloTrainingJob, is_reserved, name_problem};
+use crds::v1alpha1::{
+    Backoff, FailurePolicy, RunPolicy, Workers, YoloTrainingJob, is_reserved, name_problem,
+};
 use kube::ResourceExt as _;
 use serde_json::json;
 
@@ -18,8 +20,8 @@ pub struct ValidJob {
     pub workers: Workers,
     /// How many processes there are.
     pub layout: WorkerLayout,
-    /// How often all workers may be replaced.
-    pub max_restarts: u32,
+    /// What happens when a worker fails.
+    pub failure_policy: FailurePolicy,
     /// When it runs, and what is left of it.
     pub run: RunPolicy,
 }
@@ -45,6 +47,15 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
         around["activeDeadlineSeconds"] = seconds.into();
     }
     problems.extend(out_of_range(&around).into_iter().map(|problem| problem.0));
+    let Backoff {
+        initial_seconds: initial,
+        max_seconds: max,
+    } = policy.backoff;
+    if initial > max {
+        problems.push(format!(
+            "failurePolicy.backoff.initialSeconds is {initial}, but maxSeconds is {max}: choose at most {max}"
+        ));
+    }
     let ranks = workers.replicas.saturating_mul(workers.processes());
     problems.extend(device_problems(&trainer, workers.gpus_per_worker));
     let known: Vec<String> = contract::spec::check(&trainer, ranks)
@@ -62,7 +73,7 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
             layout: workers.layout(),
             trainer,
             workers,
-            max_restarts: policy.max_restarts,
+            failure_policy: policy.clone(),
             run,
         })
     } else {
@@ -153,7 +164,10 @@ mod tests {
     #[test]
     fn the_fixture_is_valid() {
         let valid = validate(&fixture::job("digits", 2)).expect("valid");
-        assert_eq!((2, 3), (valid.layout.world_size(), valid.max_restarts));
+        assert_eq!(
+            (2, 3),
+            (valid.layout.world_size(), valid.failure_policy.max_restarts)
+        );
     }
 
     #[test]
@@ -169,6 +183,21 @@ mod tests {
         refused(
             |job| job.spec.failure_policy.max_restarts = 1001,
             "failurePolicy.maxRestarts is 1001: choose 0 to 1000",
+        );
+        refused(
+            |job| job.spec.failure_policy.backoff.initial_seconds = 301,
+            "failurePolicy.backoff.initialSeconds is 301, but maxSeconds is 300: choose at most 300",
+        );
+        refused(
+            |job| job.spec.active_deadline_seconds = Some(0),
+            "activeDeadlineSeconds is 0: choose 1 or more",
+        );
+        refused(
+            |job| {
+                let labels = &mut job.spec.workers.template.labels;
+                labels.insert("yolo-operator.dev/active".to_owned(), String::new());
+            },
+            "workers.template.labels has yolo-operator.dev/active, which the operator sets itself: remove it",
         );
         refused(
             |job| job.spec.distributed.backend = Backend::Nccl,

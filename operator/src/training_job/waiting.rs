@@ -41,6 +41,13 @@ pub enum WaitingOn {
     ContainersStarting,
     /// Pods are being created.
     PodCreation,
+    /// The last restarts led to no new checkpoint.
+    BackOff {
+        /// Restarts before the latest that led to none.
+        fruitless: u32,
+        /// Seconds that the latest waits.
+        seconds: u32,
+    },
     /// A worker failed; the others' results are awaited for a moment, because the first result is often
     /// only the echo of another worker's failure.
     OtherResults,
@@ -58,6 +65,7 @@ impl WaitingOn {
             Self::Unschedulable { .. } => Reason::Unschedulable,
             Self::ContainersStarting => Reason::ContainersStarting,
             Self::PodCreation => Reason::CreatingPods,
+            Self::BackOff { .. } => Reason::BackingOff,
             Self::OtherResults => Reason::SomeEnded,
         }
     }
@@ -81,6 +89,13 @@ impl WaitingOn {
                 "images are being pulled, volumes mounted and containers started".to_owned()
             }
             Self::PodCreation => "the pods are being created".to_owned(),
+            Self::BackOff { fruitless, seconds } => {
+                let times = match fruitless {
+                    1 => "the restart before led".to_owned(),
+                    n => format!("the {n} restarts before led"),
+                };
+                format!("{times} to no new checkpoint: waiting {seconds} s before the next one")
+            }
             Self::OtherResults => {
                 "a worker has ended without success; waiting a moment for the results of the others"
                     .to_owned()
@@ -93,7 +108,7 @@ impl WaitingOn {
         match self {
             Self::ContainersStarting => 0,
             Self::PodCreation => 1,
-            Self::OtherResults => 2,
+            Self::BackOff { .. } | Self::OtherResults => 2,
             Self::Unschedulable { .. } => 3,
             Self::Volume { .. } => 4,
             Self::ContainerCreate { .. } => 5,

@@ -83,6 +83,8 @@ pub const LIMITS: &[Limit] = &[
     within("workers.gpusPerWorker", 0.0, 16.0),
     within("workers.processesPerWorker", 1.0, 64.0),
     within("failurePolicy.maxRestarts", 0.0, 1000.0),
+    within("failurePolicy.backoff.initialSeconds", 0.0, 86_400.0),
+    within("failurePolicy.backoff.maxSeconds", 0.0, 86_400.0),
     at_least("activeDeadlineSeconds", 1.0),
 ];
 
