@@ -32,10 +32,10 @@ pub struct Caches {
 }
 
 impl Caches {
-    /// The jobs that can be read.
+    /// The jobs that can be read and that no other controller runs.
     pub fn readable_jobs(&self) -> Vec<Arc<GuardedJob>> {
         let mut jobs = self.jobs.state();
-        jobs.retain(|job| job.0.is_ok());
+        jobs.retain(|job| job.0.as_ref().is_ok_and(|job| !job.spec.is_foreign()));
         jobs
     }
 
