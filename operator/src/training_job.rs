@@ -1,5 +1,6 @@
 //! One `YoloTrainingJob`: observe → validate → plan → build → apply → status.
 
+pub mod back_off;
 pub mod build;
 pub mod check;
 pub mod cluster;

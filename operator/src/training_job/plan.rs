@@ -4,11 +4,10 @@
 use contract::attempt::Attempt;
 use crds::conditions::ConditionType;
 use crds::names;
-use crds::v1alpha1::{Backoff, CleanPodPolicy, Restart, RunPolicy};
+use crds::v1alpha1::{CleanPodPolicy, Restart, RunPolicy};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use std::time::Duration;
 
+use super::back_off;
 use super::build::GRACE_SECONDS;
 use super::observe::{ConfigView, Observed, ServiceView};
 use super::pods::{PodState, PodView};
@@ -16,7 +15,6 @@ use super::restart::{Failure, Member, Verdict, judge};
 use super::validate::{InvalidSpec, ValidJob};
 use super::waiting::WaitingOn;
 use crate::conditions::{find, holds};
-use crate::retry::growing;
 
 /// How soon to look again at a name that somebody else holds: nothing else tells when it is free.
 const NAME_TAKEN_RETRY: SignedDuration = SignedDuration::from_secs(2);
@@ -134,6 +132,10 @@ impl Plan {
             )
     }
 
+    fn wake_by(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
+    }
+
     /// Whether it has to be written down before it is carried out.
     pub fn is_a_decision(&self) -> bool {
         match self.phase {
@@ -194,17 +196,15 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
         plan.wake_at = Some(until);
         return plan;
     }
-    let counted = counted_restarts(observed, attempt);
+    let counted = back_off::counted_restarts(observed, attempt);
     match judge(&members, counted, &valid.failure_policy, now) {
         Verdict::Healthy => {
-            let waits = observed.status.last_restart.as_ref().and_then(|restart| {
-                let wait = wait(valid, observed, restart.fruitless);
-                let until = restart.time.0.checked_add(wait).ok()?;
-                (until > now && members.iter().all(is_missing)).then_some((until, restart))
-            });
-            if let Some((until, restart)) = waits {
-                plan.phase = Phase::BackingOff(back_off(valid, observed, restart));
-                plan.wake_at = Some(plan.wake_at.map_or(until, |at| at.min(until)));
+            let waits = back_off::until(valid, observed).filter(|(until, _)| *until > now);
+            if let Some((until, waiting_on)) = waits
+                && members.iter().all(is_missing)
+            {
+                plan.phase = Phase::BackingOff(waiting_on);
+                plan.wake_by(until);
                 return plan;
             }
             let missing = (0..valid.layout.replicas)
@@ -216,14 +216,14 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
         }
         Verdict::Settle(until) => {
             plan.phase = Phase::Settling;
-            plan.wake_at = Some(plan.wake_at.map_or(until, |at| at.min(until)));
+            plan.wake_by(until);
         }
         Verdict::Restart { failure, counted } => {
-            let restart = restart(observed, now);
+            let restart = back_off::restart(observed, now);
             plan.phase = Phase::Restarting(failure);
             plan.attempt = attempt.next_incarnation();
             plan.retire = retired(observed, plan.attempt.incarnation);
-            if wait(valid, observed, restart.fruitless).is_zero() {
+            if back_off::wait(valid, observed, restart.fruitless).is_zero() {
                 plan.create = (0..valid.layout.replicas)
                     .map(|index| new_pod(observed, index, plan.attempt))
                     .collect();
@@ -258,54 +258,6 @@ pub fn refuse(observed: &Observed, refusal: InvalidSpec, run: RunPolicy, now: Ti
         fail(&mut plan, observed, run, JobFailure::Invalid(refusal));
         plan
     })
-}
-
-/// How many restarts up to this attempt count towards the limit. Incarnations that the status does not know
-/// are taken for such.
-fn counted_restarts(observed: &Observed, attempt: Attempt) -> u32 {
-    let known = observed.status.attempt.unwrap_or_default().incarnation;
-    observed.status.counted_restarts + attempt.incarnation.saturating_sub(known)
-}
-
-/// What the status will say of a restart that begins now.
-fn restart(observed: &Observed, now: Timestamp) -> Restart {
-    let told = observed.progress.as_ref();
-    let told = told.and_then(|progress| progress.report.checkpoint.as_ref());
-    let known = observed.status.checkpoint.as_ref();
-    let step = told
-        .into_iter()
-        .chain(known)
-        .map(|checkpoint| checkpoint.step);
-    let step = step.max().unwrap_or(0);
-    let fruitless = match &observed.status.last_restart {
-        Some(last) if step <= last.step => last.fruitless.saturating_add(1),
-        _ => 0,
-    };
-    Restart {
-        time: Time(now),
-        step,
-        fruitless,
-    }
-}
-
-/// How long the workers of a restart wait after so many that led to no new checkpoint.
-fn wait(valid: &ValidJob, observed: &Observed, fruitless: u32) -> SignedDuration {
-    if fruitless == 0 {
-        return SignedDuration::ZERO;
-    }
-    let Backoff {
-        initial_seconds,
-        max_seconds,
-    } = valid.failure_policy.backoff;
-    let [initial, max] = [initial_seconds, max_seconds].map(|s| Duration::from_secs(s.into()));
-    let wait = growing(&observed.id.uid, fruitless, initial, max);
-    SignedDuration::from_secs(wait.as_secs().cast_signed())
-}
-
-fn back_off(valid: &ValidJob, observed: &Observed, restart: &Restart) -> WaitingOn {
-    let fruitless = restart.fruitless;
-    let seconds = wait(valid, observed, fruitless).as_secs() as u32;
-    WaitingOn::BackOff { fruitless, seconds }
 }
 
 fn is_missing(member: &Member) -> bool {

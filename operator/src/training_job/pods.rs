@@ -3,6 +3,7 @@
 //! The pod's phase decides nothing where the container has a state, since sidecars may outlive it.
 
 use contract::exit::FailureReason;
+use contract::progress::RunReport;
 use contract::result::WorkerResult;
 use crds::names;
 use jiff::Timestamp;
@@ -91,6 +92,16 @@ impl PodView {
             name,
             end_seen: None,
         })
+    }
+
+    /// What its worker said of the run when it ended.
+    pub fn last_words(&self) -> Option<&RunReport> {
+        let result = match &self.state {
+            PodState::Succeeded(result) => result.as_ref(),
+            PodState::Failed(ended) => ended.result.as_ref(),
+            _ => None,
+        };
+        result?.report.as_ref()
     }
 
     /// Whether its container has ended.

@@ -243,11 +243,7 @@ fn report(observed: &Observed, plan: &Plan) -> Option<RunReport> {
         .pods
         .iter()
         .rfind(|pod| pod.index == 0 && pod.incarnation + u32::from(leaving(plan)) == incarnation)
-        .and_then(|pod| match &pod.state {
-            PodState::Succeeded(result) => result.as_ref()?.report.clone(),
-            PodState::Failed(ended) => ended.result.as_ref()?.report.clone(),
-            _ => None,
-        });
+        .and_then(|pod| pod.last_words().cloned());
     let polled = || {
         let progress = observed.progress.as_ref()?;
         (progress.attempt.incarnation == incarnation).then(|| progress.report.clone())

@@ -1,0 +1,66 @@
+//! How many restarts a job has had, and how long the next one waits.
+
+use std::time::Duration;
+
+use contract::attempt::Attempt;
+use crds::v1alpha1::{Backoff, Restart};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::observe::Observed;
+use super::pods::PodView;
+use super::validate::ValidJob;
+use super::waiting::WaitingOn;
+use crate::retry::growing;
+
+/// How many restarts up to this attempt count towards the limit. Incarnations that the status does not know
+/// are taken for such.
+pub fn counted_restarts(observed: &Observed, attempt: Attempt) -> u32 {
+    let known = observed.status.attempt.unwrap_or_default().incarnation;
+    observed.status.counted_restarts + attempt.incarnation.saturating_sub(known)
+}
+
+/// What the status will say of a restart that begins now.
+pub fn restart(observed: &Observed, now: Timestamp) -> Restart {
+    let told = observed.progress.as_ref().map(|progress| &progress.report);
+    let last_words = observed.pods.iter().filter_map(PodView::last_words);
+    let reported = last_words
+        .chain(told)
+        .filter_map(|report| report.checkpoint.as_ref());
+    let known = reported.chain(&observed.status.checkpoint);
+    let step = known.map(|checkpoint| checkpoint.step).max().unwrap_or(0);
+    let fruitless = match &observed.status.last_restart {
+        Some(last) if step <= last.step => last.fruitless.saturating_add(1),
+        _ => 0,
+    };
+    Restart {
+        time: Time(now),
+        step,
+        fruitless,
+    }
+}
+
+/// How long the workers of a restart wait after so many that led to no new checkpoint.
+pub fn wait(valid: &ValidJob, observed: &Observed, fruitless: u32) -> SignedDuration {
+    if fruitless == 0 {
+        return SignedDuration::ZERO;
+    }
+    let Backoff {
+        initial_seconds,
+        max_seconds,
+    } = valid.failure_policy.backoff;
+    let [initial, max] = [initial_seconds, max_seconds].map(|s| Duration::from_secs(s.into()));
+    let wait = growing(&observed.id.uid, fruitless, initial, max);
+    SignedDuration::from_secs(wait.as_secs().cast_signed())
+}
+
+/// Until when the workers of the latest restart wait, and what to say of it.
+pub fn until(valid: &ValidJob, observed: &Observed) -> Option<(Timestamp, WaitingOn)> {
+    let restart = observed.status.last_restart.as_ref()?;
+    let wait = wait(valid, observed, restart.fruitless);
+    let waiting_on = WaitingOn::BackOff {
+        fruitless: restart.fruitless,
+        seconds: wait.as_secs() as u32,
+    };
+    Some((restart.time.0.checked_add(wait).ok()?, waiting_on))
+}
