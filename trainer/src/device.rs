@@ -1,6 +1,7 @@
 //! Where tensors live, and what carries them between ranks.
 
-use contract::spec::{Backend as WantedBackend, Device as WantedDevice, Precision};
+use contract::env::CUBLAS_WORKSPACE;
+use contract::spec::{Backend as WantedBackend, Device as WantedDevice, Precision, Training};
 use torch_bridge::group::Backend;
 use torch_bridge::{NoCuda, cuda, runtime};
 
@@ -38,6 +39,15 @@ pub enum DeviceError {
     /// float16 needs the arithmetic of a GPU.
     #[error("training.precision is float16, which needs GPUs: choose bfloat16 or float32")]
     HalfOnCpu,
+    /// cuBLAS was not told to give the same bits each time.
+    #[error(
+        "training.deterministic is true: set {}={} in the environment, which cuBLAS reads when it starts",
+        CUBLAS_WORKSPACE.0, CUBLAS_WORKSPACE.1
+    )]
+    CublasWorkspace,
+    /// libtorch cannot be told to choose repeatable algorithms.
+    #[error("training.deterministic cannot be obeyed")]
+    Deterministic(#[source] torch_bridge::Error),
     /// A call to CUDA failed.
     #[error("CUDA cannot be set up")]
     Cuda(#[source] torch_bridge::Error),
@@ -84,6 +94,23 @@ pub fn choose(job: &Job) -> Result<Chosen, DeviceError> {
     })
 }
 
+/// Makes a GPU give the same bits each time, where that is asked for; `environment` reads a variable of the process.
+pub fn settle_algorithms(
+    training: &Training,
+    device: tch::Device,
+    environment: impl FnOnce(&str) -> Option<String>,
+) -> Result<(), DeviceError> {
+    if !training.deterministic || !device.is_cuda() {
+        return Ok(());
+    }
+    // The other value that cuBLAS takes needs less memory and is slower.
+    match environment(CUBLAS_WORKSPACE.0).as_deref() {
+        Some(value) if value == CUBLAS_WORKSPACE.1 || value == ":16:8" => {}
+        _ => return Err(DeviceError::CublasWorkspace),
+    }
+    runtime::set_deterministic(true).map_err(DeviceError::Deterministic)
+}
+
 /// The instruction set or GPU behind `device`.
 pub fn name(device: tch::Device) -> Result<String, DeviceError> {
     match device {
@@ -121,5 +148,32 @@ pub fn for_inference(wanted: WantedDevice) -> Result<tch::Device, DeviceError> {
         WantedDevice::Cpu => Ok(tch::Device::Cpu),
         WantedDevice::Cuda => first(),
         WantedDevice::Auto => Ok(first().unwrap_or(tch::Device::Cpu)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_is_made_repeatable_only_with_cublas() {
+        let training = Training {
+            deterministic: true,
+            ..Training::default()
+        };
+        let settle = |device, value: Option<&str>| {
+            settle_algorithms(&training, device, |name| {
+                assert_eq!("CUBLAS_WORKSPACE_CONFIG", name);
+                value.map(str::to_owned)
+            })
+        };
+        let gpu = tch::Device::Cuda(0);
+        for value in [None, Some(":8:1")] {
+            let error = settle(gpu, value).unwrap_err().to_string();
+            assert!(error.contains("CUBLAS_WORKSPACE_CONFIG=:4096:8"), "{error}");
+        }
+        settle(gpu, Some(":4096:8")).expect("enough");
+        runtime::set_deterministic(false).expect("as it was");
+        settle(tch::Device::Cpu, None).expect("a CPU always is");
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::attempt::Attempt;
 
+/// How much memory cuBLAS may use, and a value with which it gives the same bits each time.
+pub const CUBLAS_WORKSPACE: (&str, &str) = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8");
 /// Host name of worker 0.
 pub const MASTER_ADDR: &str = "MASTER_ADDR";
 /// Rendezvous port on worker 0.

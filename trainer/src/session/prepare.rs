@@ -28,6 +28,7 @@ pub fn learner(
     ranks: &mut Ranks,
 ) -> Result<(Learner, Loss), Error> {
     let spec = &job.config.spec;
+    device::settle_algorithms(&spec.training, device, |name| std::env::var(name).ok())?;
     let architecture = Architecture::of(&spec.model, Some(data.train.classes()))?;
     let mut options = NetworkOptions::of(architecture);
     options.device = device;

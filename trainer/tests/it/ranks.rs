@@ -75,7 +75,7 @@ fn ranks_that_normalise_together_learn_like_one() {
 #[test]
 fn quads_of_weighted_images_are_those_of_one_rank() {
     let fixture = Fixture::new(&json!({"training": {
-        "epochs": 1, "evaluateEvery": 1, "quad": true, "imageWeights": true, "syncBatchNorm": true,
+        "epochs": 1, "evaluateEvery": 1, "quad": true, "imageWeights": true, "syncBatchNorm": true, "deterministic": true,
     }}));
     fixture.succeed(&Start::new("one", 1));
     fixture.succeed(&Start {

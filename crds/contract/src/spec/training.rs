@@ -80,6 +80,9 @@ pub struct Training {
     /// messages for each normalisation in each step.
     #[serde(alias = "sync_bn")]
     pub sync_batch_norm: bool,
+    /// Use only algorithms of a GPU that give the same bits each time, and fail where there is none: slower. On CPUs
+    /// training always gives the same bits.
+    pub deterministic: bool,
     /// Number format of the expensive operations. `auto` is float16 on GPUs, as in YOLOv5, and float32 on
     /// CPUs. Weights, losses and averages are float32 always.
     pub precision: Precision,
@@ -144,6 +147,7 @@ impl Default for Training {
             freeze: Vec::new(),
             auto_anchor: true,
             sync_batch_norm: false,
+            deterministic: false,
             precision: Precision::Auto,
             seed: 0,
             device: Device::Auto,

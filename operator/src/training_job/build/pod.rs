@@ -146,7 +146,16 @@ fn environment(config: &JobConfig, index: u32, attempt: Attempt) -> Vec<EnvVar> 
         // The root file system is read-only; what looks for a home finds the scratch folder.
         ("HOME", "/tmp".to_owned()),
     ];
-    let all = pairs.iter().cloned().chain(torchrun).chain(others);
+    let cublas = config.spec.training.deterministic.then(|| {
+        let (name, value) = env::CUBLAS_WORKSPACE;
+        (name, value.to_owned())
+    });
+    let all = pairs
+        .iter()
+        .cloned()
+        .chain(torchrun)
+        .chain(others)
+        .chain(cublas);
     all.map(|(name, value)| EnvVar {
         name: name.to_owned(),
         value: Some(value),
@@ -387,6 +396,17 @@ mod tests {
             json!(["/yolo/yolo-agent"]),
             spec["containers"][0]["command"]
         );
+    }
+
+    #[test]
+    fn cublas_is_told_to_be_repeatable_where_the_job_is() {
+        let env = |deterministic| {
+            let pod = built(|config, _| config.spec.training.deterministic = deterministic);
+            pod["spec"]["containers"][0]["env"].clone()
+        };
+        let cublas = "CUBLAS_WORKSPACE_CONFIG";
+        assert_eq!(":4096:8", named(&env(true), cublas)["value"]);
+        assert!(!env(false).to_string().contains(cublas));
     }
 
     #[test]
