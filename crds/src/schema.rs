@@ -122,7 +122,7 @@ fn bound_numbers(object: &mut Map<String, Value>) {
         .unwrap_or_default();
     if format == "uint32" {
         // Beyond this the operator could not read the object.
-        object.insert("maximum".to_owned(), json!(u32::MAX));
+        object.entry("maximum").or_insert_with(|| json!(u32::MAX));
     }
     let format = object.get("format").and_then(Value::as_str);
     if format.is_some_and(|format| !FORMATS.contains(&format)) {

@@ -114,7 +114,9 @@ pub async fn advance<C: Cluster>(
     now: Timestamp,
 ) -> Result<Outcome, ReconcileError> {
     let mut decided = decide(job, cached, memory, now);
-    if decided.plan.acts() {
+    // A status that knows less than the pods is mostly one that the cache has not seen yet.
+    let known = decided.observed.status.attempt.unwrap_or_default();
+    if decided.plan.acts() || known.incarnation < decided.plan.attempt.incarnation {
         let id = decided.observed.id.clone();
         let progress = decided.observed.progress.take();
         let (job, fresh) = match cluster.fresh(&id, progress).await {

@@ -298,6 +298,14 @@ fn failure_rules_name_only_what_exists() {
         let job = Job::new("j").set("/failurePolicy", json!({"rules": [rule]}));
         refused(&namespace, &job, &words);
     }
+    let beyond =
+        json!({"rules": [{"action": "FailJob"}, {"action": "FailJob", "workers": [1, 2]}]});
+    let words = "failurePolicy.rules name a worker that does not exist: workers.replicas is 2, so the last one is 1";
+    refused(
+        &namespace,
+        &Job::new("j").set("/failurePolicy", beyond),
+        &[words],
+    );
 }
 
 #[test]

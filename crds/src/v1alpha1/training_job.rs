@@ -152,6 +152,10 @@ fn spec_rules() -> Value {
             ),
         },
         {
+            "rule": "!has(self.failurePolicy.rules) || self.failurePolicy.rules.all(rule, !has(rule.workers) || rule.workers.all(worker, worker < self.workers.replicas))",
+            "messageExpression": "'failurePolicy.rules name a worker that does not exist: workers.replicas is %s, so the last one is %s'.format([self.workers.replicas, self.workers.replicas - 1])",
+        },
+        {
             "rule": format!("!has(self.model.size) || !(self.model.size in [{large}]) || (self.training.imageSize >= 128 && self.training.imageSize % 64 == 0)"),
             "messageExpression": "'training.imageSize is %s: choose a multiple of 64 from 128 to 8192 (model.size is %s)'.format([self.training.imageSize, self.model.size])",
         },

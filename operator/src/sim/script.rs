@@ -4,6 +4,7 @@
 //! job WORKERS [MAX_RESTARTS]      create the job `digits`
 //! reconcile                       reconcile until nothing is left to do now
 //! stale-reconcile                 reconcile once, from caches as they were at the last `remember`
+//! stale-job-reconcile             the same, but only the job is as it was
 //! remember                        what `stale-reconcile` sees and `restore-status` brings back
 //! run POD…                        their containers run
 //! exit POD CODE [REASON [TEXT]]   its container ends; with a reason it leaves a termination message
@@ -111,6 +112,11 @@ impl Player {
             "job" => self.create_job(&words[1..]),
             "reconcile" => self.reconcile(),
             "stale-reconcile" => self.reconcile_once(&self.remembered.clone()),
+            "stale-job-reconcile" => {
+                let mut seen = self.cluster.look();
+                seen.job.clone_from(&self.remembered.job);
+                self.reconcile_once(&seen);
+            }
             "remember" => self.remembered = self.cluster.look(),
             "run" => words[1..].iter().for_each(|pod| self.run(pod)),
             "exit" => self.exit(&words[1..]),

@@ -51,7 +51,8 @@ pub fn wait(valid: &ValidJob, observed: &Observed, fruitless: u32) -> SignedDura
     } = valid.failure_policy.backoff;
     let [initial, max] = [initial_seconds, max_seconds].map(|s| Duration::from_secs(s.into()));
     let wait = growing(&observed.id.uid, fruitless, initial, max);
-    SignedDuration::from_secs(wait.as_secs().cast_signed())
+    // In whole seconds, as they are told, and never none.
+    SignedDuration::from_secs(wait.as_secs_f64().ceil() as i64)
 }
 
 /// Until when the workers of the latest restart wait, and what to say of it.

@@ -162,11 +162,6 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     if let Some(plan) = ended(observed, attempt, valid.run, now) {
         return plan;
     }
-    if let Some(waiting_on) = name_taken(observed) {
-        let mut plan = Plan::idle(Phase::Blocked(waiting_on), attempt);
-        plan.wake_at = now.checked_add(NAME_TAKEN_RETRY).ok();
-        return plan;
-    }
     let mut plan = Plan::idle(Phase::Gang, attempt);
     plan.freeze = observed.config == ConfigView::Absent;
     plan.expose = observed.service == ServiceView::Absent;
@@ -181,13 +176,19 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
         }
         return plan;
     }
+    // Before the deadline: the time of a suspended job does not run, also if nobody noted that yet.
+    if valid.run.suspend {
+        suspend(&mut plan, observed);
+        return plan;
+    }
     let deadline = deadline(valid.run, observed);
     if let Some((seconds, _)) = deadline.filter(|(_, at)| *at <= now) {
         fail(&mut plan, observed, valid.run, JobFailure::Overdue(seconds));
         return plan;
     }
-    if valid.run.suspend {
-        suspend(&mut plan, observed);
+    if let Some(waiting_on) = name_taken(observed) {
+        plan = Plan::idle(Phase::Blocked(waiting_on), attempt);
+        plan.wake_at = now.checked_add(NAME_TAKEN_RETRY).ok();
         return plan;
     }
     plan.wake_at = deadline.map(|(_, at)| at);
@@ -404,7 +405,8 @@ fn unwanted(observed: &Observed, policy: CleanPodPolicy) -> Vec<String> {
         .collect()
 }
 
-fn name_taken(observed: &Observed) -> Option<WaitingOn> {
+/// What the job cannot begin without, as long as it is somebody else's.
+pub fn name_taken(observed: &Observed) -> Option<WaitingOn> {
     let job = &observed.id.name;
     if observed.config == ConfigView::Foreign {
         return Some(WaitingOn::NameTaken {

@@ -31,6 +31,8 @@ pub struct Outlook<'a> {
     pub restarts: Restarts,
     /// Whether the spec says that the job waits.
     pub suspend: bool,
+    /// What the job cannot begin without.
+    pub blocked: Option<WaitingOn>,
     /// Workers that the job wants.
     pub total: u32,
     /// Workers that run or have succeeded.
@@ -150,14 +152,14 @@ fn not_now(kind: ConditionType, phase: &Phase) -> Option<Stated> {
 }
 
 fn accepted(outlook: &Outlook) -> Stated {
-    match &outlook.plan.phase {
-        Phase::Blocked(waiting_on) => Stated::new(
+    match &outlook.blocked {
+        Some(waiting_on) => Stated::new(
             ConditionType::Accepted,
             false,
             waiting_on.reason().as_str(),
             waiting_on.message(),
         ),
-        _ => Stated::new(
+        None => Stated::new(
             ConditionType::Accepted,
             true,
             Reason::ConfigurationFrozen.as_str(),

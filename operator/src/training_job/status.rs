@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::display::display;
 use super::observe::Observed;
-use super::plan::{JobFailure, Phase, Plan, members};
+use super::plan::{JobFailure, Phase, Plan, members, name_taken};
 use super::pods::{PodState, PodView};
 use super::restart::{Member, Why};
 use super::state::{self, Outlook};
@@ -58,7 +58,7 @@ pub fn status(
     now: Timestamp,
 ) -> YoloTrainingJobStatus {
     if matches!(plan.phase, Phase::Deleting | Phase::Ended) {
-        return observed.status.clone();
+        return as_it_was(observed);
     }
     let old = &observed.status;
     let workers = workers(valid, observed, plan, applied);
@@ -75,6 +75,7 @@ pub fn status(
         max_restarts: valid.failure_policy.max_restarts,
         restarts: begun.clone(),
         suspend: valid.run.suspend,
+        blocked: name_taken(observed),
         total: valid.layout.replicas,
         ready,
         waiting: waiting(valid, observed, plan, applied),
@@ -108,7 +109,7 @@ pub fn status(
 /// The new status of a job whose spec cannot be obeyed.
 pub fn refused_status(observed: &Observed, plan: &Plan, now: Timestamp) -> YoloTrainingJobStatus {
     let Phase::Failed(JobFailure::Invalid(refusal)) = &plan.phase else {
-        return observed.status.clone();
+        return as_it_was(observed);
     };
     let old = &observed.status;
     let conditions = merge(
@@ -126,6 +127,14 @@ pub fn refused_status(observed: &Observed, plan: &Plan, now: Timestamp) -> YoloT
         &plan.phase,
         now,
     )
+}
+
+/// The status of a job in which nothing changes any more, after its latest generation was looked at.
+fn as_it_was(observed: &Observed) -> YoloTrainingJobStatus {
+    YoloTrainingJobStatus {
+        observed_generation: observed.generation,
+        ..observed.status.clone()
+    }
 }
 
 /// How soon `new` should be written over `old`.

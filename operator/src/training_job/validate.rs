@@ -47,6 +47,19 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
         around["activeDeadlineSeconds"] = seconds.into();
     }
     problems.extend(out_of_range(&around).into_iter().map(|problem| problem.0));
+    let unknown = |worker: &u32| *worker >= workers.replicas;
+    if policy
+        .rules
+        .iter()
+        .flat_map(|rule| &rule.workers)
+        .any(unknown)
+    {
+        problems.push(format!(
+            "failurePolicy.rules name a worker that does not exist: workers.replicas is {}, so the last one is {}",
+            workers.replicas,
+            workers.replicas.saturating_sub(1)
+        ));
+    }
     let Backoff {
         initial_seconds: initial,
         max_seconds: max,
@@ -149,6 +162,8 @@ fn device_problems(trainer: &TrainerSpec, gpus: u32) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use crds::v1alpha1::{FailureAction, FailureRule};
+
     use super::*;
     use crate::sim::fixture;
 
@@ -187,6 +202,18 @@ mod tests {
         refused(
             |job| job.spec.failure_policy.backoff.initial_seconds = 301,
             "failurePolicy.backoff.initialSeconds is 301, but maxSeconds is 300: choose at most 300",
+        );
+        refused(
+            |job| {
+                job.spec.failure_policy.rules = vec![FailureRule {
+                    action: FailureAction::FailJob,
+                    reasons: Vec::new(),
+                    exit_codes: Vec::new(),
+                    signals: Vec::new(),
+                    workers: vec![0, 2],
+                }];
+            },
+            "failurePolicy.rules name a worker that does not exist: workers.replicas is 2, so the last one is 1",
         );
         refused(
             |job| job.spec.active_deadline_seconds = Some(0),

@@ -50,11 +50,12 @@ pub fn tolerations(template: &WorkerTemplate) -> Vec<Toleration> {
         "node.kubernetes.io/unreachable",
     ] {
         let covers = |toleration: &Toleration| {
-            toleration.key.as_deref().is_none_or(|key| key == taint)
-                && toleration
-                    .effect
-                    .as_deref()
-                    .is_none_or(|effect| effect == NO_EXECUTE)
+            // What is empty matches all, like what is left out.
+            let matches = |word: Option<&str>, wanted| {
+                word.is_none_or(|word| word.is_empty() || word == wanted)
+            };
+            matches(toleration.key.as_deref(), taint)
+                && matches(toleration.effect.as_deref(), NO_EXECUTE)
         };
         if !template.tolerations.iter().any(covers) {
             tolerations.push(while_away(taint));
@@ -114,10 +115,12 @@ mod tests {
             vec![("unreachable".to_owned(), Some(300)), away("not-ready")],
             keys(json!([longer]))
         );
-        assert_eq!(
-            vec![(String::new(), None)],
-            keys(json!([{"operator": "Exists"}]))
-        );
+        for all in [
+            json!({"operator": "Exists"}),
+            json!({"operator": "Exists", "key": "", "effect": ""}),
+        ] {
+            assert_eq!(vec![(String::new(), None)], keys(json!([all])));
+        }
     }
 
     #[test]

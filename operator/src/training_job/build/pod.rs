@@ -40,8 +40,9 @@ pub fn pod(config: &JobConfig, workers: &Workers, new: &NewPod, attempt: Attempt
     let id = &config.job;
     let template = &workers.template;
     let own = pod_labels(id, new.index, attempt);
-    let mut labels = template.labels.clone();
-    labels.extend(own.clone());
+    let mut labels = own.clone();
+    // Those that the operator selects by are refused there.
+    labels.extend(template.labels.clone());
     let name = names::worker_pod(&id.name, new.index, new.number);
     let mut metadata = child(id, name, labels);
     let mut annotations = BTreeMap::from([(
@@ -413,7 +414,10 @@ mod tests {
     fn the_template_adds_to_what_the_operator_needs() {
         let pod = built(|_, workers| {
             let template = &mut workers.template;
-            template.labels = BTreeMap::from([("team".to_owned(), "vision".to_owned())]);
+            template.labels = BTreeMap::from([
+                ("team".to_owned(), "vision".to_owned()),
+                ("app.kubernetes.io/name".to_owned(), "detector".to_owned()),
+            ]);
             template.annotations = BTreeMap::from([("a/b".to_owned(), "c".to_owned())]);
             template.node_selector = BTreeMap::from([("disk".to_owned(), "fast".to_owned())]);
             template.priority_class_name = Some("high".to_owned());
@@ -422,6 +426,7 @@ mod tests {
         });
         let metadata = &pod["metadata"];
         assert_eq!("vision", metadata["labels"]["team"]);
+        assert_eq!("detector", metadata["labels"]["app.kubernetes.io/name"]);
         assert_eq!("true", metadata["labels"][names::ACTIVE]);
         assert_eq!("c", metadata["annotations"]["a/b"]);
         assert_eq!("2.0", metadata["annotations"][names::ATTEMPT]);
