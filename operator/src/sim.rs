@@ -2,6 +2,7 @@
 //! its clock and its disasters. What a run did is a transcript.
 
 mod cluster;
+mod disorder;
 pub mod fixture;
 mod script;
 

@@ -78,8 +78,9 @@ pub fn play(script: &str) -> String {
     transcript.trim_start().to_owned()
 }
 
-struct Player {
-    cluster: SimCluster,
+/// A simulated cluster, the operator's memory, and a clock.
+pub(super) struct Player {
+    pub(super) cluster: SimCluster,
     memory: JobMemory,
     progress: Option<AgentProgress>,
     remembered: World,
@@ -88,7 +89,7 @@ struct Player {
 }
 
 impl Player {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             cluster: SimCluster::default(),
             memory: JobMemory::default(),
@@ -105,7 +106,7 @@ impl Player {
         }
     }
 
-    fn command(&mut self, line: &str) {
+    pub(super) fn command(&mut self, line: &str) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let rest = |from: usize| words.get(from..).unwrap_or_default().join(" ");
         match words[0] {
@@ -211,10 +212,7 @@ impl Player {
             let before = self.cluster.look();
             self.reconcile_once(&before);
             let after = self.cluster.look();
-            let unchanged = before.pods == after.pods
-                && before.job == after.job
-                && before.service == after.service;
-            if unchanged || self.dead() {
+            if same(&before, &after) || self.dead() {
                 return;
             }
         }
@@ -230,6 +228,8 @@ impl Player {
             return self.cluster.say("there is no job".to_owned());
         };
         self.check_invariants();
+        // What was decided from less than there is need not be the last word.
+        let knows_all = same(seen, &self.cluster.look());
         let outcome = advance(
             &self.cluster,
             &job,
@@ -256,7 +256,7 @@ impl Player {
                 return self.cluster.say("the process died".to_owned());
             }
         }
-        if !self.dead() {
+        if knows_all && !self.dead() {
             self.check_rest();
         }
     }
@@ -475,6 +475,11 @@ impl Player {
                 .say(format!("pod {} is {}", pod.name_any(), marks.join(", ")));
         }
     }
+}
+
+/// Whether the same objects are there.
+fn same(before: &World, after: &World) -> bool {
+    before.pods == after.pods && before.job == after.job && before.service == after.service
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> T {
