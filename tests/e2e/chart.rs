@@ -84,6 +84,8 @@ fn the_service_account_may_do_nothing_else() {
     };
     for (verb, resource) in [
         ("watch", "yolotrainingjobs.yolo-operator.dev"),
+        // Those that ended ttlSecondsAfterFinished ago.
+        ("delete", "yolotrainingjobs.yolo-operator.dev"),
         ("create", "pods"),
         ("delete", "pods"),
         ("create", "configmaps"),
@@ -93,7 +95,7 @@ fn the_service_account_may_do_nothing_else() {
     }
     for (verb, resource) in [
         ("update", "yolotrainingjobs.yolo-operator.dev"),
-        ("delete", "yolotrainingjobs.yolo-operator.dev"),
+        ("create", "yolotrainingjobs.yolo-operator.dev"),
         ("get", "secrets"),
         ("update", "configmaps"),
         ("delete", "services"),
