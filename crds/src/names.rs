@@ -39,12 +39,24 @@ pub const METRICS_PORT: &str = "metrics";
 pub const RENDEZVOUS_PORT: &str = "rendezvous";
 /// Key of the frozen configuration in the job's ConfigMap.
 pub const CONFIG_KEY: &str = "job.json";
+/// Port of worker 0 at which the agents of a job meet.
+pub const GROUP_PORT: &str = "group";
 /// The resource that a GPU is.
 pub const GPU_RESOURCE: &str = "nvidia.com/gpu";
 
 /// Name of a job's ConfigMap.
 pub fn config_map(job: &str) -> String {
     format!("{job}-config")
+}
+
+/// Key of the agents' token in the job's Secret.
+pub const GROUP_TOKEN_KEY: &str = "group-token";
+
+/// Name of the Secret that the agents of a job share. With the uid in it, since the Secret of an earlier job
+/// of the same name goes later than that job.
+pub fn group_secret(job: &str, uid: &str) -> String {
+    let short: String = uid.chars().take(8).collect();
+    format!("{job}-group-{short}")
 }
 
 /// Name of a job's headless Service, which is also the pods' subdomain.

@@ -1,6 +1,5 @@
 //! Version `v1alpha1` of the API.
 
-mod failure_policy;
 mod quantity;
 mod run_policy;
 mod status;
@@ -8,7 +7,7 @@ mod template;
 mod training_job;
 mod workers;
 
-pub use failure_policy::{
+pub use contract::failure_policy::{
     Backoff, FailureAction, FailureFacts, FailurePolicy, FailureRule, failure_words,
 };
 pub use quantity::Quantity;

@@ -71,6 +71,9 @@ pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<J
     if let Some(restarting) = restart(old, new) {
         events.push(event(true, "Restarting", restarting.message.clone()));
     }
+    if let Some(restarted) = restart_in_place(old, new) {
+        events.push(event(true, "RestartedInPlace", restarted.message.clone()));
+    }
     if let Some(suspended) = became_true(old, new, ConditionType::Suspended) {
         events.push(event(false, "Suspended", suspended.message.clone()));
     }
@@ -128,6 +131,16 @@ fn restart<'a>(
     let later = old.attempt.map(|attempt| attempt.incarnation)
         < new.attempt.map(|attempt| attempt.incarnation);
     (restarting.status == "True" && later && old.attempt.is_some()).then_some(restarting)
+}
+
+/// A restart in living pods that the old status does not know.
+fn restart_in_place<'a>(
+    old: &YoloTrainingJobStatus,
+    new: &'a YoloTrainingJobStatus,
+) -> Option<&'a Condition> {
+    let (before, after) = (old.attempt?, new.attempt?);
+    let later = before.incarnation == after.incarnation && before.restart < after.restart;
+    find(&new.conditions, ConditionType::Restarting).filter(|_| later)
 }
 
 /// Something that a user may have to put right and that the old status does not name.

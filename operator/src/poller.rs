@@ -309,6 +309,7 @@ mod tests {
             node_rank: 0,
             report: RunReport::default(),
             ranks: Vec::new(),
+            restarted_after: None,
         }
     }
 

@@ -153,6 +153,9 @@ pub async fn advance<C: Cluster>(
         applied = cluster.apply(&observed.id, prepared).await?;
     }
     let new = describe(job, observed, plan, &applied, now);
+    if let Some(in_place) = restart::in_place(observed, plan) {
+        outcome.restarted = outcome.restarted.or(Some(in_place.reason()));
+    }
     let urgency = urgency(&observed.status, &new);
     match due(urgency, memory.written, policy.pace) {
         Some(when) if when <= now || urgency == Urgency::Now => {

@@ -90,6 +90,7 @@ fn the_service_account_may_do_nothing_else() {
         ("delete", "pods"),
         ("create", "configmaps"),
         ("create", "services"),
+        ("create", "secrets"),
     ] {
         assert!(may(verb, resource), "it needs {verb} {resource}");
     }
@@ -97,6 +98,8 @@ fn the_service_account_may_do_nothing_else() {
         ("update", "yolotrainingjobs.yolo-operator.dev"),
         ("create", "yolotrainingjobs.yolo-operator.dev"),
         ("get", "secrets"),
+        ("list", "secrets"),
+        ("delete", "secrets"),
         ("update", "configmaps"),
         ("delete", "services"),
         ("create", "deployments.apps"),

@@ -14,6 +14,7 @@ pub mod cluster;
 pub mod data;
 pub mod job;
 pub mod namespace;
+pub mod processes;
 pub mod wait;
 
 pub use cluster::{Output, helm, kubectl, kubectl_in, kubectl_json, script};

@@ -31,6 +31,23 @@ impl Attempt {
             restart: 0,
         }
     }
+
+    /// The attempt after this one in the same pods.
+    #[must_use]
+    pub fn next_restart(self) -> Self {
+        Self {
+            restart: self.restart + 1,
+            ..self
+        }
+    }
+
+    /// How many restarts, of either kind, lie between `earlier` and this attempt, as far as the two tell.
+    pub fn since(self, earlier: Self) -> u32 {
+        if self.incarnation <= earlier.incarnation {
+            return self.restart.saturating_sub(earlier.restart);
+        }
+        self.incarnation - earlier.incarnation + self.restart
+    }
 }
 
 impl fmt::Display for Attempt {
@@ -81,6 +98,20 @@ mod tests {
                 restart: 0
             }
         );
+    }
+
+    #[test]
+    fn restarts_in_place_and_in_new_pods_are_both_counted() {
+        let attempt = |incarnation, restart| Attempt {
+            incarnation,
+            restart,
+        };
+        assert_eq!(0, attempt(1, 2).since(attempt(1, 2)));
+        assert_eq!(2, attempt(1, 2).since(attempt(1, 0)));
+        assert_eq!(1, attempt(2, 0).since(attempt(1, 5)));
+        assert_eq!(4, attempt(3, 2).since(attempt(1, 5)));
+        assert_eq!(0, attempt(0, 0).since(attempt(1, 5)));
+        assert_eq!(attempt(1, 6), attempt(1, 5).next_restart());
     }
 
     #[test]

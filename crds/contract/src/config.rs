@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::failure_policy::FailurePolicy;
 use crate::spec::TrainerSpec;
 
 /// The version of [`JobConfig`] this code writes.
@@ -22,6 +23,9 @@ pub struct JobConfig {
     pub workers: WorkerLayout,
     /// The images of the job's containers.
     pub images: Images,
+    /// What follows a failure. Jobs that were frozen before this was written down are replaced as gangs.
+    #[serde(default)]
+    pub failure_policy: FailurePolicy,
     /// What the user wrote, with defaults filled in.
     pub spec: TrainerSpec,
 }

@@ -34,6 +34,11 @@ pub const ATTEMPT: &str = "YOLO_ATTEMPT";
 /// Path of the frozen job configuration.
 pub const CONFIG: &str = "YOLO_CONFIG";
 
+/// How often the agents may restart the ranks in place; unset is never.
+pub const RESTARTS_LEFT: &str = "YOLO_RESTARTS_LEFT";
+/// Path of the secret that the agents of a job share; unset when a worker is on its own.
+pub const GROUP_TOKEN_FILE: &str = "YOLO_GROUP_TOKEN_FILE";
+
 /// Number of the open file in which the ranks of a worker keep decoded images; unset when each has its own place.
 pub const CACHE_FD: &str = "YOLO_CACHE_FD";
 

@@ -14,13 +14,14 @@
 //! - [`env`]: the rendezvous environment.
 //! - [`protocol`]: the lines that a rank and its agent exchange over a Unix socket.
 //! - [`progress`] and [`result`]: what an agent tells the operator, during the run and at its end.
-//! - [`exit`]: exit codes and what each means for a restart.
+//! - [`exit`]: exit codes and what each means for a restart; [`failure_policy`]: what the user makes of them.
 //! - [`metric_names`]: every Prometheus series of the project.
 
 pub mod attempt;
 pub mod config;
 pub mod env;
 pub mod exit;
+pub mod failure_policy;
 pub mod metric_names;
 pub mod paths;
 pub mod progress;

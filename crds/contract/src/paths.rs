@@ -2,6 +2,8 @@
 
 /// The frozen [`crate::config::JobConfig`], mounted from the job's ConfigMap.
 pub const CONFIG_FILE: &str = "/etc/yolo-operator/job.json";
+/// The secret that the agents of a job of several workers share, beside the configuration.
+pub const GROUP_TOKEN_FILE: &str = "/etc/yolo-operator/group-token";
 /// The user's data set, mounted read-only.
 pub const DATASET_DIR: &str = "/data";
 /// The user's output volume. A run writes only under [`run_folder`] in it.
@@ -18,6 +20,8 @@ pub const AGENT_SOCKET: &str = "/yolo/agent.sock";
 pub const TERMINATION_MESSAGE_FILE: &str = "/dev/termination-log";
 /// The TCP port of the agent's `/metrics`, `/progress` and `/healthz`.
 pub const AGENT_PORT: u16 = 9464;
+/// The TCP port on worker 0 at which the agents of a job meet.
+pub const GROUP_PORT: u16 = 9465;
 /// The default rendezvous port on worker 0.
 pub const MASTER_PORT: u16 = 29500;
 

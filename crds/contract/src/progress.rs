@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::attempt::Attempt;
+use crate::exit::FailureReason;
 
 /// The version of the `/progress` document this code writes.
 pub const PROGRESS_VERSION: u32 = 1;
@@ -151,6 +152,37 @@ pub struct AgentProgress {
     pub report: RunReport,
     /// Every rank of this worker.
     pub ranks: Vec<RankProgress>,
+    /// On worker 0: what made the agents start the present attempt in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarted_after: Option<RankFailure>,
+}
+
+/// Why a rank did not succeed, as the agents of a job tell it to each other and to the operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RankFailure {
+    /// Index of the worker.
+    pub worker: u32,
+    /// The global rank; none when the whole worker was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<u32>,
+    /// Why, in a word.
+    pub reason: FailureReason,
+    /// The exit code that the worker takes over from it.
+    pub exit_code: u8,
+    /// Why, in a sentence.
+    pub message: String,
+}
+
+impl RankFailure {
+    /// The failure in a sentence that says where it happened.
+    pub fn sentence(&self) -> String {
+        let rank = self
+            .rank
+            .map(|rank| format!(" (rank {rank})"))
+            .unwrap_or_default();
+        format!("worker {}{rank}: {}", self.worker, self.message)
+    }
 }
 
 /// One rank as its agent sees it.

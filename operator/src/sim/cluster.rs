@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use contract::config::JobIdentity;
@@ -24,6 +24,8 @@ pub struct World {
     pub pods: BTreeMap<String, Pod>,
     pub service: Option<Service>,
     pub config_map: Option<ConfigMap>,
+    /// Names of its Secrets.
+    pub secrets: BTreeSet<String>,
     /// Pods that the API server will not take, once each.
     pub refuse: Vec<String>,
     pub pods_made: u32,
@@ -113,6 +115,7 @@ impl Cluster for SimCluster {
         })?;
         let Prepared {
             config_map,
+            secret,
             service,
             retire,
             stop,
@@ -129,6 +132,11 @@ impl Cluster for SimCluster {
             if let Some(config_map) = config_map {
                 lines.push(format!("create ConfigMap {}", config_map.name_any()));
                 world.config_map = Some(config_map);
+            }
+            if let Some(secret) = secret
+                && world.secrets.insert(secret.name_any())
+            {
+                lines.push(format!("create Secret {}", secret.name_any()));
             }
             if let Some(service) = service {
                 lines.push(format!("create Service {}", service.name_any()));

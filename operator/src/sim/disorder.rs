@@ -19,6 +19,8 @@ enum Event {
     Advance(u16),
     /// Worker 0 has come to this step.
     Progress(u16),
+    /// The agents restart their ranks.
+    InPlace,
     /// The operator's process dies after so many status writes, and is replaced.
     Die(u8),
 }
@@ -60,6 +62,7 @@ fn event() -> impl Strategy<Value = Event> {
         5 => proptest::strategy::Union::new(to_pods.map(to)),
         1 => (0..400_u16).prop_map(Event::Advance),
         1 => (1..30_u16).prop_map(Event::Progress),
+        1 => Just(Event::InPlace),
         1 => (0..3_u8).prop_map(Event::Die),
     ]
 }
@@ -83,6 +86,10 @@ impl Player {
             }
             Event::Advance(seconds) => self.command(&format!("advance {seconds}")),
             Event::Progress(step) => self.command(&format!("progress {step} 1 1.5")),
+            Event::InPlace if self.progress.is_some() => {
+                self.command("in-place 0 Killed rank 0 was ended by SIGKILL");
+            }
+            Event::InPlace => {}
             Event::Die(writes) => {
                 for command in [
                     &format!("die-after {writes}"),

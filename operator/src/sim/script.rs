@@ -14,6 +14,7 @@
 //! delete-pod POD                  somebody deletes it; it gets time to stop
 //! gone POD…                       they leave the API server
 //! progress STEP EPOCH LOSS [MAP]  what worker 0's agent says
+//! in-place WORKER REASON TEXT     the agents restart their ranks, because of this failure of a rank
 //! advance SECONDS                 the clock goes on
 //! refuse POD                      the API server will refuse to create it, once
 //! die-after WRITES                the operator's process dies after so many status writes
@@ -37,7 +38,7 @@ use contract::attempt::Attempt;
 use contract::exit::FailureReason;
 use contract::progress::{
     AgentProgress, CheckpointRef, EpochMetrics, Losses, PROGRESS_VERSION, Phase, Progress,
-    RunReport,
+    RankFailure, RunReport,
 };
 use contract::result::{RESULT_VERSION, WorkerResult};
 use crds::v1alpha1::{WorkerStatus, YoloTrainingJobSpec, YoloTrainingJobStatus};
@@ -82,7 +83,9 @@ pub fn play(script: &str) -> String {
 pub(super) struct Player {
     pub(super) cluster: SimCluster,
     memory: JobMemory,
-    progress: Option<AgentProgress>,
+    pub(super) progress: Option<AgentProgress>,
+    /// The attempt that the agents restarted their ranks for, in place.
+    agents: Attempt,
     remembered: World,
     policy: Policy,
     now: Timestamp,
@@ -94,6 +97,7 @@ impl Player {
             cluster: SimCluster::default(),
             memory: JobMemory::default(),
             progress: None,
+            agents: Attempt::default(),
             remembered: World::default(),
             policy: Policy {
                 images: fixture::images(),
@@ -137,6 +141,7 @@ impl Player {
                 }
             }),
             "progress" => self.report(&words[1..]),
+            "in-place" => self.restart_in_place(words[1], words[2], &rest(3)),
             "advance" => {
                 let seconds: i64 = number(words[1]);
                 self.now += SignedDuration::from_secs(seconds);
@@ -343,10 +348,7 @@ impl Player {
         let message = match (reason, code) {
             (None, 0) | (Some(_), _) => WorkerResult {
                 version: RESULT_VERSION,
-                attempt: Attempt {
-                    incarnation: view.incarnation,
-                    restart: 0,
-                },
+                attempt: self.attempt_of(view.incarnation),
                 node_rank: view.index,
                 reason,
                 rank: reason.map(|_| view.index),
@@ -412,10 +414,7 @@ impl Player {
         };
         self.progress = Some(AgentProgress {
             version: PROGRESS_VERSION,
-            attempt: Attempt {
-                incarnation,
-                restart: 0,
-            },
+            attempt: self.attempt_of(incarnation),
             node_rank: 0,
             report: RunReport {
                 phase: if step > 0 {
@@ -444,6 +443,35 @@ impl Player {
                 ..RunReport::default()
             },
             ranks: Vec::new(),
+            restarted_after: self
+                .progress
+                .as_ref()
+                .and_then(|progress| progress.restarted_after.clone()),
+        });
+    }
+
+    /// The attempt that agents of this incarnation are in.
+    fn attempt_of(&self, incarnation: u32) -> Attempt {
+        let made_for = Attempt {
+            incarnation,
+            restart: 0,
+        };
+        self.agents.max(made_for)
+    }
+
+    fn restart_in_place(&mut self, worker: &str, reason: &str, message: &str) {
+        let progress = self.progress.as_mut().expect("agents that told something");
+        let worker = number(worker);
+        let reason: FailureReason = serde_json::from_value(json!(reason)).expect("a reason");
+        progress.attempt = progress.attempt.next_restart();
+        self.agents = progress.attempt;
+        progress.report.phase = Phase::Starting;
+        progress.restarted_after = Some(RankFailure {
+            worker,
+            rank: Some(worker),
+            reason,
+            exit_code: reason.exit_code(),
+            message: message.to_owned(),
         });
     }
 

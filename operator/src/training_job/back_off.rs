@@ -13,11 +13,36 @@ use super::validate::ValidJob;
 use super::waiting::WaitingOn;
 use crate::retry::growing;
 
-/// How many restarts up to this attempt count towards the limit. Incarnations that the status does not know
-/// are taken for such.
-pub fn counted_restarts(observed: &Observed, attempt: Attempt) -> u32 {
-    let known = observed.status.attempt.unwrap_or_default().incarnation;
-    observed.status.counted_restarts + attempt.incarnation.saturating_sub(known)
+/// The restarts of a job up to an attempt.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Restarts {
+    /// How many.
+    pub restarts: u32,
+    /// Those that count towards the limit.
+    pub counted: u32,
+    /// The latest that replaced the workers.
+    pub last: Option<Restart>,
+}
+
+impl Restarts {
+    /// Restarts up to this attempt. Those that the status does not know are taken for such as count: agents
+    /// make no others.
+    pub fn until(observed: &Observed, attempt: Attempt) -> Self {
+        let status = &observed.status;
+        let unknown = attempt.since(status.attempt.unwrap_or_default());
+        Self {
+            restarts: status.restarts + unknown,
+            counted: status.counted_restarts + unknown,
+            last: status.last_restart.clone(),
+        }
+    }
+
+    /// One more, which replaces the workers.
+    pub fn begin(&mut self, restart: Restart, counted: bool) {
+        self.restarts += 1;
+        self.counted += u32::from(counted);
+        self.last = Some(restart);
+    }
 }
 
 /// What the status will say of a restart that begins now.

@@ -4,15 +4,16 @@
 mod config_map;
 mod placement;
 mod pod;
+mod secret;
 mod service;
 
 pub use pod::GRACE_SECONDS;
 
 use contract::config::{FORMAT_VERSION, Images, JobConfig};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 
 use super::observe::{ConfigView, Observed};
-use super::plan::{Plan, Retired};
+use super::plan::{NewPod, Plan, Retired};
 use super::validate::ValidJob;
 
 /// What is to be written, in the order in which it is written.
@@ -20,6 +21,8 @@ use super::validate::ValidJob;
 pub struct Prepared {
     /// The frozen configuration: pods mount it.
     pub config_map: Option<ConfigMap>,
+    /// What the agents of several workers know each other by, without its token: pods mount it.
+    pub secret: Option<Secret>,
     /// The Service: pods resolve each other through it.
     pub service: Option<Service>,
     /// Pods to release from the Service and delete, before others take their DNS names.
@@ -70,11 +73,20 @@ pub fn build(
     if plan.freeze {
         prepared.config_map = Some(config_map::config_map(&config).map_err(BuildError::Config)?);
     }
+    if !plan.create.is_empty() && config.workers.replicas > 1 {
+        prepared.secret = Some(secret::group(&config.job));
+    }
+    let place = |new: &NewPod| pod::Place {
+        index: new.index,
+        number: new.number,
+        attempt: plan.attempt,
+        restarts_left: (config.failure_policy.max_restarts).saturating_sub(plan.restarts.counted),
+    };
     prepared.pods = plan
         .create
         .iter()
         .map(|new| {
-            let pod = pod::pod(&config, &valid.workers, new, plan.attempt);
+            let pod = pod::pod(&config, &valid.workers, &place(new));
             (new.index, pod)
         })
         .collect();
@@ -88,6 +100,7 @@ fn freeze(valid: &ValidJob, observed: &Observed, images: &Images) -> JobConfig {
         job: observed.id.clone(),
         workers: valid.layout,
         images: images.clone(),
+        failure_policy: valid.failure_policy.clone(),
         spec: valid.trainer.clone(),
     }
 }

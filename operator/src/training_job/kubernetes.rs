@@ -5,11 +5,12 @@ use contract::progress::AgentProgress;
 use crds::names;
 use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret, Service};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::DynamicObject;
 use kube::runtime::events::Recorder;
 use kube::{Client, Resource, ResourceExt as _};
+use rand::distr::{Alphanumeric, SampleString as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -59,6 +60,7 @@ impl Cluster for KubeCluster {
         // Without `..`, so that a new field fails to compile here instead of never being applied.
         let Prepared {
             config_map,
+            secret,
             service,
             retire,
             stop,
@@ -70,6 +72,9 @@ impl Cluster for KubeCluster {
         }
         if let Some(config_map) = &config_map {
             create(&self.api::<ConfigMap>(id), config_map, "ConfigMap").await?;
+        }
+        if let Some(secret) = secret {
+            create(&self.api::<Secret>(id), &with_token(secret), "Secret").await?;
         }
         if let Some(service) = &service {
             create(&self.api::<Service>(id), service, "Service").await?;
@@ -154,6 +159,15 @@ where
             source: Box::new(error),
         }),
         _ => Ok(()),
+    }
+}
+
+/// The Secret with a token that nobody else knows.
+fn with_token(secret: Secret) -> Secret {
+    let token = Alphanumeric.sample_string(&mut rand::rng(), 43);
+    Secret {
+        string_data: Some([(names::GROUP_TOKEN_KEY.to_owned(), token)].into()),
+        ..secret
     }
 }
 

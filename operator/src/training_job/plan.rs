@@ -4,10 +4,10 @@
 use contract::attempt::Attempt;
 use crds::conditions::ConditionType;
 use crds::names;
-use crds::v1alpha1::{CleanPodPolicy, Restart, RunPolicy};
+use crds::v1alpha1::{CleanPodPolicy, RunPolicy};
 use jiff::{SignedDuration, Timestamp};
 
-use super::back_off;
+use super::back_off::{self, Restarts};
 use super::build::GRACE_SECONDS;
 use super::observe::{ConfigView, Observed, ServiceView};
 use super::pods::{PodState, PodView};
@@ -40,8 +40,8 @@ pub struct Plan {
     pub retire: Vec<Retired>,
     /// Pods of a job that has ended and are deleted.
     pub stop: Vec<String>,
-    /// What the status notes of the restart that the plan begins, and whether it counts.
-    pub restart: Option<(Restart, bool)>,
+    /// The restarts up to its attempt.
+    pub restarts: Restarts,
     /// Whether to delete the job itself.
     pub delete_job: bool,
     /// When to plan again although nothing changes.
@@ -107,7 +107,7 @@ pub struct Retired {
 }
 
 impl Plan {
-    fn idle(phase: Phase, attempt: Attempt) -> Self {
+    fn idle(phase: Phase, attempt: Attempt, restarts: Restarts) -> Self {
         Self {
             attempt,
             phase,
@@ -116,7 +116,7 @@ impl Plan {
             create: Vec::new(),
             retire: Vec::new(),
             stop: Vec::new(),
-            restart: None,
+            restarts,
             delete_job: false,
             wake_at: None,
         }
@@ -159,10 +159,12 @@ impl Plan {
 /// Plans a job whose spec is valid.
 pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     let attempt = present_attempt(observed);
-    if let Some(plan) = ended(observed, attempt, valid.run, now) {
+    let restarts = Restarts::until(observed, attempt);
+    if let Some(plan) = ended(observed, attempt, &restarts, valid.run, now) {
         return plan;
     }
-    let mut plan = Plan::idle(Phase::Gang, attempt);
+    let counted = restarts.counted;
+    let mut plan = Plan::idle(Phase::Gang, attempt, restarts);
     plan.freeze = observed.config == ConfigView::Absent;
     plan.expose = observed.service == ServiceView::Absent;
     plan.retire = retired(observed, attempt.incarnation);
@@ -187,7 +189,7 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
         return plan;
     }
     if let Some(waiting_on) = name_taken(observed) {
-        plan = Plan::idle(Phase::Blocked(waiting_on), attempt);
+        plan = Plan::idle(Phase::Blocked(waiting_on), attempt, plan.restarts);
         plan.wake_at = now.checked_add(NAME_TAKEN_RETRY).ok();
         return plan;
     }
@@ -197,7 +199,6 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
         plan.wake_at = Some(until);
         return plan;
     }
-    let counted = back_off::counted_restarts(observed, attempt);
     match judge(&members, counted, &valid.failure_policy, now) {
         Verdict::Healthy => {
             let waits = back_off::until(valid, observed).filter(|(until, _)| *until > now);
@@ -229,23 +230,15 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
                     .map(|index| new_pod(observed, index, plan.attempt))
                     .collect();
             }
-            plan.restart = Some((restart, counted));
+            plan.restarts.begin(restart, counted);
         }
         Verdict::Permanent(failure) => {
-            fail(
-                &mut plan,
-                observed,
-                valid.run,
-                JobFailure::Permanent(failure),
-            );
+            let failure = JobFailure::Permanent(failure);
+            fail(&mut plan, observed, valid.run, failure);
         }
         Verdict::Exhausted(failure) => {
-            fail(
-                &mut plan,
-                observed,
-                valid.run,
-                JobFailure::Exhausted(failure),
-            );
+            let failure = JobFailure::Exhausted(failure);
+            fail(&mut plan, observed, valid.run, failure);
         }
     }
     plan
@@ -254,8 +247,9 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
 /// Plans a job whose spec is not valid: it fails, and nothing of it runs on.
 pub fn refuse(observed: &Observed, refusal: InvalidSpec, run: RunPolicy, now: Timestamp) -> Plan {
     let attempt = present_attempt(observed);
-    ended(observed, attempt, run, now).unwrap_or_else(|| {
-        let mut plan = Plan::idle(Phase::Gang, attempt);
+    let restarts = Restarts::until(observed, attempt);
+    ended(observed, attempt, &restarts, run, now).unwrap_or_else(|| {
+        let mut plan = Plan::idle(Phase::Gang, attempt, restarts);
         fail(&mut plan, observed, run, JobFailure::Invalid(refusal));
         plan
     })
@@ -268,10 +262,7 @@ fn is_missing(member: &Member) -> bool {
 /// The latest attempt that status, pods or agents know. A status restored from a backup cannot bring an
 /// earlier one back.
 pub fn present_attempt(observed: &Observed) -> Attempt {
-    let of_pods = observed.pods.iter().map(|pod| Attempt {
-        incarnation: pod.incarnation,
-        restart: 0,
-    });
+    let of_pods = observed.pods.iter().map(PodView::attempt);
     of_pods
         .chain(observed.status.attempt)
         .chain(observed.progress.as_ref().map(|progress| progress.attempt))
@@ -356,16 +347,23 @@ fn deadline(run: RunPolicy, observed: &Observed) -> Option<(u32, Timestamp)> {
 }
 
 /// The plan of a job that is being deleted or has ended already.
-fn ended(observed: &Observed, attempt: Attempt, run: RunPolicy, now: Timestamp) -> Option<Plan> {
+fn ended(
+    observed: &Observed,
+    attempt: Attempt,
+    restarts: &Restarts,
+    run: RunPolicy,
+    now: Timestamp,
+) -> Option<Plan> {
+    let idle = |phase| Plan::idle(phase, attempt, restarts.clone());
     if observed.deleting {
-        return Some(Plan::idle(Phase::Deleting, attempt));
+        return Some(idle(Phase::Deleting));
     }
     let conditions = &observed.status.conditions;
     let failed = holds(conditions, ConditionType::Failed);
     if !failed && !holds(conditions, ConditionType::Complete) {
         return None;
     }
-    let mut plan = Plan::idle(Phase::Ended, attempt);
+    let mut plan = idle(Phase::Ended);
     if failed || run.clean_pods == CleanPodPolicy::All {
         plan.stop = unwanted(observed, run.clean_pods);
     }

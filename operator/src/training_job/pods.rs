@@ -2,6 +2,7 @@
 //!
 //! The pod's phase decides nothing where the container has a state, since sidecars may outlive it.
 
+use contract::attempt::Attempt;
 use contract::exit::FailureReason;
 use contract::progress::RunReport;
 use contract::result::WorkerResult;
@@ -96,12 +97,26 @@ impl PodView {
 
     /// What its worker said of the run when it ended.
     pub fn last_words(&self) -> Option<&RunReport> {
-        let result = match &self.state {
-            PodState::Succeeded(result) => result.as_ref(),
-            PodState::Failed(ended) => ended.result.as_ref(),
-            _ => None,
+        self.result()?.report.as_ref()
+    }
+
+    /// The latest attempt that it is known to have taken part in.
+    pub fn attempt(&self) -> Attempt {
+        let made_for = Attempt {
+            incarnation: self.incarnation,
+            restart: 0,
         };
-        result?.report.as_ref()
+        let told = self.result().map(|result| result.attempt);
+        told.filter(|told| told.incarnation == self.incarnation)
+            .unwrap_or(made_for)
+    }
+
+    fn result(&self) -> Option<&WorkerResult> {
+        match &self.state {
+            PodState::Succeeded(result) => result.as_deref(),
+            PodState::Failed(ended) => ended.result.as_deref(),
+            _ => None,
+        }
     }
 
     /// Whether its container has ended.

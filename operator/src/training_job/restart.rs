@@ -1,10 +1,13 @@
 //! What a failed worker means for the job: try again from the last checkpoint, or fail.
 
 use contract::exit::{FailureReason, Retry};
+use contract::progress::RankFailure;
 use crds::conditions::Reason;
 use crds::v1alpha1::{FailureAction, FailureFacts, FailurePolicy};
 use jiff::{SignedDuration, Timestamp};
 
+use super::observe::Observed;
+use super::plan::Plan;
 use super::pods::{Ended, PodState, PodView};
 
 /// How long the results of the other workers are awaited when only echoes are known. Workers see a lost
@@ -92,6 +95,36 @@ impl Failure {
     }
 }
 
+/// A restart that agents made in living pods and that the status does not know yet, with its cause where an
+/// agent told it.
+#[derive(Clone, Copy, Debug)]
+pub struct InPlace<'a> {
+    /// What made them restart.
+    pub cause: Option<&'a RankFailure>,
+}
+
+impl InPlace<'_> {
+    /// The cause, in a word.
+    pub fn reason(&self) -> &'static str {
+        self.cause
+            .map_or(Reason::Restarted.as_str(), |cause| cause.reason.as_str())
+    }
+}
+
+/// Whether the plan's attempt began in place since the status was written.
+pub fn in_place<'a>(observed: &'a Observed, plan: &Plan) -> Option<InPlace<'a>> {
+    let known = observed.status.attempt?;
+    let attempt = plan.attempt;
+    if known.incarnation != attempt.incarnation || known.restart >= attempt.restart {
+        return None;
+    }
+    let told = observed.progress.as_ref();
+    let told = told.filter(|progress| progress.attempt == attempt);
+    Some(InPlace {
+        cause: told.and_then(|progress| progress.restarted_after.as_ref()),
+    })
+}
+
 /// One worker of the present incarnation, as far as failures are concerned.
 #[derive(Clone, Copy, Debug)]
 pub enum Member<'a> {
@@ -165,11 +198,16 @@ pub fn judge(members: &[Member], restarts: u32, policy: &FailurePolicy, now: Tim
             failure,
             counted: false,
         },
-        FailureAction::RestartGang if restarts < policy.max_restarts => Verdict::Restart {
-            failure,
-            counted: true,
-        },
-        FailureAction::RestartGang => Verdict::Exhausted(failure),
+        // What could be restarted in place was: these pods have ended.
+        FailureAction::RestartGang | FailureAction::RestartInPlace
+            if restarts < policy.max_restarts =>
+        {
+            Verdict::Restart {
+                failure,
+                counted: true,
+            }
+        }
+        FailureAction::RestartGang | FailureAction::RestartInPlace => Verdict::Exhausted(failure),
     }
 }
 

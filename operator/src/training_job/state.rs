@@ -8,9 +8,11 @@ use crds::names;
 use crds::v1alpha1::{State, YoloTrainingJobStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use super::back_off::Restarts;
 use super::display::duration;
 use super::plan::{JobFailure, Phase, Plan};
-use super::status::{Restarts, shorten};
+use super::restart::InPlace;
+use super::status::shorten;
 use super::waiting::{WaitingOn, summary};
 use crate::conditions::{Stated, find, holds};
 
@@ -27,8 +29,8 @@ pub struct Outlook<'a> {
     pub job: &'a str,
     /// Restarts that the failure policy allows.
     pub max_restarts: u32,
-    /// Restarts so far.
-    pub restarts: Restarts,
+    /// The restart in place that the status before does not know.
+    pub in_place: Option<InPlace<'a>>,
     /// Whether the spec says that the job waits.
     pub suspend: bool,
     /// What the job cannot begin without.
@@ -301,6 +303,18 @@ fn restarting(outlook: &Outlook) -> Stated {
             ),
         );
     }
+    if let Some(in_place) = outlook.in_place {
+        let because = in_place.cause.map_or_else(
+            || "; its cause was not recorded".to_owned(),
+            |cause| format!(", because of {}", cause.sentence()),
+        );
+        return Stated::new(
+            kind,
+            false,
+            Reason::Restarted.as_str(),
+            format!("{} in place as attempt {attempt}{because}", which(outlook)),
+        );
+    }
     match before {
         Some(before) if before.status == "True" && under_way => {
             Stated::new(kind, true, &before.reason, &before.message)
@@ -327,7 +341,7 @@ fn restarting(outlook: &Outlook) -> Stated {
 fn which(outlook: &Outlook) -> String {
     let Restarts {
         restarts, counted, ..
-    } = outlook.restarts;
+    } = outlook.plan.restarts;
     let max = outlook.max_restarts;
     if restarts == counted {
         format!("restart {counted} of {max}")

@@ -2,9 +2,7 @@
 
 use contract::progress::RunReport;
 use crds::conditions::{ConditionType, Reason};
-use crds::v1alpha1::{
-    MAX_WARNINGS, Restart, State, WorkerState, WorkerStatus, YoloTrainingJobStatus,
-};
+use crds::v1alpha1::{MAX_WARNINGS, State, WorkerState, WorkerStatus, YoloTrainingJobStatus};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -12,7 +10,7 @@ use super::display::display;
 use super::observe::Observed;
 use super::plan::{JobFailure, Phase, Plan, members, name_taken};
 use super::pods::{PodState, PodView};
-use super::restart::{Member, Why};
+use super::restart::{self, Member, Why};
 use super::state::{self, Outlook};
 use super::validate::ValidJob;
 use super::waiting::WaitingOn;
@@ -67,13 +65,12 @@ pub fn status(
         .filter(|worker| matches!(worker.state, WorkerState::Running | WorkerState::Succeeded))
         .count() as u32;
     let report = report(observed, plan);
-    let begun = restarts(observed, plan);
     let outlook = Outlook {
         plan,
         old,
         job: &observed.id.name,
         max_restarts: valid.failure_policy.max_restarts,
-        restarts: begun.clone(),
+        in_place: restart::in_place(observed, plan),
         suspend: valid.run.suspend,
         blocked: name_taken(observed),
         total: valid.layout.replicas,
@@ -90,9 +87,9 @@ pub fn status(
     );
     finish(
         YoloTrainingJobStatus {
-            restarts: begun.restarts,
-            counted_restarts: begun.counted,
-            last_restart: begun.last,
+            restarts: plan.restarts.restarts,
+            counted_restarts: plan.restarts.counted,
+            last_restart: plan.restarts.last.clone(),
             attempt: Some(plan.attempt),
             ready_workers: ready,
             total_workers: valid.layout.replicas,
@@ -263,40 +260,6 @@ fn report(observed: &Observed, plan: &Plan) -> Option<RunReport> {
 /// Whether the pods of the incarnation before are the latest.
 fn leaving(plan: &Plan) -> bool {
     matches!(plan.phase, Phase::Restarting(_) | Phase::Suspended)
-}
-
-/// The restarts of a job up to a plan's attempt.
-#[derive(Clone, Debug)]
-pub struct Restarts {
-    /// How many.
-    pub restarts: u32,
-    /// Those that count towards the limit.
-    pub counted: u32,
-    /// The latest.
-    pub last: Option<Restart>,
-}
-
-/// Restarts up to the plan's attempt. An incarnation that begins because the job is suspended is none, and
-/// one that the status does not know is taken for one that counts.
-fn restarts(observed: &Observed, plan: &Plan) -> Restarts {
-    let old = &observed.status;
-    let known = old.attempt.unwrap_or_default().incarnation;
-    let new = plan.attempt.incarnation.saturating_sub(known);
-    let begins = u32::from(new > 0);
-    let suspends = if plan.phase == Phase::Suspended {
-        begins
-    } else {
-        0
-    };
-    let restart = plan.restart.as_ref();
-    let free = restart.map_or(0, |(_, counted)| if *counted { 0 } else { begins });
-    Restarts {
-        restarts: old.restarts + new - suspends,
-        counted: old.counted_restarts + new - suspends - free,
-        last: restart
-            .map(|(restart, _)| restart.clone())
-            .or_else(|| old.last_restart.clone()),
-    }
 }
 
 /// Every worker as the status lists it.

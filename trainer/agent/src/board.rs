@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use contract::progress::{AgentProgress, PROGRESS_VERSION, Phase, RankProgress, RunReport};
+use contract::attempt::Attempt;
+use contract::progress::{
+    AgentProgress, PROGRESS_VERSION, Phase, RankFailure, RankProgress, RunReport,
+};
 
 use crate::place::Place;
 
@@ -15,12 +18,15 @@ pub struct Board {
     place: Place,
     report: Option<RunReport>,
     ranks: BTreeMap<u32, News>,
+    restarted_after: Option<RankFailure>,
 }
 
 #[derive(Debug, Default)]
 struct News {
     phase: Phase,
     step: u64,
+    /// The first step it spoke of while training.
+    first_step: Option<u64>,
     heard_at: Duration,
     alive: bool,
 }
@@ -33,6 +39,7 @@ impl Board {
             place,
             report: None,
             ranks,
+            restarted_after: None,
         }
     }
 
@@ -63,7 +70,30 @@ impl Board {
         if let Some(news) = self.ranks.get_mut(&rank) {
             news.step = step;
             news.phase = phase;
+            if phase == Phase::Training {
+                news.first_step.get_or_insert(step);
+            }
         }
+    }
+
+    /// Whether a rank has done a training step in this attempt.
+    pub fn trained(&self) -> bool {
+        self.ranks
+            .values()
+            .any(|news| news.first_step.is_some_and(|first| news.step > first))
+    }
+
+    /// The next attempt begins, after this failure.
+    pub fn begin(&mut self, attempt: Attempt, restarted_after: Option<RankFailure>) {
+        let report = self.report.take();
+        let mut place = self.place.clone();
+        place.attempt = attempt;
+        *self = Self {
+            // How the run stood is what is known until the ranks say more.
+            report,
+            restarted_after,
+            ..Self::new(place)
+        };
     }
 
     /// The rank reported how the run stands. Only the first rank's report is kept.
@@ -99,6 +129,7 @@ impl Board {
             node_rank: self.place.node_rank,
             report: self.report.clone().unwrap_or_default(),
             ranks: ranks.collect(),
+            restarted_after: self.restarted_after.clone(),
         }
     }
 }
@@ -146,6 +177,19 @@ mod tests {
         let steps: Vec<_> = progress.ranks.iter().map(|r| (r.rank, r.step)).collect();
         assert_eq!(vec![(4, 7), (5, 8)], steps);
         assert!(progress.ranks.iter().all(|r| r.phase == Phase::Training));
+    }
+
+    #[test]
+    fn a_first_step_of_an_attempt_is_one_more_than_where_it_began() {
+        let mut board = Board::new(last_of_three());
+        board.at_step(4, 0, Phase::Starting);
+        board.at_step(4, 70, Phase::Training);
+        assert!(!board.trained());
+        board.at_step(4, 71, Phase::Training);
+        assert!(board.trained());
+        board.begin(last_of_three().attempt.next_restart(), None);
+        assert!(!board.trained());
+        assert_eq!(1, board.progress(Duration::ZERO).attempt.restart);
     }
 
     #[test]

@@ -46,7 +46,7 @@ async fn healthz(State(shared): State<Arc<Shared>>) -> (StatusCode, String) {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    respond(shared.metrics.render(), prometheus::TEXT_FORMAT)
+    respond(shared.metrics().render(), prometheus::TEXT_FORMAT)
 }
 
 async fn progress(State(shared): State<Arc<Shared>>) -> Response {

@@ -20,8 +20,10 @@
 //! that does not speak the protocol the exit code decides.
 
 pub mod board;
+pub mod group;
 pub mod http;
 pub mod install;
+pub mod lines;
 pub mod metrics;
 pub mod outcome;
 pub mod output;
@@ -34,6 +36,7 @@ pub mod signals;
 pub mod socket;
 pub mod supervise;
 pub mod telemetry;
+pub mod worker;
 
 use std::error::Error;
 

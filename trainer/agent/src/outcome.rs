@@ -45,11 +45,7 @@ impl Outcome {
         };
         result.reason = Some(failure.reason);
         result.rank = Some(failure.rank);
-        result.message = failure.message;
-        if failure.see_log && !log_end.is_empty() {
-            result.message += "; its last lines on stderr were:\n";
-            result.message += &log_end.join("\n");
-        }
+        result.message = failure.explanation(log_end);
         Self {
             result,
             exit_code: failure.exit_code,
@@ -96,6 +92,7 @@ mod tests {
         failure.see_log = see_log;
         Verdict {
             failure: Some(failure),
+            interrupted: false,
             last_words: "not these".to_owned(),
         }
     }
@@ -104,6 +101,7 @@ mod tests {
     fn success_keeps_the_first_ranks_last_words_and_report() {
         let verdict = Verdict {
             failure: None,
+            interrupted: false,
             last_words: "100 epochs".to_owned(),
         };
         let report = Some(RunReport::default());

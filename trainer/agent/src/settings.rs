@@ -3,14 +3,16 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use contract::attempt::Attempt;
 use contract::config::{ConfigError, JobConfig, JobIdentity};
 use contract::spec::Training;
 use contract::{env, paths};
 
+use crate::group::coordinator::Rules;
 use crate::place::{Place, PlaceError};
 use crate::supervise::Patience;
 
@@ -64,6 +66,15 @@ pub struct RunArgs {
     /// The folder for the file of decoded images when training.cache is disk; nothing stays in it.
     #[arg(long, env = "YOLO_SCRATCH", default_value = paths::CACHE_DIR)]
     pub scratch: PathBuf,
+    /// The file with the secret that the agents of a job share; without it this worker is on its own.
+    #[arg(long, env = env::GROUP_TOKEN_FILE)]
+    pub group_token_file: Option<PathBuf>,
+    /// The TCP port on worker 0 at which the agents meet.
+    #[arg(long, env = "YOLO_GROUP_PORT", default_value_t = paths::GROUP_PORT)]
+    pub group_port: u16,
+    /// How often ranks may be started anew in place; what is counted against failurePolicy.maxRestarts.
+    #[arg(long, env = env::RESTARTS_LEFT, default_value_t = 0)]
+    pub restarts_left: u32,
     /// The program that each rank runs, and its arguments.
     #[arg(required = true, last = true, value_name = "PROGRAM")]
     pub command: Vec<OsString>,
@@ -82,6 +93,27 @@ pub struct Settings {
     pub job: JobIdentity,
     /// What ranks are told of training, for the cache of images.
     pub training: Training,
+    /// The job's agents.
+    pub group: Group,
+}
+
+/// What an agent knows of the others of its job.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// How many workers there are.
+    pub workers: u32,
+    /// Which one this is.
+    pub worker: u32,
+    /// The attempt that this worker's pod was made for.
+    pub attempt: Attempt,
+    /// What only the agents of this job know; without it this worker is on its own.
+    pub token: Option<String>,
+    /// Host name of worker 0.
+    pub address: String,
+    /// The port there.
+    pub port: u16,
+    /// What follows a failure.
+    pub rules: Rules,
 }
 
 /// The worker cannot be what its environment says.
@@ -113,6 +145,21 @@ pub enum SettingsError {
         /// Why not.
         #[source]
         source: ConfigError,
+    },
+    /// The secret of the group cannot be read.
+    #[error("cannot read the secret of this job's workers, {}", path.display())]
+    ReadToken {
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// An empty secret keeps nobody out.
+    #[error("the secret of this job's workers, {}, is empty", path.display())]
+    EmptyToken {
+        /// Its path.
+        path: PathBuf,
     },
     /// The environment and the configuration contradict each other.
     #[error(
@@ -150,9 +197,25 @@ impl Settings {
                 from_config: config.workers.processes_per_worker,
             });
         }
+        let token = args.group_token_file.as_deref().map(token).transpose()?;
+        // Alone among others, a worker cannot restart its ranks: theirs would not.
+        let alone = token.is_none() && place.nodes > 1;
+        let group = Group {
+            workers: place.nodes,
+            worker: place.node_rank,
+            attempt: place.attempt,
+            token,
+            address: place.master_addr.clone(),
+            port: args.group_port,
+            rules: Rules {
+                policy: config.failure_policy,
+                restarts_left: if alone { 0 } else { args.restarts_left },
+            },
+        };
         Ok(Self {
             args,
             place,
+            group,
             config_path,
             job: config.job,
             training: config.spec.training,
@@ -166,6 +229,15 @@ impl Settings {
             peers: Duration::from_secs(self.args.peer_grace_seconds.into()),
             kill: Duration::from_secs(3),
         }
+    }
+}
+
+fn token(path: &Path) -> Result<String, SettingsError> {
+    let path = path.to_owned();
+    match fs::read_to_string(&path) {
+        Ok(token) if token.is_empty() => Err(SettingsError::EmptyToken { path }),
+        Ok(token) => Ok(token),
+        Err(source) => Err(SettingsError::ReadToken { path, source }),
     }
 }
 

@@ -1,26 +1,59 @@
 //! What the socket writes and the HTTP server reads.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use contract::attempt::Attempt;
+use contract::config::JobIdentity;
+use contract::progress::RankFailure;
+
 use crate::board::Board;
-use crate::metrics::TrainingMetrics;
+use crate::group::Standing;
+use crate::metrics::{RegisterError, TrainingMetrics};
+use crate::place::Place;
 
 /// The news of the ranks, and the clock they are dated with.
 pub struct Shared {
     started: Instant,
     board: Mutex<Board>,
-    /// The training series.
-    pub metrics: TrainingMetrics,
+    job: JobIdentity,
+    metrics: Mutex<Arc<TrainingMetrics>>,
 }
 
 impl Shared {
     /// No news yet; the clock starts now.
-    pub fn new(board: Board, metrics: TrainingMetrics) -> Self {
-        Self {
+    pub fn new(job: &JobIdentity, place: &Place) -> Result<Self, RegisterError> {
+        Ok(Self {
             started: Instant::now(),
-            board: Mutex::new(board),
-            metrics,
+            board: Mutex::new(Board::new(place.clone())),
+            job: job.clone(),
+            metrics: Mutex::new(Arc::new(TrainingMetrics::new(job, place.attempt)?)),
+        })
+    }
+
+    /// The next attempt begins, after this failure: nothing of the one before is taken for it.
+    pub fn begin(
+        &self,
+        attempt: Attempt,
+        restarted_after: Option<RankFailure>,
+    ) -> Result<(), RegisterError> {
+        self.board().begin(attempt, restarted_after);
+        let fresh = Arc::new(TrainingMetrics::new(&self.job, attempt)?);
+        *self.metrics.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+
+    /// The training series of the present attempt.
+    pub fn metrics(&self) -> Arc<TrainingMetrics> {
+        let metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&metrics)
+    }
+
+    /// What is told of this worker, with what its ranks have said meanwhile.
+    pub fn standing(&self, standing: &Standing) -> Standing {
+        Standing {
+            trained: self.board().trained(),
+            ..standing.clone()
         }
     }
 

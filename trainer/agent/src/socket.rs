@@ -14,19 +14,18 @@ use std::time::Duration;
 
 use contract::attempt::Attempt;
 use contract::protocol::{AgentMessage, PROTOCOL_VERSION, RankMessage, encode};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tracing::{debug, info, warn};
 
 use crate::error_chain;
+use crate::lines::{Line, Lines, MAX_LINE};
 use crate::place::Place;
 use crate::shared::Shared;
 use crate::supervise::Event;
 
-/// A longer line is dropped.
-const MAX_LINE: usize = 1024 * 1024;
 /// So many different complaints about samples are logged; a rank could invent names for ever.
 const MAX_COMPLAINTS: usize = 50;
 
@@ -45,16 +44,17 @@ enum Refusal {
 
 /// The connections of all ranks.
 pub struct Hub {
-    attempt: Attempt,
     ranks: Range<u32>,
     shared: Arc<Shared>,
-    events: UnboundedSender<Event>,
     links: Mutex<Links>,
     complaints: Mutex<BTreeSet<String>>,
 }
 
-#[derive(Default)]
 struct Links {
+    /// The attempt whose ranks are welcome.
+    attempt: Attempt,
+    /// Where its supervisor listens.
+    events: UnboundedSender<Event>,
     /// Numbers connections, so that the end of a replaced one is not taken for that of its successor.
     next: u64,
     open: BTreeMap<u32, (u64, UnboundedSender<AgentMessage>)>,
@@ -75,13 +75,24 @@ impl Hub {
     /// `shared`.
     pub fn new(place: &Place, shared: Arc<Shared>, events: UnboundedSender<Event>) -> Self {
         Self {
-            attempt: place.attempt,
             ranks: place.ranks(),
             shared,
-            events,
-            links: Mutex::default(),
+            links: Mutex::new(Links {
+                attempt: place.attempt,
+                events,
+                next: 0,
+                open: BTreeMap::new(),
+            }),
             complaints: Mutex::default(),
         }
+    }
+
+    /// Turns to the ranks of another attempt: those of the one before are heard no more.
+    pub fn begin(&self, attempt: Attempt, events: UnboundedSender<Event>) {
+        let mut links = self.links();
+        links.attempt = attempt;
+        links.events = events;
+        links.open.clear();
     }
 
     /// Takes connections until the task is aborted.
@@ -128,6 +139,9 @@ impl Hub {
         tokio::spawn(write_messages(write, receiver));
         let link = self.join(rank, sender);
         while let Some(line) = lines.next().await {
+            if !self.is_open(rank, link) {
+                return;
+            }
             self.take_line(rank, &line);
         }
         self.leave(rank, link);
@@ -149,8 +163,8 @@ impl Hub {
         if version != PROTOCOL_VERSION {
             return Err(Refusal::Version { version });
         }
-        if attempt != self.attempt {
-            let expected = self.attempt;
+        let expected = self.links().attempt;
+        if attempt != expected {
             return Err(Refusal::Attempt { attempt, expected });
         }
         if !self.ranks.contains(&rank) {
@@ -170,6 +184,11 @@ impl Hub {
         self.shared.board().heard(self.shared.now(), rank);
         self.tell(Event::Connected { rank });
         link
+    }
+
+    fn is_open(&self, rank: u32, link: u64) -> bool {
+        let links = self.links();
+        links.open.get(&rank).is_some_and(|(open, _)| *open == link)
     }
 
     fn leave(&self, rank: u32, link: u64) {
@@ -204,7 +223,7 @@ impl Hub {
             }
             RankMessage::Metrics { samples } => {
                 for sample in samples {
-                    if let Err(dropped) = self.shared.metrics.record(rank, &sample) {
+                    if let Err(dropped) = self.shared.metrics().record(rank, &sample) {
                         self.complain(rank, &error_chain(&dropped));
                     }
                 }
@@ -232,7 +251,7 @@ impl Hub {
 
     fn tell(&self, event: Event) {
         // Without a receiver the agent is at its end.
-        let _ = self.events.send(event);
+        let _ = self.links().events.send(event);
     }
 
     fn links(&self) -> MutexGuard<'_, Links> {
@@ -248,48 +267,6 @@ async fn write_messages(mut write: OwnedWriteHalf, mut messages: UnboundedReceiv
         if write.write_all(line.as_bytes()).await.is_err() {
             // The reading half sees the same end and takes the connection down.
             return;
-        }
-    }
-}
-
-/// A line as it came, without its newline.
-#[derive(Debug, PartialEq, Eq)]
-enum Line {
-    Whole(Vec<u8>),
-    TooLong,
-}
-
-/// The lines of a connection.
-struct Lines<R> {
-    reader: R,
-}
-
-impl<R: AsyncBufRead + Unpin> Lines<R> {
-    fn new(reader: R) -> Self {
-        Self { reader }
-    }
-
-    /// The next line; `None` at the end, in an unfinished line, or when the connection broke.
-    async fn next(&mut self) -> Option<Line> {
-        let mut line = Vec::new();
-        let mut too_long = false;
-        loop {
-            let mut limited = (&mut self.reader).take(MAX_LINE as u64 + 1);
-            let length = limited.read_until(b'\n', &mut line).await.ok()?;
-            if length == 0 {
-                return None;
-            }
-            if line.last() == Some(&b'\n') {
-                line.pop();
-                return Some(if too_long {
-                    Line::TooLong
-                } else {
-                    Line::Whole(line)
-                });
-            }
-            // Either the limit was reached, or the next read finds the end.
-            too_long = true;
-            line.clear();
         }
     }
 }

@@ -84,6 +84,8 @@ pub enum Event {
     },
     /// The worker is asked to end (SIGTERM, SIGINT). The second time means: at once.
     StopRequested,
+    /// The group stops this attempt: at once, and that is no rank's fault.
+    Interrupt,
     /// The agent got a signal that is meant for the ranks.
     Forward(Signal),
     /// Nothing happened, but [`Supervisor::deadline`] has come.
@@ -114,6 +116,8 @@ pub enum Action {
 pub struct Verdict {
     /// The failure that explains it; `None` is success.
     pub failure: Option<Failure>,
+    /// Whether the group stopped ranks before they had ended by themselves.
+    pub interrupted: bool,
     /// What the first rank said at its successful end; empty when it said nothing.
     pub last_words: String,
 }
@@ -180,6 +184,7 @@ pub struct Supervisor {
     ranks: BTreeMap<u32, Rank>,
     stage: Stage,
     stop_requested: bool,
+    interrupted: bool,
     failure: Option<Failure>,
     finished: bool,
 }
@@ -203,6 +208,7 @@ impl Supervisor {
             ranks: ranks.collect(),
             stage: Stage::Running,
             stop_requested: false,
+            interrupted: false,
             failure: None,
             finished: false,
         }
@@ -216,6 +222,11 @@ impl Supervisor {
             .filter(|rank| !rank.ended)
             .filter_map(Rank::drained_at);
         drains.chain(self.stage.until()).min()
+    }
+
+    /// The failure that explains the others, as far as is known.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
     }
 
     /// Takes an event in and says what to do, in this order.
@@ -244,6 +255,10 @@ impl Supervisor {
             }
             Event::NotStarted { failure } => self.not_started(now, failure),
             Event::StopRequested => self.stop_requested(now, &mut actions),
+            Event::Interrupt => {
+                self.interrupted |= self.ranks.values().any(Rank::is_running);
+                self.kill_running(now, &mut actions);
+            }
             Event::Forward(signal) => self.signal_running(signal, &mut actions),
             Event::Tick => {}
         }
@@ -261,6 +276,7 @@ impl Supervisor {
         let said = first.and_then(|rank| rank.said.as_ref());
         Verdict {
             failure: self.failure.clone(),
+            interrupted: self.interrupted,
             last_words: said
                 .filter(|result| result.reason.is_none())
                 .map(|result| result.message.clone())
@@ -333,7 +349,10 @@ impl Supervisor {
             }
         }
         for failure in failures {
-            self.note(now, failure);
+            // What the group stops is no failure, and whatever a rank says of it neither.
+            if !(self.interrupted && failure.reason == FailureReason::Stopped) {
+                self.note(now, failure);
+            }
         }
     }
 

@@ -9,13 +9,13 @@ use contract::{env, paths};
 use crds::names;
 use crds::v1alpha1::{Quantity as SpecQuantity, Workers};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-    ImageVolumeSource, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec,
-    ResourceRequirements, SeccompProfile, SecurityContext, Volume, VolumeMount,
+    Capabilities, ConfigMapProjection, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+    ImageVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext,
+    PodSpec, ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretProjection,
+    SecurityContext, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::super::plan::NewPod;
 use super::placement;
 use crate::metadata::{child, pod_labels};
 
@@ -32,30 +32,43 @@ const CACHE: &str = "image-cache";
 const DATASET: &str = "dataset";
 const OUTPUT: &str = "output";
 
+/// Which pod it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Which worker.
+    pub index: u32,
+    /// Which pod of that worker.
+    pub number: u32,
+    /// The attempt that it begins with.
+    pub attempt: Attempt,
+    /// How often its agent may restart ranks in place.
+    pub restarts_left: u32,
+}
+
 /// The pod of a worker in an attempt.
 ///
 /// It has no probes: the agent ends the container itself when a rank fails or hangs, and a probe that
 /// knows less (a data set may take minutes to read) could only kill a healthy run.
-pub fn pod(config: &JobConfig, workers: &Workers, new: &NewPod, attempt: Attempt) -> Pod {
+pub fn pod(config: &JobConfig, workers: &Workers, place: &Place) -> Pod {
     let id = &config.job;
     let template = &workers.template;
-    let own = pod_labels(id, new.index, attempt);
+    let own = pod_labels(id, place.index, place.attempt);
     let mut labels = own.clone();
     // Those that the operator selects by are refused there.
     labels.extend(template.labels.clone());
-    let name = names::worker_pod(&id.name, new.index, new.number);
+    let name = names::worker_pod(&id.name, place.index, place.number);
     let mut metadata = child(id, name, labels);
     let mut annotations = BTreeMap::from([(
         "kubectl.kubernetes.io/default-container".to_owned(),
         names::WORKER_CONTAINER.to_owned(),
     )]);
     annotations.extend(template.annotations.clone());
-    annotations.insert(names::ATTEMPT.to_owned(), attempt.to_string());
+    annotations.insert(names::ATTEMPT.to_owned(), place.attempt.to_string());
     metadata.annotations = Some(annotations);
     Pod {
         metadata,
         spec: Some(PodSpec {
-            hostname: Some(names::worker_host(&id.name, new.index)),
+            hostname: Some(names::worker_host(&id.name, place.index)),
             subdomain: Some(names::service(&id.name)),
             restart_policy: Some("Never".to_owned()),
             termination_grace_period_seconds: Some(GRACE_SECONDS),
@@ -71,7 +84,7 @@ pub fn pod(config: &JobConfig, workers: &Workers, new: &NewPod, attempt: Attempt
             scheduler_name: template.scheduler_name.clone(),
             image_pull_secrets: some(&template.image_pull_secrets),
             init_containers: Some(vec![agent(config)]),
-            containers: vec![worker(config, workers, new, attempt)],
+            containers: vec![worker(config, workers, place)],
             volumes: Some(volumes(config, workers)),
             ..PodSpec::default()
         }),
@@ -99,7 +112,7 @@ fn agent(config: &JobConfig) -> Container {
     }
 }
 
-fn worker(config: &JobConfig, workers: &Workers, new: &NewPod, attempt: Attempt) -> Container {
+fn worker(config: &JobConfig, workers: &Workers, place: &Place) -> Container {
     let argument = |text: &str| text.to_owned();
     Container {
         name: names::WORKER_CONTAINER.to_owned(),
@@ -111,10 +124,11 @@ fn worker(config: &JobConfig, workers: &Workers, new: &NewPod, attempt: Attempt)
                 .map(argument)
                 .to_vec(),
         ),
-        env: Some(environment(config, new.index, attempt)),
+        env: Some(environment(config, place)),
         ports: Some(vec![
             port(names::METRICS_PORT, paths::AGENT_PORT),
             port(names::RENDEZVOUS_PORT, paths::MASTER_PORT),
+            port(names::GROUP_PORT, paths::GROUP_PORT),
         ]),
         resources: Some(resources(workers)),
         security_context: Some(container_security()),
@@ -126,12 +140,12 @@ fn worker(config: &JobConfig, workers: &Workers, new: &NewPod, attempt: Attempt)
     }
 }
 
-fn environment(config: &JobConfig, index: u32, attempt: Attempt) -> Vec<EnvVar> {
+fn environment(config: &JobConfig, place: &Place) -> Vec<EnvVar> {
     let pairs = [
         (env::MASTER_ADDR, names::master_address(&config.job.name)),
         (env::MASTER_PORT, paths::MASTER_PORT.to_string()),
         (env::NNODES, config.workers.replicas.to_string()),
-        (env::NODE_RANK, index.to_string()),
+        (env::NODE_RANK, place.index.to_string()),
         (
             env::NPROC_PER_NODE,
             config.workers.processes_per_worker.to_string(),
@@ -142,11 +156,14 @@ fn environment(config: &JobConfig, index: u32, attempt: Attempt) -> Vec<EnvVar> 
         Some((name, value.clone()))
     });
     let others = [
-        (env::ATTEMPT, attempt.to_string()),
+        (env::ATTEMPT, place.attempt.to_string()),
+        (env::RESTARTS_LEFT, place.restarts_left.to_string()),
         (env::CONFIG, paths::CONFIG_FILE.to_owned()),
         // The root file system is read-only; what looks for a home finds the scratch folder.
         ("HOME", "/tmp".to_owned()),
     ];
+    let group =
+        is_group(config).then(|| (env::GROUP_TOKEN_FILE, paths::GROUP_TOKEN_FILE.to_owned()));
     let cublas = config.spec.training.deterministic.then(|| {
         let (name, value) = env::CUBLAS_WORKSPACE;
         (name, value.to_owned())
@@ -156,6 +173,7 @@ fn environment(config: &JobConfig, index: u32, attempt: Attempt) -> Vec<EnvVar> 
         .cloned()
         .chain(torchrun)
         .chain(others)
+        .chain(group)
         .chain(cublas);
     all.map(|(name, value)| EnvVar {
         name: name.to_owned(),
@@ -280,9 +298,9 @@ fn volumes(config: &JobConfig, workers: &Workers) -> Vec<Volume> {
     };
     let mut volumes = vec![
         Volume {
-            config_map: Some(ConfigMapVolumeSource {
-                name: names::config_map(&config.job.name),
-                ..ConfigMapVolumeSource::default()
+            projected: Some(ProjectedVolumeSource {
+                sources: Some(configuration(config)),
+                ..ProjectedVolumeSource::default()
             }),
             ..named(CONFIG)
         },
@@ -315,6 +333,36 @@ fn volumes(config: &JobConfig, workers: &Workers) -> Vec<Volume> {
         });
     }
     volumes
+}
+
+/// The frozen configuration, and beside it what the agents know each other by.
+fn configuration(config: &JobConfig) -> Vec<VolumeProjection> {
+    let config_map = VolumeProjection {
+        config_map: Some(ConfigMapProjection {
+            name: names::config_map(&config.job.name),
+            ..ConfigMapProjection::default()
+        }),
+        ..VolumeProjection::default()
+    };
+    let token = KeyToPath {
+        key: names::GROUP_TOKEN_KEY.to_owned(),
+        path: names::GROUP_TOKEN_KEY.to_owned(),
+        ..KeyToPath::default()
+    };
+    let secret = is_group(config).then(|| VolumeProjection {
+        secret: Some(SecretProjection {
+            name: names::group_secret(&config.job.name, &config.job.uid),
+            items: Some(vec![token]),
+            ..SecretProjection::default()
+        }),
+        ..VolumeProjection::default()
+    });
+    [config_map].into_iter().chain(secret).collect()
+}
+
+/// Whether there is more than one agent.
+fn is_group(config: &JobConfig) -> bool {
+    config.workers.replicas > 1
 }
 
 fn dataset(config: &JobConfig, volume: Volume) -> Volume {
@@ -353,15 +401,16 @@ mod tests {
     fn built(change: impl FnOnce(&mut JobConfig, &mut Workers)) -> Value {
         let (mut config, mut workers) = fixture::config("digits", 2);
         change(&mut config, &mut workers);
-        let new = NewPod {
+        let place = Place {
             index: 1,
             number: 3,
+            attempt: Attempt {
+                incarnation: 2,
+                restart: 0,
+            },
+            restarts_left: 4,
         };
-        let attempt = Attempt {
-            incarnation: 2,
-            restart: 0,
-        };
-        serde_json::to_value(pod(&config, &workers, &new, attempt)).expect("plain data")
+        serde_json::to_value(pod(&config, &workers, &place)).expect("plain data")
     }
 
     fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
@@ -390,6 +439,7 @@ mod tests {
             ("NPROC_PER_NODE", "1"),
             ("YOLO_ATTEMPT", "2.0"),
             ("YOLO_CONFIG", "/etc/yolo-operator/job.json"),
+            ("YOLO_RESTARTS_LEFT", "4"),
         ] {
             assert_eq!(value, named(env, name)["value"], "{name}");
         }
@@ -397,6 +447,26 @@ mod tests {
             json!(["/yolo/yolo-agent"]),
             spec["containers"][0]["command"]
         );
+    }
+
+    #[test]
+    fn agents_of_several_workers_share_a_secret() {
+        let shared = |replicas| {
+            let pod = built(|config, _| config.workers.replicas = replicas);
+            let volume = named(&pod["spec"]["volumes"], CONFIG).clone();
+            let env = pod["spec"]["containers"][0]["env"].to_string();
+            (volume["projected"]["sources"].clone(), env)
+        };
+        let (sources, env) = shared(2);
+        assert_eq!("digits-config", sources[0]["configMap"]["name"]);
+        assert_eq!(
+            json!({"name": "digits-group-uid-digi", "items": [{"key": "group-token", "path": "group-token"}]}),
+            sources[1]["secret"]
+        );
+        assert!(env.contains("/etc/yolo-operator/group-token"), "{env}");
+        let (sources, env) = shared(1);
+        assert_eq!(1, sources.as_array().map_or(0, Vec::len));
+        assert!(!env.contains("group-token"), "{env}");
     }
 
     #[test]

@@ -1,6 +1,4 @@
 use super::*;
-use crate::board::Board;
-use crate::metrics::TrainingMetrics;
 use crate::place::tests::last_of_three;
 use contract::config::JobIdentity;
 use contract::progress::Phase;
@@ -12,8 +10,7 @@ fn hub() -> (Hub, UnboundedReceiver<Event>) {
         name: "digits".to_owned(),
         uid: "0123456789".to_owned(),
     };
-    let metrics = TrainingMetrics::new(&job, place.attempt).expect("sound");
-    let shared = Arc::new(Shared::new(Board::new(place.clone()), metrics));
+    let shared = Arc::new(Shared::new(&job, &place).expect("sound"));
     let (sender, receiver) = unbounded_channel();
     (Hub::new(&place, shared, sender), receiver)
 }

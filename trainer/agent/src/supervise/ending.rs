@@ -51,6 +51,15 @@ impl Failure {
             see_log: false,
         }
     }
+
+    /// What a user should read: the message, with the end of the rank's log where that explains it.
+    pub fn explanation(&self, log_end: &[String]) -> String {
+        if !self.see_log || log_end.is_empty() {
+            return self.message.clone();
+        }
+        let log = log_end.join("\n");
+        format!("{}; its last lines on stderr were:\n{log}", self.message)
+    }
 }
 
 /// Judges an ended rank; `None` is success.

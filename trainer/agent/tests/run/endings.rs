@@ -40,10 +40,7 @@ pub fn a_failing_rank_is_remembered_and_its_peers_are_stopped() {
     let script =
         "if [ $RANK = 3 ]; then echo first >&2; echo no such file >&2; exit 3; fi; sleep 60";
     let start = Instant::now();
-    let ended = agent(2)
-        .flag("--peer-grace-seconds=1")
-        .shell(script)
-        .finish();
+    let ended = agent(2).shell(script).finish();
     let took = start.elapsed();
     assert_eq!(70, ended.code, "{}", ended.stderr);
     assert_eq!(
@@ -60,10 +57,7 @@ pub fn a_failing_rank_is_remembered_and_its_peers_are_stopped() {
         "{}",
         ended.stderr
     );
-    assert!(
-        took > Duration::from_secs(1) && took < Duration::from_secs(4),
-        "{took:?}"
-    );
+    assert!(took < Duration::from_secs(4), "{took:?}");
 }
 
 pub fn a_killed_rank_is_reported_with_its_signal() {

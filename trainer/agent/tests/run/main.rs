@@ -4,6 +4,7 @@
 //! the first argument `rank` where they speak the protocol (see `rank`). Hence the own `main`.
 
 mod endings;
+mod group;
 mod images;
 mod output;
 mod rank;
@@ -40,6 +41,13 @@ fn main() -> ExitCode {
         endings::a_missing_program_is_a_configuration_error,
         endings::a_bad_environment_or_configuration_is_refused,
         endings::a_bad_command_line_is_refused,
+        group::ranks_start_together_and_a_killed_one_restarts_all_in_place,
+        group::when_no_restart_is_left_every_worker_says_why,
+        group::a_failure_that_would_repeat_itself_ends_all,
+        group::a_worker_that_is_gone_ends_the_others,
+        group::a_worker_without_the_secret_is_not_let_in,
+        group::a_request_to_stop_is_no_reason_to_restart,
+        group::a_worker_on_its_own_restarts_its_ranks_too,
         images::ranks_share_a_file_that_outlives_them,
         images::one_rank_or_no_cache_means_no_file,
         images::a_missing_scratch_folder_is_told,

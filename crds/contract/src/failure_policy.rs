@@ -1,23 +1,27 @@
-use contract::exit::{FailureReason, Retry};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+//! What happens when a worker or one of its ranks fails: written by the user, judged by the operator and
+//! by the agents of the job, which have it in the frozen configuration.
 
-use crate::conditions::Reason;
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{FailureReason, Retry};
+
+/// Words for what only the cluster knows of a failed pod: deleted, taken away, over its memory limit.
+pub const POD_FAILURES: [&str; 3] = ["PodDeleted", "PodEvicted", "OOMKilled"];
 
 /// What happens when a worker fails.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct FailurePolicy {
-    /// How often all workers may be replaced and the run continued from its last checkpoint, not counting
-    /// restarts that a rule or the default makes free.
+    /// How often the ranks may be started anew and the run continued from its last checkpoint, in the same
+    /// pods or in new ones, not counting restarts that a rule or the default makes free.
     pub max_restarts: u32,
     /// What to do after which failure: the first rule that matches decides. Without one, failures that
     /// would only repeat themselves (a bad data set, a loss that is not finite) end the job, workers that
     /// the cluster took away (`PodDeleted`, `PodEvicted`) are replaced without counting it, and everything
-    /// else counts.
+    /// else is a counted restart, in place where that is possible.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[cfg_attr(feature = "schema", schemars(length(max = 16)))]
     pub rules: Vec<FailureRule>,
     /// How long to wait before a restart, when those before it led to no new checkpoint.
     pub backoff: Backoff,
@@ -34,32 +38,47 @@ impl Default for FailurePolicy {
 }
 
 /// A rule matches a failure that has one of each list's values; an empty list matches all.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct FailureRule {
     /// What to do.
     pub action: FailureAction,
     /// Words for failures; `docs/jobs.md` explains them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), extend("items" = json!({"type": "string", "enum": failure_words()})))]
+    #[cfg_attr(feature = "schema", schemars(length(max = 32), extend("items" = serde_json::json!({"type": "string", "enum": failure_words()}))))]
     pub reasons: Vec<String>,
     /// Exit codes of the container `worker`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(range(min = 1, max = 255)))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(length(max = 64), inner(range(min = 1, max = 255)))
+    )]
     pub exit_codes: Vec<i32>,
     /// Signals that ended it: 9 for SIGKILL.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(range(min = 1, max = 64)))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(length(max = 64), inner(range(min = 1, max = 64)))
+    )]
     pub signals: Vec<i32>,
     /// Workers that failed, by index: 0 leads the others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(range(max = 1023)))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(length(max = 64), inner(range(max = 1023)))
+    )]
     pub workers: Vec<u32>,
 }
 
 /// What to do after a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum FailureAction {
+    /// Start all ranks anew in the pods they are in and go on from the last checkpoint, as one of
+    /// `maxRestarts`. Where a pod is gone, and after two such restarts in a row without a training step, all
+    /// workers are replaced instead.
+    RestartInPlace,
     /// Replace all workers and go on from the last checkpoint, as one of `maxRestarts`.
     RestartGang,
     /// The same, not counted.
@@ -70,12 +89,13 @@ pub enum FailureAction {
 
 /// The wait before a restart: none for the first after a new checkpoint, then `initialSeconds`, twice as
 /// long each time, up to `maxSeconds`; up to a quarter less, so that jobs do not come back all at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(extend("x-kubernetes-validations" = json!([{
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = serde_json::json!([{
     "rule": "self.initialSeconds <= self.maxSeconds",
     "messageExpression": "'{path}.initialSeconds is %s, but maxSeconds is %s: choose at most %s'.format([self.initialSeconds, self.maxSeconds, self.maxSeconds])",
-}])))]
+}]))))]
 pub struct Backoff {
     /// The first wait in seconds.
     pub initial_seconds: u32,
@@ -113,7 +133,7 @@ impl FailurePolicy {
             || match failure.retry {
                 Retry::Never => FailureAction::FailJob,
                 Retry::Free => FailureAction::RestartGangIgnoringLimit,
-                Retry::Counted => FailureAction::RestartGang,
+                Retry::Counted => FailureAction::RestartInPlace,
             },
             |rule| rule.action,
         )
@@ -133,18 +153,14 @@ impl FailureRule {
 
 /// All words for failures.
 pub fn failure_words() -> Vec<&'static str> {
-    let of_pods = [Reason::PodDeleted, Reason::PodEvicted, Reason::OOMKilled];
     let of_workers = FailureReason::ALL.map(FailureReason::as_str);
-    of_pods
-        .map(Reason::as_str)
-        .into_iter()
-        .chain(of_workers)
-        .collect()
+    POD_FAILURES.into_iter().chain(of_workers).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use FailureAction::{FailJob, RestartGang, RestartGangIgnoringLimit};
+    use FailureAction::{FailJob, RestartGangIgnoringLimit, RestartInPlace};
+    use serde_json::json;
 
     use super::*;
 
@@ -187,7 +203,7 @@ mod tests {
             })
         };
         assert_eq!(FailJob, action(Retry::Never));
-        assert_eq!(RestartGang, action(Retry::Counted));
+        assert_eq!(RestartInPlace, action(Retry::Counted));
         assert_eq!(RestartGangIgnoringLimit, action(Retry::Free));
     }
 }

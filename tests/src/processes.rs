@@ -1,0 +1,46 @@
+//! The processes of worker pods. The nodes of the test cluster are on this machine, so they can be seen and
+//! signalled as any other.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// The processes of a pod that run this rank of the job: one, unless it is just ending or beginning.
+pub fn of_rank(pod: &Value, rank: u32) -> Vec<u32> {
+    let uid = pod["metadata"]["uid"].as_str().expect("pods have a uid");
+    let rank = format!("RANK={rank}");
+    of_pod(uid)
+        .into_iter()
+        .filter(|pid| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let mut variables = environment.split(|byte| *byte == 0);
+            variables.any(|variable| variable == rank.as_bytes())
+        })
+        .collect()
+}
+
+/// Sends a signal, by its name without SIG.
+pub fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill")
+        .args([format!("-{name}"), pid.to_string()])
+        .status();
+    assert!(
+        sent.is_ok_and(|status| status.success()),
+        "sending {name} to {pid}"
+    );
+}
+
+/// All processes in the control groups of a pod.
+fn of_pod(uid: &str) -> Vec<u32> {
+    // The systemd driver writes underscores.
+    let marks = [uid.to_owned(), uid.replace('-', "_")];
+    let processes = fs::read_dir("/proc").expect("/proc is there");
+    processes
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid: &u32| {
+            let group = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            marks.iter().any(|mark| group.contains(mark))
+        })
+        .collect()
+}

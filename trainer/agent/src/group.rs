@@ -1,0 +1,72 @@
+//! The agents of a job as a group: they start, stop and restart their ranks together.
+//!
+//! ```text
+//!  agent 1 ─┐ standing: attempt, phase, failure        ┌─ order: attempt, stop | run | finish
+//!  agent 2 ─┼────────────────────────> coordinator ────┼──> every agent
+//!  agent 0 ─┘        (in agent 0, pure)                └─ sent when it changes, and to who comes anew
+//! ```
+//!
+//! Both directions carry a whole state, never a change: a line that was lost with its connection is made
+//! good by the next one. A rank that fails therefore costs its peers no pod: the coordinator orders all to
+//! stop, waits until no rank is left, and orders the next attempt, as long as the failure policy lets it.
+//! What it does not let, or what a pod's loss makes impossible, ends every worker, and the operator
+//! decides what follows.
+//!
+//! [`coordinator`] decides and knows no clock and no network. [`host`] gives it both on worker 0, and
+//! [`link`] is how the others reach it. A worker without a token has a group of its own.
+
+pub mod coordinator;
+pub mod host;
+pub mod link;
+pub mod message;
+
+pub use coordinator::Coordinator;
+pub use message::{Order, OrderKind, Phase, Standing};
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::settings::Group;
+use crate::shared::Shared;
+
+/// This agent's end of the group.
+pub struct Membership {
+    /// What this agent tells the coordinator.
+    pub standing: watch::Sender<Standing>,
+    /// What the coordinator wants.
+    pub orders: watch::Receiver<Order>,
+    /// Why the coordinator is not reached; `None` while it is.
+    pub out_of_touch: watch::Receiver<Option<String>>,
+    host: Option<Arc<host::Host>>,
+}
+
+impl Membership {
+    /// Joins the group of `settings`, or founds it on worker 0.
+    pub async fn join(settings: &Group, shared: &Arc<Shared>) -> Result<Self, host::HostError> {
+        let (standing, standings) = watch::channel(Standing::default());
+        if settings.worker == 0 || settings.token.is_none() {
+            let host = host::Host::found(settings, shared, standings).await?;
+            return Ok(Self {
+                standing,
+                orders: host.orders(),
+                out_of_touch: host.out_of_touch(),
+                host: Some(host),
+            });
+        }
+        let (orders, out_of_touch) = link::connect(settings, shared, standings);
+        Ok(Self {
+            standing,
+            orders,
+            out_of_touch,
+            host: None,
+        })
+    }
+
+    /// On worker 0: waits until the others have heard the last order, or for a moment.
+    pub async fn leave(&self) {
+        if let Some(host) = &self.host {
+            host.see_off().await;
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! Decides for all workers of a job: standings in, one order out.
+//!
+//! ```text
+//!             all are there            a failure        its cause is known    all have ended
+//!  Gathering ───────────────> Running ───────────> Settling ───────────> Stopping ──┐
+//!      │                       │  ^                                                  │
+//!      │ too late              │  └──────────── next attempt ────────────────────────┤
+//!      v                       v  all succeeded                                      │
+//!  Finished <──────────────────┴──────────────── not in place ───────────────────────┘
+//! ```
+//!
+//! Nothing here knows a clock or a network. `now` is the time since the agent's start.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use contract::attempt::Attempt;
+use contract::env::RENDEZVOUS_TIMEOUT;
+use contract::exit::FailureReason;
+use contract::failure_policy::{FailureAction, FailureFacts, FailurePolicy};
+use contract::progress::RankFailure;
+
+use super::message::{Order, OrderKind, Phase, Standing};
+
+/// How long the cause of a failure that is only an echo is awaited.
+const SETTLE: Duration = Duration::from_millis(500);
+/// The same when a worker was asked to stop: the ranks agree on a step, and one of them writes a checkpoint.
+const SETTLE_STOPPED: Duration = Duration::from_secs(30);
+/// How long the ranks of a worker may take to be killed.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+/// How long a worker may say nothing, or be without a connection, until it counts as lost.
+const SILENCE: Duration = Duration::from_secs(10);
+/// The same once a rank has failed: its end and the connection's have one cause, mostly.
+const SILENCE_AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// So many restarts in a row that ended before a training step call for other pods.
+const MAX_FRUITLESS: u32 = 2;
+
+/// What a user allows.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// What follows which failure.
+    pub policy: FailurePolicy,
+    /// How many restarts are left.
+    pub restarts_left: u32,
+}
+
+/// The group as its coordinator sees it.
+#[derive(Debug)]
+pub struct Coordinator {
+    rules: Rules,
+    members: Vec<Member>,
+    stage: Stage,
+    order: Order,
+    /// Of the present attempt, in the order in which they were heard of.
+    failures: Vec<RankFailure>,
+    lost: BTreeSet<u32>,
+    fruitless: u32,
+    restarted_after: Option<RankFailure>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Member {
+    /// `None` until it joins.
+    standing: Option<Standing>,
+    linked: bool,
+    /// When it last said something.
+    heard_at: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Gathering { until: Duration },
+    Running,
+    Settling { since: Duration },
+    Stopping { until: Duration },
+    Finished,
+}
+
+impl Coordinator {
+    /// A group of so many workers that begins with `attempt`.
+    pub fn new(workers: u32, attempt: Attempt, rules: Rules, now: Duration) -> Self {
+        Self {
+            rules,
+            members: vec![Member::default(); workers as usize],
+            stage: Stage::Gathering {
+                until: now + RENDEZVOUS_TIMEOUT,
+            },
+            order: Order {
+                attempt,
+                kind: OrderKind::Stop,
+                because: None,
+            },
+            failures: Vec::new(),
+            lost: BTreeSet::new(),
+            fruitless: 0,
+            restarted_after: None,
+        }
+    }
+
+    /// What all workers are to do now.
+    pub fn order(&self) -> &Order {
+        &self.order
+    }
+
+    /// A worker said how it stands.
+    pub fn heard(&mut self, now: Duration, worker: u32, standing: Standing) {
+        if let Some(member) = self.members.get_mut(worker as usize) {
+            member.linked = true;
+            member.heard_at = now;
+            member.standing = Some(standing);
+        }
+        self.tick(now);
+    }
+
+    /// The connection of a worker ended.
+    pub fn unlinked(&mut self, now: Duration, worker: u32) {
+        if let Some(member) = self.members.get_mut(worker as usize) {
+            member.linked = false;
+            member.heard_at = now;
+        }
+        self.tick(now);
+    }
+
+    /// When [`Self::tick`] is due if nothing is heard before; `None`: never.
+    pub fn deadline(&self) -> Option<Duration> {
+        let stage = match self.stage {
+            Stage::Finished => return None,
+            Stage::Running => None,
+            Stage::Settling { since } => Some(since + self.settle()),
+            Stage::Gathering { until } | Stage::Stopping { until } => Some(until),
+        };
+        let silences = self
+            .members
+            .iter()
+            .filter(|member| member.standing.is_some())
+            .map(|member| member.heard_at + self.patience(member));
+        silences.chain(stage).min()
+    }
+
+    /// Looks at everything again.
+    pub fn tick(&mut self, now: Duration) {
+        self.note_silence(now);
+        self.note_failures();
+        match self.stage {
+            Stage::Finished => {}
+            Stage::Gathering { until } => self.gather(now, until),
+            Stage::Running | Stage::Settling { .. } | Stage::Stopping { .. } => {
+                if self.all_ended() {
+                    self.decide();
+                } else {
+                    self.escalate(now);
+                }
+            }
+        }
+    }
+
+    fn gather(&mut self, now: Duration, until: Duration) {
+        let standings = || self.members.iter().map(|member| member.standing.as_ref());
+        // A coordinator that came anew begins no attempt that workers have seen already.
+        let seen = standings().flatten().map(|standing| match standing.phase {
+            Phase::Waiting => standing.attempt,
+            Phase::Running | Phase::Ended => standing.attempt.next_restart(),
+        });
+        let attempt = seen.fold(self.order.attempt, Attempt::max);
+        let idle = |standing: &Standing| standing.phase != Phase::Running;
+        let all_idle = standings().all(|standing| standing.is_some_and(idle));
+        self.order.attempt = attempt;
+        if all_idle {
+            self.begin(attempt);
+        } else if until <= now {
+            let absent: Vec<String> = (0..)
+                .zip(&self.members)
+                .filter(|(_, member)| member.standing.is_none())
+                .map(|(worker, _): (u32, _)| worker.to_string())
+                .collect();
+            let message = format!(
+                "worker {} did not join the others within {} s: look at its pod, at DNS and at network policies",
+                absent.join(", "),
+                RENDEZVOUS_TIMEOUT.as_secs()
+            );
+            let cause = lost(0, FailureReason::RendezvousFailed, message);
+            self.finish(Some(cause));
+        }
+    }
+
+    fn begin(&mut self, attempt: Attempt) {
+        self.failures.clear();
+        self.stage = Stage::Running;
+        self.order = Order {
+            attempt,
+            kind: OrderKind::Run,
+            because: self.restarted_after.clone(),
+        };
+    }
+
+    /// Workers that were silent for too long are lost.
+    fn note_silence(&mut self, now: Duration) {
+        let mut silent = Vec::new();
+        for (worker, member) in (0..).zip(&self.members) {
+            let patience = self.patience(member);
+            if member.standing.is_some() && member.heard_at + patience <= now {
+                silent.push((worker, member.linked));
+            }
+        }
+        for (worker, linked) in silent {
+            let what = if linked {
+                format!("it said nothing for {} s", SILENCE.as_secs())
+            } else {
+                "its connection ended, and it did not come back".to_owned()
+            };
+            self.lose(worker, &what);
+        }
+    }
+
+    fn lose(&mut self, worker: u32, what: &str) {
+        if let Some(member) = self.members.get_mut(worker as usize) {
+            *member = Member::default();
+        }
+        // While workers gather, whoever leaves may come back, or somebody in its place.
+        if !matches!(self.stage, Stage::Gathering { .. } | Stage::Finished) {
+            let message = format!("worker {worker} was lost: {what}");
+            self.failures
+                .push(lost(worker, FailureReason::PeerLost, message));
+            self.lost.insert(worker);
+        }
+    }
+
+    fn note_failures(&mut self) {
+        let attempt = self.order.attempt;
+        for member in &self.members {
+            if let Some(standing) = &member.standing
+                && standing.attempt == attempt
+                && let Some(failure) = &standing.failure
+                && !self.failures.contains(failure)
+            {
+                self.failures.push(failure.clone());
+            }
+        }
+    }
+
+    /// Whether every worker that is left has no rank of the present attempt any more.
+    fn all_ended(&self) -> bool {
+        let left = (0..)
+            .zip(&self.members)
+            .filter(|(worker, _)| !self.lost.contains(worker));
+        left.map(|(_, member)| member.standing.as_ref())
+            .all(|standing| standing.is_some_and(|standing| self.has_ended(standing)))
+    }
+
+    fn has_ended(&self, standing: &Standing) -> bool {
+        standing.attempt == self.order.attempt
+            && match standing.phase {
+                Phase::Running => false,
+                Phase::Ended => true,
+                // It heard of the end before it began, or has yet to begin.
+                Phase::Waiting => matches!(self.stage, Stage::Stopping { .. }),
+            }
+    }
+
+    /// Lets failures have their consequences while ranks run.
+    fn escalate(&mut self, now: Duration) {
+        if self.failures.is_empty() {
+            return;
+        }
+        if let Stage::Stopping { until } = self.stage {
+            if until <= now {
+                self.lose_who_does_not_stop();
+            }
+            return;
+        }
+        let since = match self.stage {
+            Stage::Settling { since } => since,
+            _ => now,
+        };
+        let caused = self
+            .failures
+            .iter()
+            .any(|failure| !failure.reason.is_echo());
+        if caused || !self.lost.is_empty() || since + self.settle() <= now {
+            self.stage = Stage::Stopping {
+                until: now + STOP_LIMIT,
+            };
+            self.order = Order {
+                kind: OrderKind::Stop,
+                because: self.cause(),
+                ..self.order.clone()
+            };
+        } else {
+            self.stage = Stage::Settling { since };
+        }
+    }
+
+    fn lose_who_does_not_stop(&mut self) {
+        let running = (0..).zip(&self.members).filter(|(_, member)| {
+            let standing = member.standing.as_ref();
+            standing.is_some_and(|standing| !self.has_ended(standing))
+        });
+        let running: Vec<u32> = running.map(|(worker, _)| worker).collect();
+        for worker in running {
+            let what = format!("its ranks did not end within {} s", STOP_LIMIT.as_secs());
+            self.lose(worker, &what);
+        }
+        if self.all_ended() {
+            self.decide();
+        }
+    }
+
+    /// No rank is left: the next attempt, or the end.
+    fn decide(&mut self) {
+        let Some(cause) = self.cause() else {
+            self.finish(None);
+            return;
+        };
+        let trained = self.members.iter().any(|member| {
+            member
+                .standing
+                .as_ref()
+                .is_some_and(|standing| standing.trained)
+        });
+        self.fruitless = if trained { 0 } else { self.fruitless + 1 };
+        let in_place = self.action(&cause) == FailureAction::RestartInPlace
+            && cause.reason != FailureReason::Stopped
+            && self.lost.is_empty()
+            && self.rules.restarts_left > 0
+            && self.fruitless <= MAX_FRUITLESS;
+        if in_place {
+            self.rules.restarts_left -= 1;
+            self.restarted_after = Some(cause);
+            self.begin(self.order.attempt.next_restart());
+        } else {
+            self.finish(Some(cause));
+        }
+    }
+
+    fn finish(&mut self, because: Option<RankFailure>) {
+        self.stage = Stage::Finished;
+        self.order = Order {
+            kind: OrderKind::Finish,
+            because,
+            ..self.order.clone()
+        };
+    }
+
+    fn action(&self, failure: &RankFailure) -> FailureAction {
+        self.rules.policy.action(FailureFacts {
+            reason: failure.reason.as_str(),
+            retry: failure.reason.retry(),
+            exit_code: Some(failure.exit_code.into()),
+            worker: failure.worker,
+        })
+    }
+
+    /// The failure that explains the others: what ends the job, then what is no echo of another failure,
+    /// then the loss of a worker, then the wish to stop, and of these the first.
+    fn cause(&self) -> Option<RankFailure> {
+        let best = self.failures.iter().min_by_key(|failure| {
+            let echo = failure.reason.is_echo();
+            (
+                echo || self.action(failure) != FailureAction::FailJob,
+                echo,
+                failure.rank.is_some(),
+                failure.reason != FailureReason::Stopped,
+            )
+        });
+        best.cloned()
+    }
+
+    fn settle(&self) -> Duration {
+        let stopped = |failure: &RankFailure| failure.reason == FailureReason::Stopped;
+        if self.failures.iter().any(stopped) {
+            SETTLE_STOPPED
+        } else {
+            SETTLE
+        }
+    }
+
+    fn patience(&self, member: &Member) -> Duration {
+        if !member.linked && !self.failures.is_empty() {
+            SILENCE_AFTER_FAILURE
+        } else {
+            SILENCE
+        }
+    }
+}
+
+fn lost(worker: u32, reason: FailureReason, message: String) -> RankFailure {
+    RankFailure {
+        worker,
+        rank: None,
+        reason,
+        exit_code: reason.exit_code(),
+        message,
+    }
+}

@@ -1,0 +1,319 @@
+use contract::failure_policy::FailureRule;
+
+use super::*;
+
+const FIRST: Attempt = Attempt {
+    incarnation: 2,
+    restart: 0,
+};
+
+/// Three workers; restarts in place are allowed so often.
+struct Group {
+    coordinator: Coordinator,
+    now: Duration,
+}
+
+impl Group {
+    fn of_three(restarts_left: u32) -> Self {
+        Self::with(restarts_left, FailurePolicy::default())
+    }
+
+    fn with(restarts_left: u32, policy: FailurePolicy) -> Self {
+        let rules = Rules {
+            policy,
+            restarts_left,
+        };
+        Self {
+            coordinator: Coordinator::new(3, FIRST, rules, Duration::ZERO),
+            now: Duration::ZERO,
+        }
+    }
+
+    /// All three are there and run the first attempt.
+    fn running(restarts_left: u32) -> Self {
+        let mut group = Self::of_three(restarts_left);
+        group.all(Phase::Waiting);
+        group.all(Phase::Running);
+        assert_eq!((OrderKind::Run, FIRST), group.order());
+        group
+    }
+
+    fn says(&mut self, worker: u32, phase: Phase, failure: Option<RankFailure>) {
+        let standing = Standing {
+            attempt: self.coordinator.order().attempt,
+            phase,
+            failure,
+            trained: true,
+        };
+        self.coordinator.heard(self.now, worker, standing);
+    }
+
+    fn all(&mut self, phase: Phase) {
+        for worker in 0..3 {
+            self.says(worker, phase, None);
+        }
+    }
+
+    /// Time passes while these say that nothing changed.
+    fn pass(&mut self, milliseconds: u64, alive: &[u32]) {
+        let end = self.now + Duration::from_millis(milliseconds);
+        while self.now < end {
+            self.now = (self.now + Duration::from_millis(100)).min(end);
+            for &worker in alive {
+                let member = &self.coordinator.members[worker as usize];
+                if let Some(standing) = member.standing.clone() {
+                    self.coordinator.heard(self.now, worker, standing);
+                }
+            }
+            self.coordinator.tick(self.now);
+        }
+    }
+
+    fn order(&self) -> (OrderKind, Attempt) {
+        let order = self.coordinator.order();
+        (order.kind, order.attempt)
+    }
+
+    fn because(&self) -> (u32, FailureReason) {
+        let because = self.coordinator.order().because.clone();
+        let failure = because.expect("a failure is behind the order");
+        (failure.worker, failure.reason)
+    }
+}
+
+fn failure(worker: u32, reason: FailureReason) -> RankFailure {
+    RankFailure {
+        worker,
+        rank: Some(worker),
+        reason,
+        exit_code: reason.exit_code(),
+        message: reason.as_str().to_owned(),
+    }
+}
+
+fn restart(number: u32) -> Attempt {
+    Attempt {
+        restart: number,
+        ..FIRST
+    }
+}
+
+#[test]
+fn ranks_start_when_the_last_worker_is_there() {
+    let mut group = Group::of_three(3);
+    for worker in [1, 2] {
+        group.says(worker, Phase::Waiting, None);
+        assert_eq!((OrderKind::Stop, FIRST), group.order());
+    }
+    group.says(0, Phase::Waiting, None);
+    assert_eq!((OrderKind::Run, FIRST), group.order());
+}
+
+#[test]
+fn a_killed_rank_makes_all_stop_and_begin_again() {
+    let mut group = Group::running(3);
+    group.says(1, Phase::Running, Some(failure(1, FailureReason::Killed)));
+    assert_eq!((OrderKind::Stop, FIRST), group.order());
+    group.says(1, Phase::Ended, Some(failure(1, FailureReason::Killed)));
+    group.says(0, Phase::Ended, None);
+    assert_eq!((OrderKind::Stop, FIRST), group.order());
+    group.says(2, Phase::Ended, Some(failure(2, FailureReason::PeerLost)));
+    assert_eq!((OrderKind::Run, restart(1)), group.order());
+    assert_eq!((1, FailureReason::Killed), group.because());
+    group.all(Phase::Running);
+    group.all(Phase::Ended);
+    assert_eq!((OrderKind::Finish, restart(1)), group.order());
+    assert_eq!(None, group.coordinator.order().because);
+}
+
+#[test]
+fn an_echo_waits_for_its_cause_but_not_for_long() {
+    let mut group = Group::running(3);
+    group.says(0, Phase::Running, Some(failure(0, FailureReason::PeerLost)));
+    assert_eq!(OrderKind::Run, group.order().0);
+    group.pass(400, &[0, 1, 2]);
+    assert_eq!(OrderKind::Run, group.order().0);
+    group.pass(100, &[0, 1, 2]);
+    assert_eq!(OrderKind::Stop, group.order().0);
+
+    let mut group = Group::running(3);
+    group.says(0, Phase::Running, Some(failure(0, FailureReason::PeerLost)));
+    group.says(
+        2,
+        Phase::Running,
+        Some(failure(2, FailureReason::InvalidDataset)),
+    );
+    assert_eq!(OrderKind::Stop, group.order().0);
+    assert_eq!((2, FailureReason::InvalidDataset), group.because());
+    group.all(Phase::Ended);
+    assert_eq!(OrderKind::Finish, group.order().0);
+    assert_eq!((2, FailureReason::InvalidDataset), group.because());
+}
+
+#[test]
+fn a_worker_that_is_asked_to_stop_has_time_for_its_checkpoint() {
+    let mut group = Group::running(3);
+    group.says(1, Phase::Running, Some(failure(1, FailureReason::PeerLost)));
+    group.says(2, Phase::Ended, Some(failure(2, FailureReason::Stopped)));
+    group.pass(29_000, &[0, 1, 2]);
+    assert_eq!(OrderKind::Run, group.order().0);
+    group.says(0, Phase::Ended, Some(failure(0, FailureReason::Stopped)));
+    group.says(1, Phase::Ended, Some(failure(1, FailureReason::PeerLost)));
+    assert_eq!(OrderKind::Finish, group.order().0);
+    assert_eq!((2, FailureReason::Stopped), group.because());
+}
+
+#[test]
+fn restarts_end_with_the_budget_and_when_none_of_them_trains() {
+    let fail = |group: &mut Group, trained: bool| {
+        let attempt = group.coordinator.order().attempt;
+        for worker in 0..3 {
+            let standing = Standing {
+                attempt,
+                phase: Phase::Ended,
+                failure: Some(failure(worker, FailureReason::Internal)),
+                trained,
+            };
+            group.coordinator.heard(group.now, worker, standing);
+        }
+        group.order()
+    };
+    let mut group = Group::running(2);
+    assert_eq!((OrderKind::Run, restart(1)), fail(&mut group, true));
+    assert_eq!((OrderKind::Run, restart(2)), fail(&mut group, true));
+    assert_eq!((OrderKind::Finish, restart(2)), fail(&mut group, true));
+
+    let mut group = Group::running(100);
+    assert_eq!((OrderKind::Run, restart(1)), fail(&mut group, false));
+    assert_eq!((OrderKind::Run, restart(2)), fail(&mut group, false));
+    assert_eq!((OrderKind::Run, restart(3)), fail(&mut group, true));
+    assert_eq!((OrderKind::Run, restart(4)), fail(&mut group, false));
+    assert_eq!((OrderKind::Run, restart(5)), fail(&mut group, false));
+    assert_eq!((OrderKind::Finish, restart(5)), fail(&mut group, false));
+}
+
+#[test]
+fn a_rule_may_ask_for_other_pods_or_the_end() {
+    for action in [
+        FailureAction::RestartGang,
+        FailureAction::RestartGangIgnoringLimit,
+        FailureAction::FailJob,
+    ] {
+        let policy = FailurePolicy {
+            rules: vec![FailureRule {
+                action,
+                reasons: vec!["Killed".to_owned()],
+                exit_codes: Vec::new(),
+                signals: vec![9],
+                workers: vec![1],
+            }],
+            ..FailurePolicy::default()
+        };
+        let mut group = Group::with(3, policy);
+        group.all(Phase::Waiting);
+        group.all(Phase::Running);
+        group.says(1, Phase::Running, Some(failure(1, FailureReason::Killed)));
+        group.all(Phase::Ended);
+        assert_eq!(OrderKind::Finish, group.order().0, "{action:?}");
+    }
+}
+
+#[test]
+fn a_silent_worker_is_lost_and_so_are_these_pods() {
+    let mut group = Group::running(3);
+    group.pass(9_900, &[0, 1]);
+    assert_eq!(OrderKind::Run, group.order().0);
+    group.pass(100, &[0, 1]);
+    assert_eq!(OrderKind::Stop, group.order().0);
+    assert_eq!((2, FailureReason::PeerLost), group.because());
+    group.says(0, Phase::Ended, None);
+    group.says(1, Phase::Ended, None);
+    assert_eq!(OrderKind::Finish, group.order().0);
+    let because = group.coordinator.order().because.clone();
+    assert_eq!(None, because.expect("lost").rank);
+}
+
+#[test]
+fn a_broken_connection_may_come_back() {
+    let mut group = Group::running(3);
+    group.coordinator.unlinked(group.now, 2);
+    group.pass(9_000, &[0, 1]);
+    group.says(2, Phase::Running, None);
+    group.pass(9_000, &[0, 1]);
+    assert_eq!(OrderKind::Run, group.order().0);
+    // With a failure beside it, it is soon taken for the cause.
+    group.says(2, Phase::Running, None);
+    group.says(0, Phase::Running, Some(failure(0, FailureReason::PeerLost)));
+    group.coordinator.unlinked(group.now, 2);
+    group.pass(2_000, &[0, 1]);
+    group.says(0, Phase::Ended, Some(failure(0, FailureReason::PeerLost)));
+    group.says(1, Phase::Ended, Some(failure(1, FailureReason::PeerLost)));
+    assert_eq!(OrderKind::Finish, group.order().0);
+    let because = group.coordinator.order().because.clone();
+    let because = because.expect("lost");
+    assert_eq!((2, None), (because.worker, because.rank));
+}
+
+#[test]
+fn ranks_that_survive_being_killed_take_their_worker_with_them() {
+    let mut group = Group::running(3);
+    group.says(1, Phase::Ended, Some(failure(1, FailureReason::Killed)));
+    group.says(0, Phase::Ended, None);
+    group.pass(14_900, &[0, 1, 2]);
+    assert_eq!(OrderKind::Stop, group.order().0);
+    group.pass(200, &[0, 1, 2]);
+    assert_eq!(OrderKind::Finish, group.order().0);
+}
+
+#[test]
+fn a_worker_that_had_not_begun_is_not_waited_for() {
+    let mut group = Group::of_three(3);
+    group.all(Phase::Waiting);
+    group.says(0, Phase::Running, Some(failure(0, FailureReason::Killed)));
+    group.says(1, Phase::Running, None);
+    assert_eq!(OrderKind::Stop, group.order().0);
+    group.says(0, Phase::Ended, Some(failure(0, FailureReason::Killed)));
+    group.says(1, Phase::Ended, None);
+    assert_eq!((OrderKind::Run, restart(1)), group.order());
+}
+
+#[test]
+fn who_does_not_come_is_named() {
+    let mut group = Group::of_three(3);
+    group.says(0, Phase::Waiting, None);
+    group.says(2, Phase::Waiting, None);
+    let limit = u64::try_from(RENDEZVOUS_TIMEOUT.as_millis()).expect("short");
+    group.pass(limit - 100, &[0, 2]);
+    assert_eq!(OrderKind::Stop, group.order().0);
+    group.pass(100, &[0, 2]);
+    assert_eq!(OrderKind::Finish, group.order().0);
+    let because = group.coordinator.order().because.clone().expect("a cause");
+    assert_eq!(FailureReason::RendezvousFailed, because.reason);
+    assert!(
+        because.message.starts_with("worker 1 did not join"),
+        "{}",
+        because.message
+    );
+}
+
+#[test]
+fn a_coordinator_that_comes_anew_goes_beyond_what_workers_have_seen() {
+    let mut group = Group::of_three(3);
+    let seen = Standing {
+        attempt: restart(4),
+        phase: Phase::Running,
+        failure: None,
+        trained: true,
+    };
+    group.coordinator.heard(group.now, 1, seen.clone());
+    group.says(0, Phase::Waiting, None);
+    group.says(2, Phase::Waiting, None);
+    assert_eq!(OrderKind::Stop, group.order().0);
+    assert!(group.order().1 >= restart(4), "it would not stop");
+    let ended = Standing {
+        phase: Phase::Ended,
+        ..seen
+    };
+    group.coordinator.heard(group.now, 1, ended);
+    assert_eq!((OrderKind::Run, restart(5)), group.order());
+}

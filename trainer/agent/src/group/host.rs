@@ -1,0 +1,392 @@
+//! The coordinator's clock, network and neighbours: runs in the agent of worker 0.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use contract::protocol::encode;
+use subtle::ConstantTimeEq as _;
+use tokio::io::{AsyncWriteExt as _, BufReader};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::select;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{interval, sleep, sleep_until, timeout};
+use tracing::{info, warn};
+
+use super::coordinator::Coordinator;
+use super::link::BEAT;
+use super::message::{Hello, Order, OrderKind, Standing};
+use crate::lines::{Line, Lines};
+use crate::settings::Group;
+use crate::shared::Shared;
+
+/// How long a connection may take to say who it is.
+const HELLO_LIMIT: Duration = Duration::from_secs(5);
+/// How long the last order is given to reach the others.
+const SEE_OFF: Duration = Duration::from_secs(2);
+
+/// The agents of a job have no place to meet.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent cannot listen for the other workers on port {port}")]
+pub struct HostError {
+    port: u16,
+    #[source]
+    source: io::Error,
+}
+
+/// Why a connection was closed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+enum Refusal {
+    #[error("it did not say who it is")]
+    NotHello,
+    #[error("it does not know the secret of this job's workers")]
+    Token,
+    #[error("it belongs to incarnation {found}, this worker to {own}")]
+    Incarnation { found: u32, own: u32 },
+    #[error("there is no worker {worker} to join")]
+    Worker { worker: u32 },
+}
+
+/// What the coordinator hears.
+enum News {
+    Standing(u32, Standing),
+    Unlinked(u32),
+}
+
+/// The neighbours of the coordinator.
+pub struct Host {
+    group: Group,
+    orders: watch::Receiver<Order>,
+    news: UnboundedSender<News>,
+    links: Mutex<Links>,
+    linked: watch::Sender<usize>,
+    /// Worker 0 is always in touch with itself.
+    in_touch: watch::Sender<Option<String>>,
+}
+
+#[derive(Default)]
+struct Links {
+    /// Numbers connections, so that the end of a replaced one is not taken for that of its successor.
+    next: u64,
+    open: BTreeMap<u32, u64>,
+}
+
+impl Host {
+    /// Begins to coordinate, and to take connections when there are other workers.
+    pub async fn found(
+        group: &Group,
+        shared: &Arc<Shared>,
+        own: watch::Receiver<Standing>,
+    ) -> Result<Arc<Self>, HostError> {
+        let workers = if group.token.is_some() {
+            group.workers
+        } else {
+            1
+        };
+        let coordinator =
+            Coordinator::new(workers, group.attempt, group.rules.clone(), shared.now());
+        let (sender, orders) = watch::channel(coordinator.order().clone());
+        let (news, heard) = unbounded_channel();
+        tokio::spawn(coordinate(
+            coordinator,
+            Arc::clone(shared),
+            heard,
+            own,
+            sender,
+        ));
+        let host = Arc::new(Self {
+            group: group.clone(),
+            orders,
+            news,
+            links: Mutex::default(),
+            linked: watch::Sender::new(0),
+            in_touch: watch::Sender::new(None),
+        });
+        if workers > 1 {
+            let port = group.port;
+            let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+            let listener = TcpListener::bind(address)
+                .await
+                .map_err(|source| HostError { port, source })?;
+            tokio::spawn(Arc::clone(&host).serve(listener));
+        }
+        Ok(host)
+    }
+
+    /// What all workers are to do.
+    pub fn orders(&self) -> watch::Receiver<Order> {
+        self.orders.clone()
+    }
+
+    /// Why worker 0 is not reached: never.
+    pub fn out_of_touch(&self) -> watch::Receiver<Option<String>> {
+        self.in_touch.subscribe()
+    }
+
+    /// Waits until the other workers have taken the last order and left, or for a moment.
+    pub async fn see_off(&self) {
+        let mut linked = self.linked.subscribe();
+        let all_gone = linked.wait_for(|count| *count == 0);
+        // Who is still there after that finds out from the closed connection.
+        let _ = timeout(SEE_OFF, all_gone).await;
+    }
+
+    async fn serve(self: Arc<Self>, listener: TcpListener) {
+        // Strangers must not use up the descriptors.
+        let places = Arc::new(Semaphore::new(2 * self.group.workers as usize + 16));
+        loop {
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
+            match listener.accept().await {
+                Ok((stream, address)) => {
+                    let host = Arc::clone(&self);
+                    tokio::spawn(async move {
+                        host.converse(stream, address).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    warn!("another worker's connection could not be accepted: {error}");
+                    sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn converse(self: Arc<Self>, stream: TcpStream, address: SocketAddr) {
+        // Lines are short and rare; waiting for more of them helps nobody.
+        let _ = stream.set_nodelay(true);
+        let (read, write) = stream.into_split();
+        let mut lines = Lines::new(BufReader::new(read));
+        let first = timeout(HELLO_LIMIT, lines.next()).await.ok().flatten();
+        let worker = match first
+            .ok_or(Refusal::NotHello)
+            .and_then(|line| self.check(&line))
+        {
+            Ok(worker) => worker,
+            Err(refusal) => {
+                warn!(%address, "a connection of another worker is closed: {refusal}");
+                return;
+            }
+        };
+        let writer = tokio::spawn(write_orders(write, self.orders.clone()));
+        let link = self.join(worker);
+        while let Some(line) = lines.next().await {
+            let Line::Whole(line) = line else { continue };
+            match serde_json::from_slice(&line) {
+                Ok(standing) => self.tell(News::Standing(worker, standing)),
+                Err(error) => warn!(worker, "a line of another worker is dropped: {error}"),
+            }
+        }
+        writer.abort();
+        self.leave(worker, link);
+    }
+
+    fn check(&self, line: &Line) -> Result<u32, Refusal> {
+        let Line::Whole(line) = line else {
+            return Err(Refusal::NotHello);
+        };
+        let hello: Hello = serde_json::from_slice(line).map_err(|_| Refusal::NotHello)?;
+        let token = self.group.token.as_deref().unwrap_or_default();
+        if !bool::from(hello.token.as_bytes().ct_eq(token.as_bytes())) {
+            return Err(Refusal::Token);
+        }
+        let own = self.group.attempt.incarnation;
+        if hello.incarnation != own {
+            let found = hello.incarnation;
+            return Err(Refusal::Incarnation { found, own });
+        }
+        // Worker 0 is this one.
+        if hello.worker == 0 || hello.worker >= self.group.workers {
+            let worker = hello.worker;
+            return Err(Refusal::Worker { worker });
+        }
+        Ok(hello.worker)
+    }
+
+    fn join(&self, worker: u32) -> u64 {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = links.next;
+        links.next += 1;
+        links.open.insert(worker, link);
+        self.linked.send_replace(links.open.len());
+        link
+    }
+
+    fn leave(&self, worker: u32, link: u64) {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        if links.open.get(&worker) == Some(&link) {
+            links.open.remove(&worker);
+            self.linked.send_replace(links.open.len());
+            self.tell(News::Unlinked(worker));
+        }
+    }
+
+    fn tell(&self, news: News) {
+        // Without a receiver the agent is at its end.
+        let _ = self.news.send(news);
+    }
+}
+
+/// Sends the present order, and every later one.
+async fn write_orders(mut write: OwnedWriteHalf, mut orders: watch::Receiver<Order>) {
+    loop {
+        let order = orders.borrow_and_update().clone();
+        let Ok(line) = encode(&order) else { return };
+        if write.write_all(line.as_bytes()).await.is_err() || orders.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn coordinate(
+    mut coordinator: Coordinator,
+    shared: Arc<Shared>,
+    mut news: UnboundedReceiver<News>,
+    mut own: watch::Receiver<Standing>,
+    orders: watch::Sender<Order>,
+) {
+    let mut beat = interval(BEAT);
+    loop {
+        let deadline = coordinator.deadline();
+        let due = async {
+            match deadline {
+                Some(at) => sleep_until(shared.instant(at).into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let (said, own_news) = select! {
+            said = news.recv() => (said, false),
+            changed = own.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                (None, true)
+            }
+            _ = beat.tick() => (None, true),
+            () = due => (None, false),
+        };
+        let now = shared.now();
+        match said {
+            Some(News::Standing(worker, standing)) => coordinator.heard(now, worker, standing),
+            Some(News::Unlinked(worker)) => coordinator.unlinked(now, worker),
+            None if own_news => {
+                let standing = shared.standing(&own.borrow_and_update());
+                coordinator.heard(now, 0, standing);
+            }
+            None => coordinator.tick(now),
+        }
+        let changed = orders.send_if_modified(|order| {
+            let changed = order != coordinator.order();
+            if changed {
+                *order = coordinator.order().clone();
+            }
+            changed
+        });
+        if changed {
+            log(coordinator.order());
+        }
+    }
+}
+
+fn log(order: &Order) {
+    let attempt = order.attempt;
+    let because = order
+        .because
+        .as_ref()
+        .map(|failure| {
+            format!(
+                ", because of {}: {}",
+                failure.reason.as_str(),
+                failure.sentence()
+            )
+        })
+        .unwrap_or_default();
+    match order.kind {
+        OrderKind::Run => info!("attempt {attempt} begins{because}"),
+        OrderKind::Stop => info!("attempt {attempt} is stopped{because}"),
+        OrderKind::Finish => info!("no further attempt in these pods{because}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::failure_policy::FailurePolicy;
+
+    use super::super::coordinator::Rules;
+    use super::*;
+
+    fn host() -> Host {
+        let group = Group {
+            workers: 3,
+            worker: 0,
+            attempt: contract::attempt::Attempt {
+                incarnation: 2,
+                restart: 0,
+            },
+            token: Some("secret".to_owned()),
+            address: "digits-worker-0.digits".to_owned(),
+            port: 0,
+            rules: Rules {
+                policy: FailurePolicy::default(),
+                restarts_left: 0,
+            },
+        };
+        let order = Order {
+            attempt: group.attempt,
+            kind: OrderKind::Stop,
+            because: None,
+        };
+        Host {
+            group,
+            orders: watch::channel(order).1,
+            news: unbounded_channel().0,
+            links: Mutex::default(),
+            linked: watch::Sender::new(0),
+            in_touch: watch::Sender::new(None),
+        }
+    }
+
+    #[test]
+    fn only_the_other_workers_of_this_incarnation_are_let_in() {
+        let check = |token: &str, worker, incarnation| {
+            let hello = Hello {
+                token: token.to_owned(),
+                worker,
+                incarnation,
+            };
+            let line = serde_json::to_vec(&hello).expect("plain data");
+            host().check(&Line::Whole(line))
+        };
+        assert_eq!(Ok(2), check("secret", 2, 2));
+        for token in ["", "secre", "Secret", "secret "] {
+            assert_eq!(Err(Refusal::Token), check(token, 2, 2), "{token:?}");
+        }
+        assert_eq!(
+            Err(Refusal::Incarnation { found: 1, own: 2 }),
+            check("secret", 2, 1)
+        );
+        for worker in [0, 3] {
+            assert_eq!(Err(Refusal::Worker { worker }), check("secret", worker, 2));
+        }
+        for line in [Line::TooLong, Line::Whole(b"GET / HTTP/1.1".to_vec())] {
+            assert_eq!(Err(Refusal::NotHello), host().check(&line));
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_replaced_connection_is_not_that_of_its_successor() {
+        let host = host();
+        let first = host.join(1);
+        let second = host.join(1);
+        host.leave(1, first);
+        assert_eq!(1, *host.linked.borrow());
+        host.leave(1, second);
+        assert_eq!(0, *host.linked.borrow());
+    }
+}

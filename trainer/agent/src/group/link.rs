@@ -1,0 +1,199 @@
+//! How an agent reaches the coordinator in the agent of worker 0.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::protocol::encode;
+use tokio::io::{AsyncWriteExt as _, BufReader};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use super::message::{Hello, Order, OrderKind, Standing};
+use crate::lines::{Line, Lines};
+use crate::settings::Group;
+use crate::shared::Shared;
+
+/// How often an agent says how it stands although nothing changed.
+pub const BEAT: Duration = Duration::from_secs(1);
+/// How long one address may take to answer.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// Between two tries to connect: workers start together, and worker 0 may be the last.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// The coordinator is not reached.
+#[derive(Debug, thiserror::Error)]
+enum LinkError {
+    #[error("the name {name} has no address yet")]
+    Resolve {
+        name: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("worker 0 does not answer at {address}")]
+    Connect {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the connection to worker 0 ended")]
+    Ended,
+}
+
+/// Connects, again and again, until the last order has come. Returns where orders appear, and where it says
+/// why there are none.
+pub fn connect(
+    group: &Group,
+    shared: &Arc<Shared>,
+    standings: watch::Receiver<Standing>,
+) -> (watch::Receiver<Order>, watch::Receiver<Option<String>>) {
+    let first = Order {
+        attempt: group.attempt,
+        kind: OrderKind::Stop,
+        because: None,
+    };
+    let (orders, receiver) = watch::channel(first);
+    let (out_of_touch, trouble) = watch::channel(Some("not tried yet".to_owned()));
+    let link = Link {
+        group: group.clone(),
+        shared: Arc::clone(shared),
+        standings,
+        orders,
+        out_of_touch,
+        known: None,
+    };
+    tokio::spawn(link.run());
+    (receiver, trouble)
+}
+
+struct Link {
+    group: Group,
+    shared: Arc<Shared>,
+    standings: watch::Receiver<Standing>,
+    orders: watch::Sender<Order>,
+    out_of_touch: watch::Sender<Option<String>>,
+    /// Where worker 0 was last: a name server that is away does not part those who know each other.
+    known: Option<SocketAddr>,
+}
+
+impl Link {
+    async fn run(mut self) {
+        loop {
+            let error = match self.dial().await {
+                Ok(stream) => {
+                    info!("joined the group of worker 0");
+                    self.converse(stream).await;
+                    LinkError::Ended
+                }
+                Err(error) => error,
+            };
+            if self.orders.borrow().kind == OrderKind::Finish {
+                return;
+            }
+            let text = crate::error_chain(&error);
+            let before = self.out_of_touch.send_replace(Some(text.clone()));
+            if before.as_ref() != Some(&text) {
+                warn!("{text}; trying again");
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    async fn dial(&mut self) -> Result<TcpStream, LinkError> {
+        if let Some(address) = self.known.take()
+            && let Ok(stream) = open(address).await
+        {
+            self.known = Some(address);
+            return Ok(stream);
+        }
+        let name = &self.group.address;
+        let resolve = |source| LinkError::Resolve {
+            name: name.clone(),
+            source,
+        };
+        let mut addresses = lookup_host((name.as_str(), self.group.port))
+            .await
+            .map_err(resolve)?;
+        let address = addresses
+            .next()
+            .ok_or_else(|| resolve(io::ErrorKind::NotFound.into()))?;
+        let stream = open(address)
+            .await
+            .map_err(|source| LinkError::Connect { address, source })?;
+        self.known = Some(address);
+        Ok(stream)
+    }
+
+    /// Exchanges standings for orders until the connection ends.
+    async fn converse(&self, stream: TcpStream) {
+        // Lines are short and rare; waiting for more of them helps nobody.
+        let _ = stream.set_nodelay(true);
+        let (read, write) = stream.into_split();
+        let writer = tokio::spawn(write_standings(
+            write,
+            self.hello(),
+            self.standings.clone(),
+            Arc::clone(&self.shared),
+        ));
+        let mut lines = Lines::new(BufReader::new(read));
+        while let Some(line) = lines.next().await {
+            let Line::Whole(line) = line else { continue };
+            match serde_json::from_slice::<Order>(&line) {
+                Ok(order) => {
+                    self.out_of_touch.send_replace(None);
+                    let last = order.kind == OrderKind::Finish;
+                    self.orders.send_replace(order);
+                    if last {
+                        break;
+                    }
+                }
+                Err(error) => warn!("a line of worker 0 is dropped: {error}"),
+            }
+        }
+        writer.abort();
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            token: self.group.token.clone().unwrap_or_default(),
+            worker: self.group.worker,
+            incarnation: self.group.attempt.incarnation,
+        }
+    }
+}
+
+async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let silent = |_| io::Error::from(io::ErrorKind::TimedOut);
+    timeout(CONNECT_LIMIT, TcpStream::connect(address))
+        .await
+        .map_err(silent)?
+}
+
+/// Says who this is, then how it stands: at once when that changes, else every [`BEAT`].
+async fn write_standings(
+    mut write: OwnedWriteHalf,
+    hello: Hello,
+    mut standings: watch::Receiver<Standing>,
+    shared: Arc<Shared>,
+) {
+    let Ok(mut lines) = encode(&hello) else {
+        return;
+    };
+    loop {
+        let standing = shared.standing(&standings.borrow_and_update());
+        let Ok(line) = encode(&standing) else { return };
+        lines.push_str(&line);
+        if write.write_all(lines.as_bytes()).await.is_err() {
+            return;
+        }
+        lines.clear();
+        // Either is a reason to speak; an agent at its end is none.
+        if let Ok(Err(_)) = timeout(BEAT, standings.changed()).await {
+            return;
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What the agents of a group say to each other: lines of JSON, over TCP between pods.
+//!
+//! Both ends come from one image, which is frozen with the job, so there is one version of this.
+
+use contract::attempt::Attempt;
+use contract::progress::RankFailure;
+use serde::{Deserialize, Serialize};
+
+/// The first line of an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hello {
+    /// The secret of the job's agents.
+    pub token: String,
+    /// Index of the worker.
+    pub worker: u32,
+    /// The incarnation its pod was made for.
+    pub incarnation: u32,
+}
+
+/// How a worker stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Standing {
+    /// The attempt that its ranks are in, or were in last.
+    pub attempt: Attempt,
+    /// What its ranks do.
+    pub phase: Phase,
+    /// The failure that explains the others of this worker in this attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<RankFailure>,
+    /// Whether a rank has done a training step in this attempt.
+    pub trained: bool,
+}
+
+/// What the ranks of a worker do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// None was started yet.
+    #[default]
+    Waiting,
+    /// At least one runs.
+    Running,
+    /// All have ended.
+    Ended,
+}
+
+/// What all workers are to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Order {
+    /// The attempt it is about.
+    pub attempt: Attempt,
+    /// What to do.
+    pub kind: OrderKind,
+    /// The failure behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<RankFailure>,
+}
+
+/// See [`Order`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OrderKind {
+    /// Have no rank of this attempt or an earlier one run, and wait.
+    Stop,
+    /// Have the ranks of this attempt run.
+    Run,
+    /// The last order: have no rank run, and end.
+    Finish,
+}

@@ -1,0 +1,379 @@
+//! This worker's ranks from attempt to attempt: does what the group orders and the supervisor says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::attempt::Attempt;
+use contract::env::RENDEZVOUS_TIMEOUT;
+use contract::exit::FailureReason;
+use contract::progress::RankFailure;
+use contract::protocol::AgentMessage;
+use tokio::select;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, info};
+
+use crate::group::{Membership, Order, OrderKind, Phase, Standing};
+use crate::outcome::Outcome;
+use crate::place::Place;
+use crate::ranks::{Launch, Ranks};
+use crate::settings::Settings;
+use crate::shared::Shared;
+use crate::signals::{Caught, Signals};
+use crate::socket::Hub;
+use crate::supervise::{Action, Event, Failure, Supervisor, Verdict, signal_name};
+use crate::{error_chain, telemetry};
+
+/// How long a worker whose ranks have ended waits for a coordinator that it does not reach.
+const OUT_OF_TOUCH_LIMIT: Duration = Duration::from_secs(30);
+/// How much longer than the coordinator a worker waits for the first order.
+const FIRST_ORDER_GRACE: Duration = Duration::from_secs(5);
+
+/// A worker and the hands it has.
+pub struct Worker<'a> {
+    settings: &'a Settings,
+    /// In the present attempt.
+    place: Place,
+    /// The number under which the file of decoded images is open.
+    cache: Option<i32>,
+    shared: Arc<Shared>,
+    hub: Arc<Hub>,
+    membership: Membership,
+    ranks: Ranks,
+    supervisor: Supervisor,
+    /// How the present attempt ended here, if it has.
+    end: Option<End>,
+}
+
+/// How an attempt ended on this worker.
+enum End {
+    /// Its ranks ended by themselves.
+    OfRanks(Box<Outcome>),
+    /// The group stopped them.
+    Interrupted,
+}
+
+/// What a worker without running ranks does next.
+enum Next {
+    Run(Order),
+    End(Box<Outcome>),
+}
+
+impl<'a> Worker<'a> {
+    /// No rank runs yet.
+    pub fn new(
+        settings: &'a Settings,
+        cache: Option<i32>,
+        shared: &Arc<Shared>,
+        hub: Arc<Hub>,
+        membership: Membership,
+    ) -> Self {
+        let place = settings.place.clone();
+        membership.standing.send_replace(Standing {
+            attempt: place.attempt,
+            ..Standing::default()
+        });
+        Self {
+            supervisor: Supervisor::new(place.ranks(), settings.patience()),
+            settings,
+            place,
+            cache,
+            shared: Arc::clone(shared),
+            hub,
+            membership,
+            ranks: Ranks::default(),
+            end: None,
+        }
+    }
+
+    /// Follows the group's orders to the end.
+    pub async fn run(&mut self, signals: &mut Signals) -> Outcome {
+        loop {
+            match self.next(signals).await {
+                Next::Run(order) => self.attempt(order, signals).await,
+                Next::End(outcome) => return *outcome,
+            }
+        }
+    }
+
+    /// Lets the others know before this agent goes.
+    pub async fn leave(&self) {
+        self.membership.leave().await;
+    }
+
+    /// Waits for an order that is news to a worker whose ranks have ended, or do not run yet.
+    async fn next(&mut self, signals: &mut Signals) -> Next {
+        let limit = match self.end {
+            Some(_) => OUT_OF_TOUCH_LIMIT,
+            None => RENDEZVOUS_TIMEOUT + FIRST_ORDER_GRACE,
+        };
+        let mut patience_ends = Instant::now() + limit;
+        loop {
+            let order = self.membership.orders.borrow_and_update().clone();
+            let ahead = order.attempt > self.place.attempt;
+            match order.kind {
+                OrderKind::Run if ahead || self.end.is_none() => return Next::Run(order),
+                OrderKind::Finish => return Next::End(self.finished(order.because.as_ref())),
+                OrderKind::Stop if ahead => {
+                    self.place.attempt = order.attempt;
+                    self.end = None;
+                    self.tell(Phase::Waiting, None);
+                }
+                OrderKind::Run | OrderKind::Stop => {}
+            }
+            let Membership {
+                orders,
+                out_of_touch,
+                ..
+            } = &mut self.membership;
+            if out_of_touch.borrow().is_none() {
+                patience_ends = Instant::now() + limit;
+            }
+            let alone = out_of_touch.borrow().is_some();
+            select! {
+                // Their senders live as long as this agent, or until the last order has come.
+                _ = orders.changed() => {}
+                _ = out_of_touch.changed() => {}
+                caught = signals.next() => match caught {
+                    Caught::Stop => return Next::End(self.stopped()),
+                    Caught::Forward(_) => {}
+                    Caught::Child => { self.ranks.reap(); }
+                },
+                () = sleep_until(patience_ends), if alone => return Next::End(self.abandoned()),
+            }
+        }
+    }
+
+    /// How this worker ends on the group's last order.
+    fn finished(&self, because: Option<&RankFailure>) -> Box<Outcome> {
+        if let Some(End::OfRanks(outcome)) = &self.end {
+            return outcome.clone();
+        }
+        let (reason, message) = match (because, &self.end) {
+            (Some(cause), Some(_)) => (
+                FailureReason::PeerLost,
+                format!("its ranks were stopped, since {}", cause.sentence()),
+            ),
+            (Some(cause), None) => (cause.reason, cause.message.clone()),
+            // Every worker has succeeded; this one would have said so.
+            (None, _) => (
+                FailureReason::Internal,
+                "the job's workers ended without this one".to_owned(),
+            ),
+        };
+        self.without_ranks(reason, message)
+    }
+
+    fn stopped(&self) -> Box<Outcome> {
+        info!("asked to stop");
+        match &self.end {
+            Some(End::OfRanks(outcome)) => outcome.clone(),
+            _ => self.without_ranks(
+                FailureReason::Stopped,
+                "asked to stop while none of its ranks ran".to_owned(),
+            ),
+        }
+    }
+
+    /// The coordinator is not reached, and this worker waits no longer.
+    fn abandoned(&self) -> Box<Outcome> {
+        if let Some(End::OfRanks(outcome)) = &self.end {
+            return outcome.clone();
+        }
+        let trouble = self.membership.out_of_touch.borrow().clone();
+        let message = format!(
+            "worker {} is out of touch with worker 0: {}; look at its pod, at DNS and at network policies",
+            self.place.node_rank,
+            trouble.unwrap_or_default()
+        );
+        self.without_ranks(FailureReason::RendezvousFailed, message)
+    }
+
+    /// An end that no rank explains.
+    fn without_ranks(&self, reason: FailureReason, message: String) -> Box<Outcome> {
+        let mut outcome = Outcome::of_agent(Some(&self.place), reason, message);
+        outcome.result.report = self.shared.board().report().cloned();
+        Box::new(outcome)
+    }
+
+    /// Runs the ranks of one attempt from their start to the end of the last.
+    async fn attempt(&mut self, order: Order, signals: &mut Signals) {
+        self.place.attempt = order.attempt;
+        self.end = None;
+        telemetry::begin(order.attempt);
+        if let Err(error) = self.shared.begin(order.attempt, order.because) {
+            // The same series could be made before; the old ones go on.
+            error!("{}", error_chain(&error));
+        }
+        let (sender, events) = unbounded_channel();
+        self.hub.begin(order.attempt, sender.clone());
+        self.ranks = Ranks::default();
+        self.supervisor = Supervisor::new(self.place.ranks(), self.settings.patience());
+        self.tell(Phase::Running, None);
+        let verdict = self.supervise(signals, &sender, events).await;
+        self.ranks.kill_leftovers();
+        let failure = verdict
+            .failure
+            .as_ref()
+            .map(|failure| self.explained(failure));
+        self.end = Some(self.end_of(verdict));
+        self.tell(Phase::Ended, failure);
+    }
+
+    async fn supervise(
+        &mut self,
+        signals: &mut Signals,
+        sender: &UnboundedSender<Event>,
+        mut events: UnboundedReceiver<Event>,
+    ) -> Verdict {
+        let mut happened = self.start_ranks(sender);
+        let mut interrupted = false;
+        loop {
+            for event in happened {
+                if let Some(verdict) = self.handle(event) {
+                    return verdict;
+                }
+            }
+            let deadline = self.supervisor.deadline();
+            let shared = Arc::clone(&self.shared);
+            let tick = async {
+                match deadline {
+                    Some(at) => sleep_until(shared.instant(at).into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            happened = select! {
+                // What ranks said comes before a signal that came after it: a rank that has just
+                // said hello is to be asked, not signalled.
+                biased;
+                // The sender keeps the channel open.
+                event = events.recv() => event.into_iter().collect(),
+                caught = signals.next() => match caught {
+                    Caught::Stop => {
+                        info!("asked to stop");
+                        vec![Event::StopRequested]
+                    }
+                    Caught::Forward(signal) => vec![Event::Forward(signal)],
+                    Caught::Child => self.reap(),
+                },
+                () = interruption(&mut self.membership.orders, self.place.attempt), if !interrupted => {
+                    interrupted = true;
+                    vec![Event::Interrupt]
+                }
+                () = tick => vec![Event::Tick],
+            };
+        }
+    }
+
+    /// Starts all ranks and returns what came of it. The supervisor hears of a failure only when all
+    /// have had their turn: it may then signal those that run.
+    fn start_ranks(&mut self, events: &UnboundedSender<Event>) -> Vec<Event> {
+        let launch = Launch {
+            command: &self.settings.args.command,
+            place: &self.place,
+            socket: &self.settings.args.socket,
+            config: &self.settings.config_path,
+            cache: self.cache,
+        };
+        let mut failures = Vec::new();
+        for rank in self.place.ranks() {
+            match self.ranks.start(rank, launch, events) {
+                Ok(()) => self.shared.board().started(self.shared.now(), rank),
+                Err(error) => {
+                    let failure = Failure::explained(rank, error.reason(), error_chain(&error));
+                    failures.push(Event::NotStarted { failure });
+                }
+            }
+        }
+        failures
+    }
+
+    fn reap(&mut self) -> Vec<Event> {
+        let ended = self.ranks.reap();
+        for &(rank, end) in &ended {
+            info!("rank {rank} {end}");
+            self.shared.board().exited(rank);
+        }
+        let events = ended.into_iter();
+        events
+            .map(|(rank, end)| Event::Exited { rank, end })
+            .collect()
+    }
+
+    fn handle(&mut self, event: Event) -> Option<Verdict> {
+        for action in self.supervisor.handle(self.shared.now(), event) {
+            match action {
+                Action::AskToStop { rank } => {
+                    self.hub.send(rank, AgentMessage::StopAtStep { step: None });
+                }
+                Action::Signal { rank, signal } => {
+                    info!("sending {} to rank {rank}", signal_name(signal.as_raw()));
+                    self.ranks.signal(rank, signal);
+                }
+                Action::Finish(verdict) => return Some(verdict),
+            }
+        }
+        let failure = self.supervisor.failure();
+        let failure = failure.map(|failure| self.explained(failure));
+        if failure.is_some() {
+            self.tell(Phase::Running, failure);
+        }
+        None
+    }
+
+    /// Tells the group how this worker stands, if that is news.
+    fn tell(&self, phase: Phase, failure: Option<RankFailure>) {
+        let standing = Standing {
+            attempt: self.place.attempt,
+            phase,
+            failure,
+            trained: false,
+        };
+        self.membership.standing.send_if_modified(|told| {
+            let news = *told != standing;
+            *told = standing;
+            news
+        });
+    }
+
+    fn explained(&self, failure: &Failure) -> RankFailure {
+        RankFailure {
+            worker: self.place.node_rank,
+            rank: Some(failure.rank),
+            reason: failure.reason,
+            exit_code: failure.exit_code,
+            message: failure.explanation(&self.ranks.log_end(failure.rank)),
+        }
+    }
+
+    fn end_of(&self, verdict: Verdict) -> End {
+        if verdict.interrupted && verdict.failure.is_none() {
+            return End::Interrupted;
+        }
+        let failed = verdict.failure.as_ref().map(|failure| failure.rank);
+        let log_end = failed
+            .map(|rank| self.ranks.log_end(rank))
+            .unwrap_or_default();
+        let report = self.shared.board().report().cloned();
+        End::OfRanks(Box::new(Outcome::of_ranks(
+            &self.place,
+            verdict,
+            &log_end,
+            report,
+        )))
+    }
+}
+
+/// Answers once the group wants no rank of this attempt any more.
+async fn interruption(orders: &mut watch::Receiver<Order>, attempt: Attempt) {
+    let unwanted = |order: &Order| match order.kind {
+        OrderKind::Run => order.attempt > attempt,
+        OrderKind::Stop => order.attempt >= attempt,
+        OrderKind::Finish => true,
+    };
+    if orders.wait_for(unwanted).await.is_err() {
+        // Without a coordinator the ranks go on.
+        std::future::pending::<()>().await;
+    }
+}

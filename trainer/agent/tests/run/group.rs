@@ -1,0 +1,191 @@
+//! Several agents of one job, on one machine.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use contract::exit::FailureReason;
+use contract::progress::AgentProgress;
+use rustix::process::{Signal, kill_process};
+
+use crate::support::{Agent, Setup, agent};
+
+/// Agents of a job with one rank each, which may restart them so often.
+fn setups<const N: usize>(restarts: u32) -> [Setup; N] {
+    // A port that was free a moment ago.
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    drop(listener);
+    std::array::from_fn(|worker| {
+        let setup = agent(1);
+        let token = setup.dir().join("token");
+        fs::write(&token, "secret").expect("written");
+        setup
+            .flag(&format!("--group-token-file={}", token.display()))
+            .flag(&format!("--group-port={port}"))
+            .flag(&format!("--restarts-left={restarts}"))
+            .env("MASTER_ADDR", "127.0.0.1")
+            .env("NNODES", &N.to_string())
+            .env("NODE_RANK", &worker.to_string())
+    })
+}
+
+/// Ranks that say who they are and then wait, until there is a file `done` in the agent's folder.
+fn patient(setup: Setup) -> Agent {
+    let done = setup.dir().join("done");
+    let script = format!(
+        "echo rank $RANK of $WORLD_SIZE in $YOLO_ATTEMPT is $$; while [ ! -e {} ]; do sleep 0.05; done",
+        done.display()
+    );
+    setup.shell(&script)
+}
+
+fn release(folder: &Path) {
+    fs::write(folder.join("done"), "").expect("written");
+}
+
+/// The process of the rank that said so in this attempt.
+fn pid_of(agent: &Agent, attempt: &str) -> rustix::process::Pid {
+    let mark = format!("in {attempt} is ");
+    agent.wait_for_stdout(&mark, 1);
+    let text = agent.stdout_text();
+    let pid = text
+        .split(&mark)
+        .nth(1)
+        .and_then(|rest| rest.lines().next());
+    let pid = pid.expect("just seen").parse().expect("a number");
+    rustix::process::Pid::from_raw(pid).expect("a process")
+}
+
+pub fn ranks_start_together_and_a_killed_one_restarts_all_in_place() {
+    let [first, second, third] = setups::<3>(3);
+    let folders = [first.dir(), second.dir(), third.dir()].map(Path::to_owned);
+    let first = patient(first);
+    let second = patient(second);
+    first.wait_for_stderr("serving");
+    second.wait_for_stderr("joined the group");
+    assert_eq!("", first.stdout_text(), "it did not wait for the third");
+    let third = patient(third);
+    let agents = [first, second, third];
+    for (rank, agent) in agents.iter().enumerate() {
+        agent.wait_for_stdout(&format!("rank {rank} of 3 in 2.0"), 1);
+    }
+    let killed = Instant::now();
+    kill_process(pid_of(&agents[1], "2.0"), Signal::KILL).expect("it runs");
+    for (rank, agent) in agents.iter().enumerate() {
+        agent.wait_for_stdout(&format!("rank {rank} of 3 in 2.1"), 1);
+    }
+    let took = killed.elapsed();
+    assert!(took < Duration::from_secs(2), "the restart took {took:?}");
+    let progress: AgentProgress =
+        serde_json::from_str(&agents[0].get("/progress").1).expect("a document");
+    assert_eq!("2.1", progress.attempt.to_string());
+    let cause = progress.restarted_after.expect("a cause");
+    assert_eq!(
+        (1, Some(1), FailureReason::Killed),
+        (cause.worker, cause.rank, cause.reason)
+    );
+    assert!(agents[0].get("/metrics").0 == 200);
+    for folder in &folders {
+        release(folder);
+    }
+    for agent in agents {
+        let ended = agent.finish();
+        assert_eq!(0, ended.code, "{}", ended.stderr);
+        assert_eq!("2.1", ended.result.attempt.to_string());
+        assert!(ended.stderr.contains("attempt=2.1"), "{}", ended.stderr);
+    }
+}
+
+pub fn when_no_restart_is_left_every_worker_says_why() {
+    let [first, second] = setups::<2>(1);
+    let agents = [patient(first), patient(second)];
+    for attempt in ["2.0", "2.1"] {
+        kill_process(pid_of(&agents[1], attempt), Signal::KILL).expect("it runs");
+    }
+    let [first, second] = agents.map(Agent::finish);
+    assert_eq!(137, second.code, "{}", second.stderr);
+    assert_eq!(
+        (Some(FailureReason::Killed), Some(1)),
+        (second.result.reason, second.result.rank)
+    );
+    assert_eq!(76, first.code, "{}", first.stderr);
+    assert_eq!(Some(FailureReason::PeerLost), first.result.reason);
+    let message = &first.result.message;
+    assert!(
+        message.starts_with(
+            "its ranks were stopped, since worker 1 (rank 1): rank 1 was ended by SIGKILL"
+        ),
+        "{message}"
+    );
+    assert_eq!("2.1", first.result.attempt.to_string());
+}
+
+pub fn a_failure_that_would_repeat_itself_ends_all() {
+    let [first, second] = setups::<2>(5);
+    let first = patient(first);
+    let second = second.shell("exit 65");
+    let (first, second) = (first.finish(), second.finish());
+    assert_eq!((76, 65), (first.code, second.code), "{}", first.stderr);
+    assert_eq!("2.0", second.result.attempt.to_string());
+}
+
+pub fn a_worker_that_is_gone_ends_the_others() {
+    let [first, second] = setups::<2>(5);
+    let agents = [patient(first), patient(second)];
+    pid_of(&agents[0], "2.0");
+    let rank = pid_of(&agents[1], "2.0");
+    agents[1].signal(Signal::KILL);
+    kill_process(rank, Signal::KILL).expect("it runs");
+    let [first, _] = agents;
+    first.wait_for_stderr("worker 1 was lost: its connection ended");
+    let ended = first.finish();
+    assert_eq!(76, ended.code, "{}", ended.stderr);
+    assert_eq!(Some(FailureReason::PeerLost), ended.result.reason);
+}
+
+pub fn a_worker_without_the_secret_is_not_let_in() {
+    let [first, second] = setups::<2>(5);
+    let first = patient(first);
+    fs::write(second.dir().join("token"), "guess").expect("written");
+    let second = patient(second);
+    first.wait_for_stderr("it does not know the secret");
+    assert_eq!("", second.stdout_text());
+    second.signal(Signal::TERM);
+    first.signal(Signal::TERM);
+    for ended in [first, second].map(Agent::finish) {
+        assert_eq!(143, ended.code, "{}", ended.stderr);
+        assert_eq!(
+            "asked to stop while none of its ranks ran",
+            ended.result.message
+        );
+    }
+}
+
+pub fn a_request_to_stop_is_no_reason_to_restart() {
+    let [first, second] = setups::<2>(5);
+    let agents = [first, second].map(|setup| setup.speaking(&["hello", "await-stop", "exit=143"]));
+    for agent in &agents {
+        agent.wait_for_stdout("connected", 1);
+        agent.signal(Signal::TERM);
+    }
+    for ended in agents.map(Agent::finish) {
+        assert_eq!(143, ended.code, "{}", ended.stderr);
+        assert_eq!(Some(FailureReason::Stopped), ended.result.reason);
+        assert_eq!("2.0", ended.result.attempt.to_string());
+    }
+}
+
+pub fn a_worker_on_its_own_restarts_its_ranks_too() {
+    let setup = agent(2)
+        .flag("--restarts-left=1")
+        .env("NNODES", "1")
+        .env("NODE_RANK", "0");
+    let script = "echo attempt $YOLO_ATTEMPT; if [ $YOLO_ATTEMPT = 2.0 ] && [ $RANK = 1 ]; then exit 3; fi; \
+                  if [ $YOLO_ATTEMPT = 2.0 ]; then sleep 60; fi";
+    let ended = setup.shell(script).finish();
+    assert_eq!(0, ended.code, "{}", ended.stderr);
+    let count = |text: &str| ended.stdout.matches(text).count();
+    assert_eq!((2, 2), (count("attempt 2.0"), count("attempt 2.1")));
+}
