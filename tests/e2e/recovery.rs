@@ -19,17 +19,24 @@ fn progress(namespace: &Namespace, pod: &str) -> Option<Value> {
     serde_json::from_str(&answer.stdout).ok()
 }
 
-/// A job of two workers on two nodes that has written a checkpoint and trains on; with its pods.
-fn training(namespace: &Namespace, name: &str) -> (Value, Vec<String>) {
+/// A job of two workers on two nodes that writes no checkpoint before its end, once it has trained for longer
+/// than the time between two copies of its state; returns its pods.
+fn training(namespace: &Namespace, name: &str) -> Vec<String> {
     data::digits(namespace, 64, 16, 64);
-    let job = Job::new(name).set("/training/epochs", EPOCHS);
+    let job = Job::new(name)
+        .set("/training/epochs", EPOCHS)
+        .set("/training/checkpointEvery", EPOCHS)
+        .set("/training/evaluateEvery", EPOCHS)
+        .set("/training/snapshotSeconds", 2);
     namespace.apply(&job.manifest()).expect("applying the job");
-    let job = seen::wait(namespace, name, "a checkpoint", |job| {
-        job["status"]["checkpoint"]["step"].as_u64().unwrap_or(0) > 0
+    seen::wait(namespace, name, "a while of training", |job| {
+        job["status"]["progress"]["trainingSeconds"]
+            .as_f64()
+            .is_some_and(|seconds| seconds > 5.0)
     });
     let pods = seen::active_pods(namespace, name);
     assert_eq!(2, pods.len(), "{pods:?}");
-    (job, pods)
+    pods
 }
 
 /// Waits until worker 0 has done a training step in this attempt; returns how long that took.
@@ -54,7 +61,7 @@ fn trains_in(namespace: &Namespace, pod: &str, attempt: &Value) -> Duration {
 #[test]
 fn a_killed_rank_starts_all_ranks_anew_in_their_pods() {
     let namespace = Namespace::new("rank");
-    let (_, pods) = training(&namespace, "killed");
+    let pods = training(&namespace, "killed");
     let pod = namespace.get("pod", &pods[1]).expect("it runs");
     let [rank] = processes::of_rank(&pod, 1)[..] else {
         panic!("no process of rank 1");
@@ -90,8 +97,36 @@ fn a_killed_rank_starts_all_ranks_anew_in_their_pods() {
     let log = namespace
         .kubectl(&["logs", &pods[0], "--container=worker"])
         .expect("the log");
-    assert!(log.contains("going on from"), "{log}");
+    assert!(log.contains("going on from /dev/shm/snapshots"), "{log}");
     assert!(took < Duration::from_secs(15), "{took:?}");
+}
+
+#[test]
+fn a_rank_that_hangs_is_found_and_all_start_anew() {
+    let namespace = Namespace::new("hung");
+    let pods = training(&namespace, "hung");
+    let pod = namespace.get("pod", &pods[1]).expect("it runs");
+    let [rank] = processes::of_rank(&pod, 1)[..] else {
+        panic!("no process of rank 1");
+    };
+    processes::signal(rank, "STOP");
+    let next = json!({"incarnation": 0, "restart": 1});
+    let took = trains_in(&namespace, &pods[0], &next);
+    println!(
+        "rank stopped until training steps are seen: {:.1} s",
+        took.as_secs_f64()
+    );
+    let told = progress(&namespace, &pods[0]).expect("it answers");
+    assert_eq!("Hung", told["restartedAfter"]["reason"], "{told}");
+    assert_eq!(1, told["restartedAfter"]["worker"]);
+    let job = seen::wait_complete(&namespace, "hung");
+    assert_eq!(
+        pods,
+        seen::active_pods(&namespace, "hung"),
+        "no pod was replaced"
+    );
+    assert_eq!(1, count(&job["status"], "restarts"));
+    assert!(took < Duration::from_secs(45), "{took:?}");
 }
 
 fn count(status: &Value, field: &str) -> u64 {

@@ -3,7 +3,7 @@
 mod eval;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
@@ -104,6 +104,7 @@ fn run_job(
             handed_down: variable(contract::env::CACHE_FD),
             scratch: args.scratch.clone().unwrap_or_else(std::env::temp_dir),
         },
+        snapshots: variable(contract::env::SNAPSHOTS).map(PathBuf::from),
         verify_ranks: args.verify_ranks,
         faults: args.make_non_finite.clone(),
         out_of_memory: args.make_out_of_memory.clone(),

@@ -39,7 +39,7 @@ const CHANGEABLE: [&str; 6] = [
 ];
 
 /// Settings that may change silently: none of them changes what is computed.
-const FREE: [&str; 12] = [
+const FREE: [&str; 13] = [
     "training.cache",
     "training.cacheLimit",
     "training.loaderThreads",
@@ -47,6 +47,7 @@ const FREE: [&str; 12] = [
     "training.keepCheckpoints",
     "training.checkpointEvery",
     "training.checkpointMinutes",
+    "training.snapshotSeconds",
     "training.device",
     "distributed.backend",
     "distributed.timeoutSeconds",

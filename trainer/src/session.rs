@@ -11,7 +11,9 @@ mod prepare;
 mod recovery;
 mod requests;
 mod restore;
+mod snapshots;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use contract::progress::Phase;
@@ -44,6 +46,7 @@ use prepare::{introduce, learner};
 use recovery::Beginning;
 use requests::{EpochWeights, Order, Requests, sampler};
 use restore::{Begin, restore};
+use snapshots::Snapshots;
 
 /// Batches made ahead of time on each rank.
 const PREFETCH_STEPS: usize = 4;
@@ -63,6 +66,8 @@ pub struct Session<'a> {
     pub(crate) store: CheckpointStore,
     /// Only on rank 0.
     pub(crate) writer: Option<Writer>,
+    /// Only on rank 0, and only where ranks may be started anew in place.
+    pub(crate) snapshots: Option<Snapshots>,
     /// Only on rank 0.
     pub(crate) gallery: Option<Gallery>,
     pub(crate) skipped: Skipped,
@@ -93,6 +98,8 @@ pub struct StartOptions {
     pub stop: StopRequest,
     /// Where decoded images may be kept.
     pub cache: CachePlaces,
+    /// Where copies of the state are kept in memory.
+    pub snapshots: Option<PathBuf>,
     /// Compare the state of all ranks after every step of the optimiser.
     pub verify_ranks: bool,
     /// Makes the loss of these steps not finite: the first as long as the run never went back, the second
@@ -136,7 +143,13 @@ impl<'a> Session<'a> {
         let names = data.train.names().to_vec();
         let fresh = RunState::new(spec.clone(), names, data.digest.clone(), machine);
         let begin = Begin::New(&job.dataset);
-        let state = restore(&mut ranks, &store, &mut learner, fresh, begin, reporter)?;
+        let mut kept = None;
+        let mut found = None;
+        if ranks.is_first() {
+            kept = snapshots::store(&options, &spec, place.attempt, reporter);
+            found = Some(snapshots::newest(&store, kept.as_ref())?);
+        }
+        let state = restore(&mut ranks, found, &mut learner, fresh, begin, reporter)?;
         let beginning = if ranks.is_first() && state.step == 0 {
             Some(Beginning::of(&learner)?)
         } else {
@@ -176,7 +189,7 @@ impl<'a> Session<'a> {
         let keep = spec.training.keep_checkpoints as usize;
         let writer = ranks
             .is_first()
-            .then(|| Writer::start(folder.clone(), store.clone(), keep));
+            .then(|| Writer::of_run(folder.clone(), store.clone(), keep));
         let mut session = Self {
             plan,
             gallery: Gallery::of_first(&ranks, &folder, &spec.output, &data.train),
@@ -192,6 +205,7 @@ impl<'a> Session<'a> {
             folder,
             store,
             writer,
+            snapshots: kept.map(|kept| Snapshots::start(kept, spec.training.snapshot_seconds)),
             skipped: Skipped::new(&data, &state),
             data,
             stop: options.stop,

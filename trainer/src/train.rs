@@ -1,5 +1,6 @@
 //! The training loop.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use contract::progress::{CheckpointRef, EpochMetrics, Phase};
@@ -94,7 +95,12 @@ impl Session<'_> {
             save |= output.save;
             if save && gradients == Gradients::Averaged && self.state.position < self.images() {
                 self.flush()?;
-                self.save(true, false)?;
+                // Rank 0 knows which of the two it wanted; the others have nothing to write.
+                if self.wants_checkpoint() {
+                    self.save(true, false)?;
+                } else {
+                    self.take_snapshot()?;
+                }
                 save = false;
             }
         }
@@ -128,7 +134,7 @@ impl Session<'_> {
             weight_decay: self.weight_decay,
             size: self.size(&batch),
             stop: self.stop.is_due(self.state.step),
-            save: self.wants_checkpoint(),
+            save: self.wants_checkpoint() || self.wants_snapshot(),
             spent: self.spent_here(),
             made: self.made(),
         };
@@ -328,14 +334,6 @@ impl Session<'_> {
             self.last_checkpoint = start;
             self.reporter.phase(Phase::Checkpointing);
         }
-        self.state.ema_updates = self.learner.ema.updates();
-        if let Some(scaler) = &self.learner.scaler {
-            let (scale, proved) = scaler
-                .state()
-                .map_err(|source| self.tensor_failed(source))?;
-            (self.state.scaler, self.state.scaler_proved) = (Some(scale), proved);
-        }
-        self.state.attempt = self.job.place.attempt;
         let mut weights = Vec::new();
         if is_best {
             let path = self.folder.best_weights();
@@ -345,6 +343,34 @@ impl Session<'_> {
         if whole {
             weights.push(self.folder.last_weights());
         }
+        let job = self.copy(whole, weights)?;
+        let before = match &mut self.writer {
+            Some(writer) => writer.write(job)?,
+            None => None,
+        };
+        if let (true, Some(snapshots)) = (whole, &mut self.snapshots) {
+            snapshots.not_now();
+        }
+        self.saving += start.elapsed();
+        self.tell_saved(before);
+        self.reporter.phase(Phase::Training);
+        Ok(())
+    }
+
+    /// A copy of the state (`whole`), or of what weights are made of.
+    pub(crate) fn copy(
+        &mut self,
+        whole: bool,
+        weights: Vec<PathBuf>,
+    ) -> Result<checkpoint::Job, Error> {
+        self.state.ema_updates = self.learner.ema.updates();
+        if let Some(scaler) = &self.learner.scaler {
+            let (scale, proved) = scaler
+                .state()
+                .map_err(|source| self.tensor_failed(source))?;
+            (self.state.scaler, self.state.scaler_proved) = (Some(scale), proved);
+        }
+        self.state.attempt = self.job.place.attempt;
         let mut job = checkpoint::Job {
             info: WeightsInfo::of(&self.state),
             state: self.state.clone(),
@@ -358,14 +384,7 @@ impl Session<'_> {
             job.model = self.learner.network.state().export()?;
             job.optimizer = self.learner.optimizer.export()?;
         }
-        let before = match &mut self.writer {
-            Some(writer) => writer.write(job)?,
-            None => None,
-        };
-        self.saving += start.elapsed();
-        self.tell_saved(before);
-        self.reporter.phase(Phase::Training);
-        Ok(())
+        Ok(job)
     }
 
     fn tell_saved(&mut self, saved: Option<Saved>) {

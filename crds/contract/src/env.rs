@@ -39,6 +39,9 @@ pub const RESTARTS_LEFT: &str = "YOLO_RESTARTS_LEFT";
 /// Path of the secret that the agents of a job share; unset when a worker is on its own.
 pub const GROUP_TOKEN_FILE: &str = "YOLO_GROUP_TOKEN_FILE";
 
+/// Folder in memory where rank 0 keeps a copy of the state, for restarts in place; unset is none.
+pub const SNAPSHOTS: &str = "YOLO_SNAPSHOTS";
+
 /// Number of the open file in which the ranks of a worker keep decoded images; unset when each has its own place.
 pub const CACHE_FD: &str = "YOLO_CACHE_FD";
 

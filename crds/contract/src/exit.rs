@@ -29,6 +29,9 @@ pub enum FailureReason {
     IoFailed,
     /// The process was ended by a signal it did not ask for (SIGKILL is usually the memory limit).
     Killed,
+    /// The process runs and does nothing any more: no sign of life, or no training step for far longer than steps
+    /// take.
+    Hung,
     /// The worker was asked to stop, and did so after a checkpoint.
     Stopped,
     /// Anything else: a bug. The message holds what is known.
@@ -48,7 +51,7 @@ pub enum Retry {
 
 impl FailureReason {
     /// All reasons, for tables and tests.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::InvalidConfig,
         Self::InvalidDataset,
         Self::OutputUnwritable,
@@ -59,6 +62,7 @@ impl FailureReason {
         Self::CheckpointUnreadable,
         Self::IoFailed,
         Self::Killed,
+        Self::Hung,
         Self::Stopped,
         Self::Internal,
     ];
@@ -76,6 +80,7 @@ impl FailureReason {
             Self::NonFiniteLoss => 80,
             Self::CheckpointUnreadable => 81,
             Self::OutOfMemory => 82,
+            Self::Hung => 83,
             Self::IoFailed => 74,
             Self::Killed => 137,
             Self::Stopped => 143,
@@ -111,6 +116,7 @@ impl FailureReason {
             | Self::OutOfMemory
             | Self::IoFailed
             | Self::Killed
+            | Self::Hung
             | Self::Stopped
             | Self::Internal => Retry::Counted,
         }
@@ -138,6 +144,7 @@ impl FailureReason {
             Self::CheckpointUnreadable => "CheckpointUnreadable",
             Self::IoFailed => "IoFailed",
             Self::Killed => "Killed",
+            Self::Hung => "Hung",
             Self::Stopped => "Stopped",
             Self::Internal => "Internal",
         }

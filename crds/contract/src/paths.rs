@@ -10,6 +10,8 @@ pub const DATASET_DIR: &str = "/data";
 pub const OUTPUT_DIR: &str = "/output";
 /// The scratch volume of decoded images, there only when they are kept on disk.
 pub const CACHE_DIR: &str = "/cache";
+/// Where rank 0 keeps copies of the state in memory.
+pub const SNAPSHOT_DIR: &str = "/dev/shm/snapshots";
 /// The folder the init container copies the agent into; also holds the agent's socket.
 pub const AGENT_DIR: &str = "/yolo";
 /// The agent's binary inside [`AGENT_DIR`].

@@ -10,6 +10,7 @@ use contract::progress::{
     AgentProgress, PROGRESS_VERSION, Phase, RankFailure, RankProgress, RunReport,
 };
 
+use crate::hang::Sighting;
 use crate::place::Place;
 
 /// The latest news of every rank of this worker.
@@ -25,6 +26,8 @@ pub struct Board {
 struct News {
     phase: Phase,
     step: u64,
+    /// Whether it ever said something.
+    speaks: bool,
     /// The first step it spoke of while training.
     first_step: Option<u64>,
     heard_at: Duration,
@@ -62,6 +65,7 @@ impl Board {
     pub fn heard(&mut self, now: Duration, rank: u32) {
         if let Some(news) = self.ranks.get_mut(&rank) {
             news.heard_at = now;
+            news.speaks = true;
         }
     }
 
@@ -113,6 +117,18 @@ impl Board {
     pub fn alive(&self) -> (usize, usize) {
         let alive = self.ranks.values().filter(|news| news.alive).count();
         (alive, self.ranks.len())
+    }
+
+    /// What each rank has said of itself.
+    pub fn sightings(&self) -> Vec<Sighting> {
+        let sightings = self.ranks.iter().map(|(&rank, news)| Sighting {
+            rank,
+            speaks: news.alive && news.speaks,
+            heard_at: news.heard_at,
+            step: news.step,
+            phase: news.phase,
+        });
+        sightings.collect()
     }
 
     /// The document for `/progress`.

@@ -21,6 +21,7 @@
 
 pub mod board;
 pub mod group;
+pub mod hang;
 pub mod http;
 pub mod install;
 pub mod lines;

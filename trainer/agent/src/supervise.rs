@@ -84,6 +84,11 @@ pub enum Event {
     },
     /// The worker is asked to end (SIGTERM, SIGINT). The second time means: at once.
     StopRequested,
+    /// A rank does nothing any more.
+    Hung {
+        /// Who, and how that is known.
+        failure: Failure,
+    },
     /// The group stops this attempt: at once, and that is no rank's fault.
     Interrupt,
     /// The agent got a signal that is meant for the ranks.
@@ -255,6 +260,7 @@ impl Supervisor {
             }
             Event::NotStarted { failure } => self.not_started(now, failure),
             Event::StopRequested => self.stop_requested(now, &mut actions),
+            Event::Hung { failure } => self.hung(now, failure, &mut actions),
             Event::Interrupt => {
                 self.interrupted |= self.ranks.values().any(Rank::is_running);
                 self.kill_running(now, &mut actions);
@@ -313,6 +319,15 @@ impl Supervisor {
         // Its peers would look for a rank that never was: nothing is gained by waiting for them.
         if matches!(self.stage, Stage::Running | Stage::Waiting { .. }) {
             self.stage = Stage::Waiting { until: now };
+        }
+    }
+
+    /// Ends all ranks: who hangs does not listen, and the others wait for it.
+    fn hung(&mut self, now: Duration, failure: Failure, actions: &mut Vec<Action>) {
+        let running = |rank| self.ranks.get(rank).is_some_and(Rank::is_running);
+        if running(&failure.rank) && !matches!(self.stage, Stage::Killing { .. }) {
+            self.note(now, failure);
+            self.kill_running(now, actions);
         }
     }
 

@@ -11,10 +11,11 @@ use contract::protocol::AgentMessage;
 use tokio::select;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, interval, sleep_until};
 use tracing::{error, info};
 
 use crate::group::{Membership, Order, OrderKind, Phase, Standing};
+use crate::hang::{HangWatch, LOOK};
 use crate::outcome::Outcome;
 use crate::place::Place;
 use crate::ranks::{Launch, Ranks};
@@ -229,6 +230,8 @@ impl<'a> Worker<'a> {
     ) -> Verdict {
         let mut happened = self.start_ranks(sender);
         let mut interrupted = false;
+        let mut watch = HangWatch::default();
+        let mut look = interval(LOOK);
         loop {
             for event in happened {
                 if let Some(verdict) = self.handle(event) {
@@ -261,6 +264,7 @@ impl<'a> Worker<'a> {
                     interrupted = true;
                     vec![Event::Interrupt]
                 }
+                _ = look.tick() => self.look_for_hangs(&mut watch),
                 () = tick => vec![Event::Tick],
             };
         }
@@ -287,6 +291,16 @@ impl<'a> Worker<'a> {
             }
         }
         failures
+    }
+
+    fn look_for_hangs(&self, watch: &mut HangWatch) -> Vec<Event> {
+        let sightings = self.shared.board().sightings();
+        let hangs = watch.look(self.shared.now(), sightings);
+        let event = hangs.map(|(rank, message)| {
+            let failure = Failure::explained(rank, FailureReason::Hung, message);
+            Event::Hung { failure }
+        });
+        event.into_iter().collect()
     }
 
     fn reap(&mut self) -> Vec<Event> {

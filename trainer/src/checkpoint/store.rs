@@ -297,6 +297,15 @@ impl CheckpointStore {
         Ok(removed)
     }
 
+    /// Removes all checkpoints but that of `step`.
+    pub fn keep_only(&self, step: u64) -> Result<(), CheckpointError> {
+        for other in self.steps()?.into_iter().filter(|other| *other != step) {
+            let path = self.path_of(other);
+            remove_if_there(&path).map_err(|source| CheckpointError::Write { path, source })?;
+        }
+        Ok(())
+    }
+
     /// Removes checkpoints that are neither among the newest `keep_last` nor the best one; makes the
     /// pointer to the best one true.
     pub fn prune(&self, keep_last: usize) -> Result<(), CheckpointError> {

@@ -53,17 +53,19 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. It keeps `keep_last` checkpoints besides the best one.
-    pub fn start(folder: RunFolder, store: CheckpointStore, keep_last: usize) -> Self {
+    /// Starts the thread for a run's folder. It keeps `keep_last` checkpoints besides the best one.
+    pub fn of_run(folder: RunFolder, store: CheckpointStore, keep_last: usize) -> Self {
+        Self::start(move |job| write(&folder, &store, keep_last, job))
+    }
+
+    /// Starts the thread, which does this with each job.
+    pub fn start(write: impl Fn(&Job) -> Result<Option<Saved>, Error> + Send + 'static) -> Self {
         let (jobs, incoming) = sync_channel::<Job>(0);
         // Room for all results that can be waiting: the loop collects before it hands over.
         let (outgoing, results) = sync_channel(2);
         let thread = std::thread::spawn(move || {
             for job in incoming {
-                if outgoing
-                    .send(write(&folder, &store, keep_last, &job))
-                    .is_err()
-                {
+                if outgoing.send(write(&job)).is_err() {
                     return;
                 }
             }
@@ -117,6 +119,31 @@ impl Writer {
     }
 }
 
+impl Job {
+    /// Writes the state as a checkpoint.
+    pub fn write(&self, store: &CheckpointStore) -> Result<Saved, Error> {
+        let step = self.state.step;
+        let state = serde_json::to_vec_pretty(&self.state)
+            .expect("plain structs with string keys always become JSON");
+        let files = [
+            (MODEL, bytes(MODEL, &self.model, None)?),
+            (EMA, bytes(EMA, &self.ema, None)?),
+            (OPTIMIZER, bytes(OPTIMIZER, &self.optimizer, None)?),
+            (STATE, state),
+        ];
+        let written = store.write(step, &files)?;
+        Ok(Saved { step, written })
+    }
+}
+
+fn bytes(
+    file: &'static str,
+    tensors: &[(String, Tensor)],
+    note: Option<(&str, String)>,
+) -> Result<Vec<u8>, CheckpointError> {
+    encode(tensors, note).map_err(|source| CheckpointError::Encode { file, source })
+}
+
 fn write(
     folder: &RunFolder,
     store: &CheckpointStore,
@@ -124,9 +151,6 @@ fn write(
     job: &Job,
 ) -> Result<Option<Saved>, Error> {
     folder.check_owner()?;
-    let bytes = |file: &'static str, tensors: &[(String, Tensor)], note| {
-        encode(tensors, note).map_err(|source| CheckpointError::Encode { file, source })
-    };
     for path in &job.weights {
         let bytes = bytes("weights", &job.ema, Some(job.info.note()))?;
         durable::write(path, &bytes).map_err(|source| CheckpointError::Write {
@@ -137,17 +161,8 @@ fn write(
     if !job.checkpoint {
         return Ok(None);
     }
-    let step = job.state.step;
-    let state = serde_json::to_vec_pretty(&job.state)
-        .expect("plain structs with string keys always become JSON");
-    let files = [
-        (MODEL, bytes(MODEL, &job.model, None)?),
-        (EMA, bytes(EMA, &job.ema, None)?),
-        (OPTIMIZER, bytes(OPTIMIZER, &job.optimizer, None)?),
-        (STATE, state),
-    ];
-    let written = store.write(step, &files)?;
-    store.point(Pointer::Last, step)?;
+    let saved = job.write(store)?;
+    store.point(Pointer::Last, saved.step)?;
     store.prune(keep_last)?;
-    Ok(Some(Saved { step, written }))
+    Ok(Some(saved))
 }

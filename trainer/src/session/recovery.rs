@@ -72,9 +72,10 @@ impl Session<'_> {
             self.state.dataset.clone(),
             self.state.machine.clone(),
         );
+        let found = self.ranks.is_first().then(|| self.store.newest_whole());
         let state = restore(
             &mut self.ranks,
-            &self.store,
+            found.transpose()?,
             &mut self.learner,
             fresh,
             Begin::Again(self.beginning.as_ref()),
@@ -92,7 +93,11 @@ impl Session<'_> {
         self.restart_loader()?;
         if self.ranks.is_first() {
             let keep = self.spec().training.keep_checkpoints as usize;
-            self.writer = Some(Writer::start(self.folder.clone(), self.store.clone(), keep));
+            self.writer = Some(Writer::of_run(
+                self.folder.clone(),
+                self.store.clone(),
+                keep,
+            ));
         }
         self.reporter.begin(self.plan, &self.state);
         Ok(())

@@ -7,7 +7,7 @@ use contract::spec::TrainerSpec;
 use tch::Tensor;
 
 use super::recovery::Beginning;
-use crate::checkpoint::{CheckpointStore, Loaded, NamedTensors, RunState};
+use crate::checkpoint::{Found, Loaded, NamedTensors, RunState};
 use crate::distributed::Ranks;
 use crate::error::Error;
 use crate::initial;
@@ -24,11 +24,11 @@ pub enum Begin<'a> {
     Again(Option<&'a Beginning>),
 }
 
-/// Takes up the newest whole checkpoint, if there is one; else does what `begin` says. Rank 0 decides which and
-/// hands everything out, so the others need not see the output volume, or not yet.
+/// Takes up the newest checkpoint that rank 0 found, if there is one; else does what `begin` says. Rank 0 hands
+/// everything out, so the others need not see the output volume, or not yet.
 pub fn restore(
     ranks: &mut Ranks,
-    store: &CheckpointStore,
+    found: Option<Found>,
     learner: &mut Learner,
     fresh: RunState,
     begin: Begin<'_>,
@@ -39,8 +39,7 @@ pub fn restore(
         source,
     };
     let mut state = None;
-    if ranks.is_first() {
-        let found = store.newest_whole()?;
+    if let Some(found) = found {
         for reason in &found.passed_over {
             reporter.warn(&format!("checkpoint passed over: {reason}"));
         }

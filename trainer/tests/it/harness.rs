@@ -38,6 +38,8 @@ pub struct Start<'a> {
     pub agent: Option<PathBuf>,
     /// The open file in which ranks keep decoded images.
     pub cache_fd: Option<i32>,
+    /// The folder in memory for copies of the state.
+    pub snapshots: Option<PathBuf>,
     pub flags: &'a [&'a str],
 }
 
@@ -49,6 +51,7 @@ impl<'a> Start<'a> {
             restart: 0,
             agent: None,
             cache_fd: None,
+            snapshots: None,
             flags: &[],
         }
     }
@@ -142,6 +145,9 @@ impl Fixture {
         if let Some(number) = start.cache_fd {
             command.env("YOLO_CACHE_FD", number.to_string());
         }
+        if let Some(folder) = &start.snapshots {
+            command.env("YOLO_SNAPSHOTS", folder);
+        }
         if let Some(socket) = &start.agent {
             command.env("YOLO_AGENT_SOCKET", socket);
         }
@@ -177,16 +183,7 @@ impl Fixture {
 
     /// The steps that have a checkpoint.
     pub fn checkpoints(&self, output: &str) -> Vec<u64> {
-        let folder = self.run_folder(output).join("checkpoints");
-        let mut steps: Vec<u64> = std::fs::read_dir(folder)
-            .expect("checkpoints")
-            .filter_map(|entry| {
-                let name = entry.expect("entry").file_name();
-                name.to_str()?.strip_prefix("step-")?.parse().ok()
-            })
-            .collect();
-        steps.sort_unstable();
-        steps
+        steps_in(&self.run_folder(output).join("checkpoints"))
     }
 
     pub fn checkpoint(&self, output: &str, step: u64) -> PathBuf {
@@ -223,6 +220,19 @@ impl Fixture {
     }
 }
 
+/// The steps that have a checkpoint in this folder, in ascending order; none without the folder.
+pub fn steps_in(folder: &Path) -> Vec<u64> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let mut steps: Vec<u64> = entries
+        .filter_map(|entry| {
+            let name = entry.ok()?.file_name();
+            name.to_str()?.strip_prefix("step-")?.parse().ok()
+        })
+        .collect();
+    steps.sort_unstable();
+    steps
+}
+
 fn list(folder: &Path, listing: &mut BTreeMap<PathBuf, (u64, std::time::SystemTime)>) {
     for entry in std::fs::read_dir(folder).expect("readable") {
         let path = entry.expect("entry").path();
@@ -255,6 +265,7 @@ pub fn program() -> Command {
         "YOLO_AGENT_SOCKET",
         "YOLO_ATTEMPT",
         "YOLO_CACHE_FD",
+        "YOLO_SNAPSHOTS",
     ] {
         command.env_remove(name);
     }

@@ -17,3 +17,4 @@ mod ranks;
 mod recovery;
 mod report;
 mod resume;
+mod snapshots;

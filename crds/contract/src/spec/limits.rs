@@ -27,6 +27,7 @@ pub const LIMITS: &[Limit] = &[
     at_least("training.evaluateEvery", 1.0),
     at_least("training.checkpointEvery", 1.0),
     above("training.checkpointMinutes", 0.0, 100_000.0),
+    within("training.snapshotSeconds", 0.0, 86_400.0),
     within("training.fitness.precision", 0.0, 1000.0),
     within("training.fitness.recall", 0.0, 1000.0),
     within("training.fitness.mAP50", 0.0, 1000.0),

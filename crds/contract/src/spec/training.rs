@@ -100,6 +100,11 @@ pub struct Training {
     /// need be. A restart goes on from there, bit for bit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint_minutes: Option<f64>,
+    /// Keep a copy of the whole state in the memory of worker 0, this often in seconds: processes that are started
+    /// anew in place go on from there, bit for bit, so that no more than this is lost. Taken less often where it
+    /// would cost more than a fiftieth of the time, and not at all where `workers.sharedMemory` has no room for
+    /// two. 0 keeps none.
+    pub snapshot_seconds: u32,
     /// End the run when so many epochs have gone by since the best one (see `fitness`). Kept across
     /// restarts; 0 never ends it.
     pub patience: u32,
@@ -154,6 +159,7 @@ impl Default for Training {
             evaluate_every: 1,
             checkpoint_every: 1,
             checkpoint_minutes: None,
+            snapshot_seconds: 5,
             patience: 100,
             fitness: Fitness::default(),
             keep_checkpoints: 3,

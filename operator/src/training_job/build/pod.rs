@@ -164,6 +164,9 @@ fn environment(config: &JobConfig, place: &Place) -> Vec<EnvVar> {
     ];
     let group =
         is_group(config).then(|| (env::GROUP_TOKEN_FILE, paths::GROUP_TOKEN_FILE.to_owned()));
+    // Without a restart in place nobody would read them.
+    let snapshots =
+        (place.restarts_left > 0).then(|| (env::SNAPSHOTS, paths::SNAPSHOT_DIR.to_owned()));
     let cublas = config.spec.training.deterministic.then(|| {
         let (name, value) = env::CUBLAS_WORKSPACE;
         (name, value.to_owned())
@@ -174,6 +177,7 @@ fn environment(config: &JobConfig, place: &Place) -> Vec<EnvVar> {
         .chain(torchrun)
         .chain(others)
         .chain(group)
+        .chain(snapshots)
         .chain(cublas);
     all.map(|(name, value)| EnvVar {
         name: name.to_owned(),
@@ -440,6 +444,7 @@ mod tests {
             ("YOLO_ATTEMPT", "2.0"),
             ("YOLO_CONFIG", "/etc/yolo-operator/job.json"),
             ("YOLO_RESTARTS_LEFT", "4"),
+            ("YOLO_SNAPSHOTS", "/dev/shm/snapshots"),
         ] {
             assert_eq!(value, named(env, name)["value"], "{name}");
         }

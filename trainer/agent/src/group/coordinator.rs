@@ -35,6 +35,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(15);
 const SILENCE: Duration = Duration::from_secs(10);
 /// The same once a rank has failed: its end and the connection's have one cause, mostly.
 const SILENCE_AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// A coordinator that looked at nothing for so long was stopped itself, or its machine.
+const PAUSE: Duration = Duration::from_secs(5);
 /// So many restarts in a row that ended before a training step call for other pods.
 const MAX_FRUITLESS: u32 = 2;
 
@@ -57,6 +59,7 @@ pub struct Coordinator {
     /// Of the present attempt, in the order in which they were heard of.
     failures: Vec<RankFailure>,
     lost: BTreeSet<u32>,
+    looked_at: Duration,
     fruitless: u32,
     restarted_after: Option<RankFailure>,
 }
@@ -95,6 +98,7 @@ impl Coordinator {
             },
             failures: Vec::new(),
             lost: BTreeSet::new(),
+            looked_at: now,
             fruitless: 0,
             restarted_after: None,
         }
@@ -198,6 +202,12 @@ impl Coordinator {
 
     /// Workers that were silent for too long are lost.
     fn note_silence(&mut self, now: Duration) {
+        if now > self.looked_at + PAUSE {
+            for member in &mut self.members {
+                member.heard_at = now;
+            }
+        }
+        self.looked_at = now;
         let mut silent = Vec::new();
         for (worker, member) in (0..).zip(&self.members) {
             let patience = self.patience(member);

@@ -87,6 +87,52 @@ fn check(ranks: u32, script: Vec<(u64, Vec<Event>)>, expected: &[&str]) {
 }
 
 #[test]
+fn a_hanging_rank_takes_the_others_with_it_at_once() {
+    let failure = Failure::explained(1, FailureReason::Hung, "rank 1 does nothing");
+    let hung = || Event::Hung {
+        failure: failure.clone(),
+    };
+    check(
+        2,
+        vec![
+            (0, vec![connected(0), connected(1)]),
+            (9000, vec![hung(), hung()]),
+            (9010, killed(0, 9)),
+            (9020, killed(1, 9)),
+        ],
+        &[
+            "9000 SIGKILL 0",
+            "9000 SIGKILL 1",
+            "9020 Hung of rank 1, code 83",
+        ],
+    );
+}
+
+#[test]
+fn what_the_group_stops_is_no_failure() {
+    let mut supervisor = Supervisor::new(0..1, PATIENCE);
+    let now = Duration::from_secs(1);
+    let actions = supervisor.handle(now, Event::Interrupt);
+    assert_eq!(
+        vec![Action::Signal {
+            rank: 0,
+            signal: Signal::KILL
+        }],
+        actions
+    );
+    let mut last = Vec::new();
+    for event in killed(0, 9) {
+        last = supervisor.handle(now, event);
+    }
+    let expected = Verdict {
+        failure: None,
+        interrupted: true,
+        last_words: String::new(),
+    };
+    assert_eq!(vec![Action::Finish(expected)], last);
+}
+
+#[test]
 fn all_ranks_succeed() {
     check(
         2,

@@ -234,6 +234,19 @@ fn a_silent_worker_is_lost_and_so_are_these_pods() {
 }
 
 #[test]
+fn a_coordinator_that_was_stopped_itself_does_not_blame_the_others() {
+    let mut group = Group::running(3);
+    group.pass(1000, &[0, 1, 2]);
+    group.now += Duration::from_secs(60);
+    group.coordinator.tick(group.now);
+    assert_eq!(OrderKind::Run, group.order().0);
+    group.pass(9_000, &[]);
+    assert_eq!(OrderKind::Run, group.order().0);
+    group.pass(1_000, &[]);
+    assert_eq!(OrderKind::Stop, group.order().0);
+}
+
+#[test]
 fn a_broken_connection_may_come_back() {
     let mut group = Group::running(3);
     group.coordinator.unlinked(group.now, 2);

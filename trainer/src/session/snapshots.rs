@@ -1,0 +1,153 @@
+//! Copies of the whole state in memory, for ranks that are started anew in the pod that they were in.
+//!
+//! A snapshot is a checkpoint in a folder that lies in memory: written in the background, with checksums, read
+//! as any other. Only rank 0 keeps them, of which the newest is enough.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use contract::attempt::Attempt;
+use contract::spec::TrainerSpec;
+
+use super::{Session, StartOptions};
+use crate::checkpoint::{self, CheckpointError, CheckpointStore, Found, Loaded, Writer};
+use crate::console::chain;
+use crate::error::Error;
+use crate::report::Reporter;
+
+/// Taking snapshots may cost one part in so many of the time.
+const SHARE: u32 = 50;
+
+/// Where snapshots are, and when the next one is due.
+pub(crate) struct Snapshots {
+    /// `None` once they cannot be written.
+    writer: Option<Writer>,
+    interval: Duration,
+    taken: Instant,
+    /// How long the last one kept the training loop.
+    cost: Duration,
+}
+
+impl Snapshots {
+    /// Begins to take snapshots into the store, every so many seconds.
+    pub(super) fn start(store: CheckpointStore, seconds: u32) -> Self {
+        Self {
+            writer: Some(Writer::start(move |job| write(&store, job))),
+            interval: Duration::from_secs(seconds.into()),
+            taken: Instant::now(),
+            cost: Duration::ZERO,
+        }
+    }
+
+    /// The same state was just written elsewhere.
+    pub(crate) fn not_now(&mut self) {
+        self.taken = Instant::now();
+    }
+
+    fn is_due(&self) -> bool {
+        self.writer.is_some() && self.taken.elapsed() >= self.interval.max(self.cost * SHARE)
+    }
+}
+
+/// The folder in memory, if snapshots are wanted and it can be used.
+pub(super) fn store(
+    options: &StartOptions,
+    spec: &TrainerSpec,
+    attempt: Attempt,
+    reporter: &mut Reporter,
+) -> Option<CheckpointStore> {
+    let folder = options.snapshots.clone()?;
+    if spec.training.snapshot_seconds == 0 {
+        return None;
+    }
+    let store = CheckpointStore::new(folder.clone(), attempt);
+    let made = fs::create_dir_all(&folder).map_err(|error| error.to_string());
+    let ready = made.and_then(|()| store.remove_unfinished().map_err(|error| chain(&error)));
+    match ready {
+        Ok(_) => Some(store),
+        Err(problem) => {
+            reporter.warn(&format!(
+                "no snapshots are kept in {}: {problem}",
+                folder.display()
+            ));
+            None
+        }
+    }
+}
+
+/// The state to go on from: the later one of the newest whole checkpoint and the newest whole snapshot.
+pub(super) fn newest(
+    store: &CheckpointStore,
+    snapshots: Option<&CheckpointStore>,
+) -> Result<Found, CheckpointError> {
+    let durable = store.newest_whole();
+    // A damaged snapshot is as good as none.
+    let kept = snapshots.and_then(|snapshots| snapshots.newest_whole().ok());
+    let Some(kept) = kept.and_then(|found| found.newest) else {
+        return durable;
+    };
+    let durable = match durable {
+        Err(CheckpointError::NoneWhole { problems, .. }) => Found {
+            newest: None,
+            passed_over: problems,
+        },
+        other => other?,
+    };
+    // A run that went back is behind its snapshots in steps, and ahead of them in how often it went back.
+    let order = |loaded: &Loaded| (loaded.state.recovery, loaded.state.step);
+    let newest = match durable.newest {
+        Some(durable) if order(&durable) >= order(&kept) => durable,
+        _ => kept,
+    };
+    Ok(Found {
+        newest: Some(newest),
+        ..durable
+    })
+}
+
+fn write(
+    store: &CheckpointStore,
+    job: &checkpoint::Job,
+) -> Result<Option<checkpoint::Saved>, Error> {
+    let written = job.write(store);
+    if written.is_err() {
+        // What is half written must not take the room of the next one.
+        store.remove_unfinished()?;
+    }
+    let written = written?;
+    store.keep_only(job.state.step)?;
+    Ok(Some(written))
+}
+
+impl Session<'_> {
+    /// Whether rank 0 wants a snapshot.
+    pub(crate) fn wants_snapshot(&self) -> bool {
+        self.snapshots.as_ref().is_some_and(Snapshots::is_due)
+    }
+
+    /// Copies the state, where snapshots are kept. Trouble with them is no trouble of the run.
+    pub(crate) fn take_snapshot(&mut self) -> Result<(), Error> {
+        if self.snapshots.is_none() {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let job = self.copy(true, Vec::new())?;
+        let Some(snapshots) = &mut self.snapshots else {
+            return Ok(());
+        };
+        let result = match &mut snapshots.writer {
+            Some(writer) => writer.write(job),
+            None => Ok(None),
+        };
+        snapshots.taken = Instant::now();
+        snapshots.cost = start.elapsed();
+        if let Err(error) = result {
+            snapshots.writer = None;
+            self.reporter.warn(&format!(
+                "no more snapshots are kept; restarts go on from checkpoints: {}",
+                error.message()
+            ));
+        }
+        Ok(())
+    }
+}

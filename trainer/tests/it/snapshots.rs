@@ -1,0 +1,103 @@
+//! Copies of the state in memory: what ranks go on from that were killed without a word.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Ended, FakeAgent, Fixture, STEPS_PER_EPOCH, Start, steps_in, wait};
+
+const EPOCHS: u64 = 60;
+const LAST: u64 = EPOCHS * STEPS_PER_EPOCH;
+
+/// Nothing durable before the end.
+fn changes() -> Value {
+    json!({"training": {
+        "epochs": EPOCHS, "checkpointEvery": 1000, "evaluateEvery": 1000, "snapshotSeconds": 1,
+    }})
+}
+
+fn start<'a>(output: &'a str, world: u32, snapshots: &Path) -> Start<'a> {
+    Start {
+        snapshots: Some(snapshots.to_owned()),
+        ..Start::new(output, world)
+    }
+}
+
+/// Lets ranks train until there is a snapshot, and kills them all; returns the snapshot's step.
+fn killed(fixture: &Fixture, snapshots: &Path, world: u32) -> u64 {
+    let agent = FakeAgent::start(fixture.folder.path(), None);
+    let mut children = fixture.spawn(&Start {
+        agent: Some(agent.socket.clone()),
+        ..start("parts", world, snapshots)
+    });
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut heard = 0;
+    while steps_in(snapshots).is_empty() {
+        assert!(Instant::now() < deadline, "no snapshot was taken");
+        // Ranks say something every second.
+        agent.wait_for("a sign of life", |_| agent.lines().len() > heard);
+        heard = agent.lines().len();
+    }
+    for child in &mut children {
+        child.kill().expect("killed");
+    }
+    wait(children);
+    assert!(fixture.checkpoints("parts").is_empty());
+    *steps_in(snapshots).last().expect("a snapshot")
+}
+
+fn went_on_from(ended: &Ended, folder: &str) -> bool {
+    ended
+        .text
+        .lines()
+        .any(|line| line.contains("going on from") && line.contains(folder))
+}
+
+#[test]
+fn killed_ranks_go_on_from_memory_bit_identically() {
+    let fixture = Fixture::new(&changes());
+    fixture.succeed(&Start::new("whole", 3));
+    let snapshots: PathBuf = fixture.path("memory/snapshots");
+    let step = killed(&fixture, &snapshots, 3);
+    assert!((1..LAST).contains(&step), "{step}");
+    let all = fixture.succeed(&Start {
+        restart: 1,
+        flags: &["--verify-ranks"],
+        ..start("parts", 3, &snapshots)
+    });
+    assert!(went_on_from(&all[0], "memory/snapshots"), "{}", all[0].text);
+    let (a, b) = (
+        fixture.tensors("whole", LAST),
+        fixture.tensors("parts", LAST),
+    );
+    for (file, bytes) in &a {
+        assert!(bytes == &b[file], "{file} differs");
+    }
+    assert!(steps_in(&snapshots).len() <= 1, "old ones are removed");
+}
+
+#[test]
+fn a_damaged_snapshot_and_one_that_cannot_be_taken_do_no_harm() {
+    let fixture = Fixture::new(&changes());
+    let snapshots = fixture.path("snapshots");
+    let step = killed(&fixture, &snapshots, 1);
+    let file = snapshots.join(format!("step-{step:09}/model.safetensors"));
+    let bytes = std::fs::read(&file).expect("a snapshot");
+    std::fs::write(&file, &bytes[..bytes.len() / 2]).expect("torn");
+    let all = fixture.succeed(&Start {
+        restart: 1,
+        ..start("parts", 1, &snapshots)
+    });
+    assert!(!all[0].text.contains("going on from"), "{}", all[0].text);
+    assert_eq!(vec![LAST], fixture.checkpoints("parts"));
+
+    let blocked = fixture.path("blocked");
+    std::fs::write(&blocked, "a file").expect("written");
+    let all = fixture.succeed(&start("other", 1, &blocked));
+    assert!(
+        all[0].text.contains("no snapshots are kept in"),
+        "{}",
+        all[0].text
+    );
+}
