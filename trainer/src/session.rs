@@ -46,7 +46,7 @@ use prepare::{introduce, learner};
 use recovery::Beginning;
 use requests::{EpochWeights, Order, Requests, sampler};
 use restore::{Begin, restore};
-use snapshots::Snapshots;
+use snapshots::{Snapshots, find};
 
 /// Batches made ahead of time on each rank.
 const PREFETCH_STEPS: usize = 4;
@@ -143,18 +143,10 @@ impl<'a> Session<'a> {
         let names = data.train.names().to_vec();
         let fresh = RunState::new(spec.clone(), names, data.digest.clone(), machine);
         let begin = Begin::New(&job.dataset);
-        let mut kept = None;
-        let mut found = None;
-        if ranks.is_first() {
-            kept = snapshots::store(&options, &spec, place.attempt, reporter);
-            found = Some(snapshots::newest(&store, kept.as_ref())?);
-        }
+        let (found, kept) = find(&options, &spec, &store, &ranks, reporter)?;
         let state = restore(&mut ranks, found, &mut learner, fresh, begin, reporter)?;
-        let beginning = if ranks.is_first() && state.step == 0 {
-            Some(Beginning::of(&learner)?)
-        } else {
-            None
-        };
+        let beginning = (ranks.is_first() && state.step == 0).then(|| Beginning::of(&learner));
+        let beginning = beginning.transpose()?;
         learner
             .settle(&ranks, spec.training.image_size)
             .map_err(|source| Error::Step {

@@ -178,6 +178,12 @@ impl CheckpointStore {
         Self { folder, attempt }
     }
 
+    /// Other checkpoints of the same attempt, in another folder.
+    #[must_use]
+    pub fn beside(&self, folder: PathBuf) -> Self {
+        Self::new(folder, self.attempt)
+    }
+
     /// Where the checkpoint of `step` is or would be.
     pub fn path_of(&self, step: u64) -> PathBuf {
         self.folder.join(format!("{PREFIX}{step:09}"))

@@ -6,12 +6,12 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use contract::attempt::Attempt;
 use contract::spec::TrainerSpec;
 
 use super::{Session, StartOptions};
 use crate::checkpoint::{self, CheckpointError, CheckpointStore, Found, Loaded, Writer};
 use crate::console::chain;
+use crate::distributed::Ranks;
 use crate::error::Error;
 use crate::report::Reporter;
 
@@ -49,34 +49,38 @@ impl Snapshots {
     }
 }
 
-/// The folder in memory, if snapshots are wanted and it can be used.
-pub(super) fn store(
+/// On rank 0: the state to go on from, and where snapshots are kept, if they are.
+pub(super) fn find(
     options: &StartOptions,
     spec: &TrainerSpec,
-    attempt: Attempt,
+    store: &CheckpointStore,
+    ranks: &Ranks,
     reporter: &mut Reporter,
-) -> Option<CheckpointStore> {
-    let folder = options.snapshots.clone()?;
-    if spec.training.snapshot_seconds == 0 {
-        return None;
+) -> Result<(Option<Found>, Option<CheckpointStore>), CheckpointError> {
+    if !ranks.is_first() {
+        return Ok((None, None));
     }
-    let store = CheckpointStore::new(folder.clone(), attempt);
-    let made = fs::create_dir_all(&folder).map_err(|error| error.to_string());
-    let ready = made.and_then(|()| store.remove_unfinished().map_err(|error| chain(&error)));
-    match ready {
-        Ok(_) => Some(store),
-        Err(problem) => {
-            reporter.warn(&format!(
-                "no snapshots are kept in {}: {problem}",
-                folder.display()
-            ));
-            None
+    let folder = options.snapshots.as_deref();
+    let folder = folder.filter(|_| spec.training.snapshot_seconds > 0);
+    let kept = folder.and_then(|folder| {
+        let kept = store.beside(folder.to_owned());
+        let made = fs::create_dir_all(folder).map_err(|error| error.to_string());
+        let ready = made.and_then(|()| kept.remove_unfinished().map_err(|error| chain(&error)));
+        match ready {
+            Ok(_) => Some(kept),
+            Err(problem) => {
+                let folder = folder.display();
+                reporter.warn(&format!("no snapshots are kept in {folder}: {problem}"));
+                None
+            }
         }
-    }
+    });
+    let found = newest(store, kept.as_ref())?;
+    Ok((Some(found), kept))
 }
 
 /// The state to go on from: the later one of the newest whole checkpoint and the newest whole snapshot.
-pub(super) fn newest(
+fn newest(
     store: &CheckpointStore,
     snapshots: Option<&CheckpointStore>,
 ) -> Result<Found, CheckpointError> {
