@@ -155,9 +155,13 @@ def matching(python):
 def loader(python):
     """Augmented samples per second of processor time on one core."""
     found = peer(python, ROOT / "tests/parity/loader.py", ROOT / "target/parity/loader", LOADER, "--json")
-    what = "samples of 640 px, mosaics of 640 x 480"
-    return [row(f"{what} {name}", "1/s", found["ours"][kind], found["peer"][kind], {"atLeast": goal}, faster_is_smaller=False)
-            for kind, name, goal in (("files", "JPEGs, decoded", 1.7), ("memory", "images in memory", 2.5))]
+    kinds = {
+        "files": ("samples of 640 px, mosaics of 640 x 480 JPEGs, decoded", 1.7),
+        "memory": ("samples of 640 px, mosaics of 640 x 480 images in memory", 2.5),
+        "scaled": ("samples of 320 px, mosaics of 640 x 480 JPEGs, scaled decoding", 2.5),
+    }
+    return [row(what, "1/s", found["ours"][kind], found["peer"][kind], {"atLeast": goal}, faster_is_smaller=False)
+            for kind, (what, goal) in kinds.items()]
 
 
 PARTS = {
@@ -187,8 +191,7 @@ def main():
             show(each)
         rows += measured
     absent = {"ours": None, "peer": None, "ratio": None, "met": None, "runs": {}}
-    not_measured = [{"name": "GPU, yolov5s 640 px AMP batch 64", "unit": "s", "goal": {"atLeast": 2.0}, **absent},
-                    {"name": "samples, JPEGs decoded at a smaller scale", "unit": "1/s", "goal": {"atLeast": 2.5}, **absent}]
+    not_measured = [{"name": "GPU, yolov5s 640 px AMP batch 64", "unit": "s", "goal": {"atLeast": 2.0}, **absent}]
     for each in not_measured:
         show(each)
     OUT.parent.mkdir(parents=True, exist_ok=True)

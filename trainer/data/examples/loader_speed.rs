@@ -139,14 +139,19 @@ fn measure_costs(data: &Arc<Dataset>) {
 /// Samples per second of the data set in a folder, for `tests/parity/loader.py`.
 fn measure_folder(folder: &Path, side: u32, samples: u32) {
     let data = Arc::new(Dataset::open(folder, "data.yaml", Split::Train).unwrap());
-    let rate = |cache| {
-        let store = ImageStore::new(Arc::clone(&data), side, Sizing::Train, cache);
+    let rate = |sizing, cache| {
+        let store = ImageStore::new(Arc::clone(&data), side, sizing, cache);
         measure(
             &TrainSource::new(store, 0, &Augmentation::default(), 100),
             samples,
         )
     };
-    println!(r#"{{"files": {}, "memory": {}}}"#, rate(0), rate(u64::MAX));
+    println!(
+        r#"{{"files": {}, "scaled": {}, "memory": {}}}"#,
+        rate(Sizing::Train, 0),
+        rate(Sizing::TrainScaled, 0),
+        rate(Sizing::Train, u64::MAX),
+    );
 }
 
 fn main() {

@@ -31,6 +31,9 @@ const MAX_FILE: u64 = 1 << 30;
 pub enum Shrink {
     /// From the four nearest pixels: fast, with some aliasing, as YOLOv5 does for training.
     Bilinear,
+    /// As bilinear, of a JPEG decoded at a half, a quarter or an eighth of its size where that is large enough: faster,
+    /// with less aliasing, and not to YOLOv5's pixels.
+    Scaled,
     /// The mean of all pixels that a new one covers, as YOLOv5 does for evaluation.
     Area,
 }
@@ -91,14 +94,20 @@ pub fn decode_rows(
     rows: u32,
 ) -> Result<RgbImage, DecodeError> {
     let bytes = bounded::read(path, MAX_FILE).map_err(DecodeError::Read)?;
-    let part = rows < size.1 && shrink == Shrink::Bilinear;
-    let top = part.then(|| jpeg::decode(&bytes, |height| source_rows(rows, size.1, height)));
-    let image = match top.transpose()?.flatten() {
-        Some(top) if (top.image.width(), top.height) == size => return Ok(top.image),
-        Some(top) => top.extended(),
-        None => guarded(|| decode_bytes(&bytes))??,
+    let rows = rows.min(size.1);
+    let (least, part) = match shrink {
+        Shrink::Bilinear => (jpeg::OWN_SIZE, rows < size.1),
+        Shrink::Scaled => (size.0.max(size.1), true),
+        Shrink::Area => (jpeg::OWN_SIZE, false),
     };
-    resize(image, size, shrink).map_err(|source| DecodeError::Resize {
+    let source_rows = |height| source_rows(rows, size.1, height);
+    let top = part.then(|| jpeg::decode(&bytes, least, source_rows));
+    let (lies, image) = match top.transpose()?.flatten() {
+        Some(top) if (top.image.width(), top.height) == size => return Ok(top.image),
+        Some(top) => (top.lies, top.extended()),
+        None => (None, guarded(|| decode_bytes(&bytes))??),
+    };
+    resize(image, lies, size, shrink).map_err(|source| DecodeError::Resize {
         width: size.0,
         height: size.1,
         source,
@@ -124,7 +133,7 @@ fn guarded<T>(decode: impl FnOnce() -> T) -> Result<T, DecodeError> {
 }
 
 fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
-    if let Some(photograph) = jpeg::decode(bytes, |height| height)? {
+    if let Some(photograph) = jpeg::decode(bytes, jpeg::OWN_SIZE, |height| height)? {
         return Ok(photograph.image);
     }
     let reader = ImageReader::new(Cursor::new(bytes))
@@ -168,8 +177,10 @@ fn to_eight_bits(image: DynamicImage, format: Option<ImageFormat>) -> RgbImage {
     }
 }
 
+/// The image, or the part of it where a photograph `lies`, at another size.
 fn resize(
     image: RgbImage,
+    lies: Option<jpeg::Place>,
     size: (u32, u32),
     shrink: Shrink,
 ) -> Result<RgbImage, Box<dyn std::error::Error + Send + Sync>> {
@@ -190,7 +201,11 @@ fn resize(
         PixelType::U8x3,
     )?;
     let mut to = Image::from_slice_u8(size.0, size.1, &mut resized, PixelType::U8x3)?;
-    Resizer::new().resize(&from, &mut to, &ResizeOptions::new().resize_alg(algorithm))?;
+    let mut options = ResizeOptions::new().resize_alg(algorithm);
+    if let Some(place) = lies {
+        options = options.crop(place.left, place.top, place.width, place.height);
+    }
+    Resizer::new().resize(&from, &mut to, &options)?;
     drop(to);
     Ok(resized)
 }

@@ -18,6 +18,8 @@ pub const FILL: u8 = 114;
 pub enum Sizing {
     /// As training needs them: [`resize_to_long_side`], bilinear.
     Train,
+    /// As training, from JPEGs decoded at a part of their size where that is large enough ([`Shrink::Scaled`]).
+    TrainScaled,
     /// As evaluation needs them: [`resize_to_long_side`], averaging when smaller.
     Evaluate,
 }
@@ -172,6 +174,7 @@ impl ImageStore {
     fn decode(&self, record: &ImageRecord, rows: u32) -> Result<RgbImage, DecodeError> {
         let shrink = match self.sizing {
             Sizing::Train => Shrink::Bilinear,
+            Sizing::TrainScaled => Shrink::Scaled,
             Sizing::Evaluate => Shrink::Area,
         };
         decode_rows(&record.path, self.target(record), shrink, rows)

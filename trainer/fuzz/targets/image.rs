@@ -3,7 +3,7 @@
 
 use fuzz::{Scratch, write};
 use libfuzzer_sys::fuzz_target;
-use trainer_data::decode::decode_whole;
+use trainer_data::decode::{Shrink, decode, decode_whole};
 use trainer_data::{Dataset, Split};
 
 static SCRATCH: Scratch = Scratch::new();
@@ -22,6 +22,9 @@ fuzz_target!(
         write(path.clone(), bytes);
         let dataset = Dataset::open(folder, "data.yaml", Split::Train);
         let decoded = decode_whole(&path);
+        if let Ok(scaled) = decode(&path, (9, 7), Shrink::Scaled) {
+            assert_eq!((9, 7), scaled.dimensions());
+        }
         if let (Ok(dataset), Ok(image)) = (dataset, decoded) {
             assert_eq!(
                 dataset.images()[0].size,

@@ -51,6 +51,8 @@ pub enum ImageCacheError {
 #[derive(Clone, Debug)]
 pub(crate) struct ImageCache {
     kind: Cache,
+    /// How training images are decoded.
+    sizing: Sizing,
     limit: u64,
     place: Place,
 }
@@ -72,10 +74,10 @@ impl ImageCache {
         places: &CachePlaces,
         data: &Data,
     ) -> Result<Self, ImageCacheError> {
-        let (kind, size) = (training.cache, training.image_size);
+        let (kind, size, sizing) = (training.cache, training.image_size, sizing(training));
         let processes = rank.local_world_size.max(1);
         let (file, processes) = match (&places.handed_down, kind) {
-            (_, Cache::None) => return Ok(Self::own(kind, 0, data, size)),
+            (_, Cache::None) => return Ok(Self::own(training, 0, data)),
             (Some(number), _) => {
                 let file = take_over(number).map_err(|source| ImageCacheError::TakeOver {
                     number: number.clone(),
@@ -86,30 +88,33 @@ impl ImageCache {
             (None, Cache::Ram) => {
                 let limit = training.cache_limit_bytes();
                 let limit = limit.unwrap_or_else(memory::cache_budget) / u64::from(processes);
-                return Ok(Self::own(kind, limit, data, size));
+                return Ok(Self::own(training, limit, data));
             }
             (None, Cache::Disk) => (make(training, &places.scratch, processes)?, 1),
         };
         let Some(file) = file else {
-            return Ok(Self::own(kind, 0, data, size));
+            return Ok(Self::own(training, 0, data));
         };
         let sizes = data.train.decoded_sizes(size);
         let sizes = sizes.chain(data.val.decoded_sizes(size));
-        let file = CacheFile::open(file, &key(data, size), sizes).map_err(ImageCacheError::Use)?;
+        let key = key(data, size, sizing);
+        let file = CacheFile::open(file, &key, sizes).map_err(ImageCacheError::Use)?;
         let limit = file.limit().map_err(ImageCacheError::Use)?;
         let file = Arc::new(file);
         Ok(Self {
             kind,
+            sizing,
             limit,
             place: Place::Shared { file, processes },
         })
     }
 
-    fn own(kind: Cache, limit: u64, data: &Data, size: u32) -> Self {
-        let train = data.train.decoded_bytes(size).min(limit);
+    fn own(training: &Training, limit: u64, data: &Data) -> Self {
+        let train = data.train.decoded_bytes(training.image_size).min(limit);
         let val = limit - train;
         Self {
-            kind,
+            kind: training.cache,
+            sizing: sizing(training),
             limit,
             place: Place::Own { train, val },
         }
@@ -118,9 +123,9 @@ impl ImageCache {
     pub(super) fn train_store(&self, data: &Data, size: u32) -> ImageStore {
         let dataset = Arc::clone(&data.train);
         match &self.place {
-            Place::Own { train, .. } => ImageStore::new(dataset, size, Sizing::Train, *train),
+            Place::Own { train, .. } => ImageStore::new(dataset, size, self.sizing, *train),
             Place::Shared { file, .. } => {
-                ImageStore::shared(dataset, size, Sizing::Train, Arc::clone(file), 0)
+                ImageStore::shared(dataset, size, self.sizing, Arc::clone(file), 0)
             }
         }
     }
@@ -201,10 +206,19 @@ fn size_text(bytes: u64) -> String {
     }
 }
 
+fn sizing(training: &Training) -> Sizing {
+    if training.scaled_decoding {
+        Sizing::TrainScaled
+    } else {
+        Sizing::Train
+    }
+}
+
 /// All that the pixels of either split depend on.
-fn key(data: &Data, size: u32) -> Key {
+fn key(data: &Data, size: u32, sizing: Sizing) -> Key {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&size.to_le_bytes());
+    hasher.update(&[u8::from(sizing == Sizing::TrainScaled)]);
     hasher.update(data.digest.as_bytes());
     hasher.update(digest(&data.val).as_bytes());
     *hasher.finalize().as_bytes()

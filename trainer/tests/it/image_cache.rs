@@ -1,7 +1,9 @@
 //! Decoded images in memory, in a file that ranks share, on disk and not at all: the same training.
 
+use image::{ImageFormat, RgbImage};
 use serde_json::json;
 use trainer_cache::{hand_down, in_memory};
+use trainer_data::decode::decode_whole;
 
 use crate::harness::{Fixture, Start};
 
@@ -61,4 +63,52 @@ fn where_images_are_kept_changes_no_bit_and_a_restart_finds_them() {
         ranks[0].text
     );
     assert!(expected == fixture.tensors("again", 6));
+}
+
+/// Makes JPEGs of twice the width and height of all images of a split.
+fn enlarge(fixture: &Fixture, split: &str) {
+    for entry in std::fs::read_dir(fixture.path("data/images").join(split)).expect("readable") {
+        let path = entry.expect("entry").path();
+        let image = decode_whole(&path).expect("an image");
+        let (width, height) = image.dimensions();
+        let large = RgbImage::from_fn(2 * width, 2 * height, |x, y| {
+            // So that the nearest pixels are not the mean.
+            let mut pixel = *image.get_pixel(x / 2, y / 2);
+            pixel.0[0] = pixel.0[0].wrapping_add((31 * x * (y + 7)) as u8);
+            pixel
+        });
+        // The contents count, not the ending.
+        large
+            .save_with_format(&path, ImageFormat::Jpeg)
+            .expect("written");
+    }
+}
+
+#[test]
+fn scaled_decoding_gives_the_same_training_wherever_images_are_kept() {
+    let training = |scaled: bool, cache: &str| json!({"training": {"epochs": 1, "evaluateEvery": 1, "cache": cache, "scaledDecoding": scaled}});
+    let fixture = Fixture::new(&training(true, "none"));
+    for split in ["train", "val"] {
+        enlarge(&fixture, split);
+    }
+    fixture.succeed(&Start::new("none", 2));
+    let expected = fixture.tensors("none", 3);
+
+    fixture.write_manifest(&training(true, "ram"));
+    let file = in_memory(1 << 30).expect("a file");
+    let shared = |output| Start {
+        cache_fd: Some(hand_down(&file).expect("handed down")),
+        ..Start::new(output, 2)
+    };
+    fixture.succeed(&shared("shared"));
+    assert!(expected == fixture.tensors("shared", 3));
+
+    // What was kept before is not taken for what this run needs.
+    fixture.write_manifest(&training(false, "ram"));
+    fixture.succeed(&shared("unscaled"));
+    let unscaled = fixture.tensors("unscaled", 3);
+    assert!(expected != unscaled);
+    fixture.write_manifest(&training(false, "none"));
+    fixture.succeed(&Start::new("own", 2));
+    assert!(unscaled == fixture.tensors("own", 3));
 }

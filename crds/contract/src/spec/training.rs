@@ -112,6 +112,10 @@ pub struct Training {
     pub fitness: Fitness,
     /// How many of the latest checkpoints to keep, besides the best one.
     pub keep_checkpoints: u32,
+    /// Decode JPEGs at a half, a quarter or an eighth of their size where the long side then still has `imageSize` pixels:
+    /// images at least twice as large as `imageSize` are read faster, to pixels that differ a little from YOLOv5's. Only
+    /// for training; evaluation decodes all pixels.
+    pub scaled_decoding: bool,
     /// Where decoded images are kept for later epochs (YOLOv5's --cache): in memory, shared by the processes of a
     /// worker; on disk, in a scratch volume that goes with the worker; or not at all. It changes no result.
     pub cache: Cache,
@@ -163,6 +167,7 @@ impl Default for Training {
             patience: 100,
             fitness: Fitness::default(),
             keep_checkpoints: 3,
+            scaled_decoding: false,
             cache: Cache::default(),
             cache_limit: None,
             loader_threads: None,

@@ -21,6 +21,17 @@ pub(super) struct Photograph {
     pub image: RgbImage,
     /// The height of the whole image.
     pub height: u32,
+    /// Where the photograph lies in the image if it was decoded at a part of its size, which libjpeg rounds up.
+    pub lies: Option<Place>,
+}
+
+/// Left, top, width and height of a rectangle in pixels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Place {
+    pub left: f64,
+    pub top: f64,
+    pub width: f64,
+    pub height: f64,
 }
 
 impl Photograph {
@@ -33,15 +44,19 @@ impl Photograph {
     }
 }
 
-/// Decodes the first rows of a colour or grey JPEG, at least as many as `rows` says for its height. None
-/// for all other files, and for those that libjpeg cannot read: the crate `image` knows what to say of
-/// them.
+/// Of [`decode`]: only the image's own size.
+pub(super) const OWN_SIZE: u32 = u32::MAX;
+
+/// Decodes the first rows of a colour or grey JPEG, at least as many as `rows` says for its height: at an eighth,
+/// a quarter or half of its size where the long side then still has `least` pixels. None for all other files, and
+/// for those that libjpeg cannot read: the crate `image` knows what to say of them.
 ///
 /// # Errors
 ///
 /// [`DecodeError::Torn`].
 pub(super) fn decode(
     bytes: &[u8],
+    least: u32,
     rows: impl FnOnce(u32) -> u32,
 ) -> Result<Option<Photograph>, DecodeError> {
     if !bytes.starts_with(&SOI) {
@@ -53,16 +68,16 @@ pub(super) fn decode(
         end: &end,
     };
     // libjpeg's errors come as panics.
-    let decoded = catch_unwind(AssertUnwindSafe(|| decode_from(reader, rows)));
+    let decoded = catch_unwind(AssertUnwindSafe(|| decode_from(reader, least, rows)));
     match end.get() {
         End::Missed => Err(DecodeError::Torn),
         End::Ahead | End::Reached => Ok(decoded.ok().flatten()),
     }
 }
 
-fn decode_from(reader: Source, rows: impl FnOnce(u32) -> u32) -> Option<Photograph> {
+fn decode_from(reader: Source, least: u32, rows: impl FnOnce(u32) -> u32) -> Option<Photograph> {
     let markers = [EXIF];
-    let header = Decompress::with_markers(&markers)
+    let mut header = Decompress::with_markers(&markers)
         .from_reader(reader)
         .ok()?;
     let (width, height) = header.size();
@@ -81,6 +96,19 @@ fn decode_from(reader: Source, rows: impl FnOnce(u32) -> u32) -> Option<Photogra
         .and_then(Orientation::from_exif_chunk)
         .unwrap_or(Orientation::NoTransforms);
     let (width, height) = (width as u32, height as u32);
+    let eighths = eighths(width.max(height), least);
+    let lies = (eighths < WHOLE).then(|| {
+        header.scale(eighths);
+        let scale = |side: u32| f64::from(side) * f64::from(eighths) / f64::from(WHOLE);
+        Place {
+            left: 0.0,
+            top: 0.0,
+            width: scale(width),
+            height: scale(height),
+        }
+    });
+    let scale = |side: u32| (side * u32::from(eighths)).div_ceil(u32::from(WHOLE));
+    let (width, height) = (scale(width), scale(height));
     let turned = orientation != Orientation::NoTransforms;
     let rows = if turned {
         height
@@ -94,13 +122,66 @@ fn decode_from(reader: Source, rows: impl FnOnce(u32) -> u32) -> Option<Photogra
         .read_scanlines_into::<u8>(image.as_mut())
         .ok()?;
     if !turned {
-        return Some(Photograph { image, height });
+        return Some(Photograph {
+            image,
+            height,
+            lies,
+        });
     }
+    let lies = lies.map(|lies| turn(lies, (width, height), orientation));
     let mut image = DynamicImage::ImageRgb8(image);
     image.apply_orientation(orientation);
     let image = image.into_rgb8();
     let height = image.height();
-    Some(Photograph { image, height })
+    Some(Photograph {
+        image,
+        height,
+        lies,
+    })
+}
+
+/// How many eighths of an image's size its own size is.
+const WHOLE: u8 = 8;
+
+/// The fewest eighths of `long` pixels, among those that libjpeg is fast at, that are `least` pixels.
+fn eighths(long: u32, least: u32) -> u8 {
+    let enough =
+        |eighths: &u8| u64::from(long) * u64::from(*eighths) >= u64::from(least) * u64::from(WHOLE);
+    [1, 2, 4].into_iter().find(enough).unwrap_or(WHOLE)
+}
+
+/// Where a photograph at the upper left of an image of this size lies when the image has been turned.
+fn turn(lies: Place, size: (u32, u32), orientation: Orientation) -> Place {
+    use Orientation::{
+        FlipHorizontal, FlipVertical, Rotate90, Rotate90FlipH, Rotate180, Rotate270, Rotate270FlipH,
+    };
+    let spare = (
+        f64::from(size.0) - lies.width,
+        f64::from(size.1) - lies.height,
+    );
+    let lying = matches!(
+        orientation,
+        Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH
+    );
+    let (width, height, spare) = if lying {
+        (lies.height, lies.width, (spare.1, spare.0))
+    } else {
+        (lies.width, lies.height, spare)
+    };
+    let to_right = matches!(
+        orientation,
+        FlipHorizontal | Rotate180 | Rotate90 | Rotate270FlipH
+    );
+    let to_bottom = matches!(
+        orientation,
+        FlipVertical | Rotate180 | Rotate270 | Rotate270FlipH
+    );
+    Place {
+        left: if to_right { spare.0 } else { 0.0 },
+        top: if to_bottom { spare.1 } else { 0.0 },
+        width,
+        height,
+    }
 }
 
 /// How far a file has been read.

@@ -2,6 +2,8 @@ use super::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+mod scaled;
+
 fn testdata(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("testdata")
@@ -55,15 +57,7 @@ fn only_torn(bytes: &[u8], end: usize) {
 
 #[test]
 fn the_first_rows_alone_are_those_of_the_whole_image() {
-    let same = |name: &str, size: (u32, u32), rows: u32| {
-        let path = testdata(name);
-        let whole = decode(&path, size, Shrink::Bilinear).unwrap();
-        let part = decode_rows(&path, size, Shrink::Bilinear, rows).unwrap();
-        let bytes = 3 * (size.0 * rows.min(size.1)) as usize;
-        let (first, expected) = (&part.as_raw()[..bytes], &whole.as_raw()[..bytes]);
-        assert!(first == expected, "{name} {size:?} {rows}");
-        part == whole
-    };
+    let same = |name, size, rows| same_rows(name, size, Shrink::Bilinear, rows);
     for name in [
         "tall-444.jpg",
         "tall-422.jpg",
@@ -84,4 +78,15 @@ fn the_first_rows_alone_are_those_of_the_whole_image() {
     }
     assert!(!same("tall-420-progressive.jpg", (40, 200), 7));
     assert!(same("tall-turned.jpg", (40, 200), 7));
+}
+
+/// Asserts that the first rows are right; whether the rest is right too.
+fn same_rows(name: &str, size: (u32, u32), shrink: Shrink, rows: u32) -> bool {
+    let path = testdata(name);
+    let whole = decode(&path, size, shrink).unwrap();
+    let part = decode_rows(&path, size, shrink, rows).unwrap();
+    let bytes = 3 * (size.0 * rows.min(size.1)) as usize;
+    let (first, expected) = (&part.as_raw()[..bytes], &whole.as_raw()[..bytes]);
+    assert!(first == expected, "{name} {size:?} {rows}");
+    part == whole
 }

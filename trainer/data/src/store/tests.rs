@@ -136,3 +136,46 @@ fn a_shared_file_changes_nothing_and_is_filled_once() {
         }
     }
 }
+
+#[test]
+fn scaled_decoding_changes_pixels_but_no_size_no_box_and_no_cache() {
+    let set = TestSet::new();
+    for k in 0..4 {
+        let size = [(200, 150), (131, 300), (263, 263), (90, 127)][k as usize];
+        let image = crate::testing::noise(k, size);
+        set.image(&format!("images/train/{k}.jpg"), &image);
+        set.write(&format!("labels/train/{k}.txt"), "1 0.4 0.5 0.5 0.6\n");
+    }
+    let data = set.open(Split::Train);
+    let store = |sizing, bytes| ImageStore::new(Arc::clone(&data), 64, sizing, bytes);
+    let file = trainer_cache::in_memory(1 << 20).unwrap();
+    let file = CacheFile::open(file, &[1; 32], data.decoded_sizes(64)).unwrap();
+    let file = Arc::new(file);
+    let shared = ImageStore::shared(Arc::clone(&data), 64, Sizing::TrainScaled, file, 0);
+    let (plain, scaled) = (store(Sizing::Train, 0), store(Sizing::TrainScaled, 0));
+    let own = store(Sizing::TrainScaled, 1 << 20);
+    for _ in 0..2 {
+        for k in 0..4 {
+            let [plain, scaled, own, shared] =
+                [&plain, &scaled, &own, &shared].map(|store| store.load(k).pixels);
+            assert!(scaled == own && scaled == shared, "image {k}");
+            assert_eq!(plain.dimensions(), scaled.dimensions());
+            // The last one is less than twice as large.
+            assert_eq!(k == 3, plain == scaled, "image {k}");
+        }
+    }
+    assert_eq!(own.cached_bytes(), data.decoded_bytes(64));
+    let settings = contract::spec::Augmentation::default();
+    let source = |store| crate::TrainSource::new(store, 5, &settings, 100);
+    let (plain, scaled) = (source(plain), source(scaled));
+    for k in 0..4 {
+        let sample = |source: &crate::TrainSource| {
+            let mut pixels = vec![0; 3 * 64 * 64];
+            let sample = crate::SampleSource::sample(source, 0, k, None, &mut pixels);
+            (sample, pixels)
+        };
+        let (plain, scaled) = (sample(&plain), sample(&scaled));
+        assert!(!plain.0.targets.is_empty() && plain.0 == scaled.0);
+        assert!(plain.1 != scaled.1, "sample {k}");
+    }
+}
