@@ -5,5 +5,6 @@ mod cluster;
 mod disorder;
 pub mod fixture;
 mod script;
+mod transcript;
 
 pub use script::play;

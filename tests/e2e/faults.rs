@@ -1,6 +1,6 @@
 //! What must not end a run: a killed worker, a killed operator.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::{Job, Namespace, OPERATOR_NAMESPACE, data, kubectl, until};
@@ -35,17 +35,19 @@ fn a_killed_worker_pod_restarts_the_gang_from_its_checkpoint() {
     namespace
         .kubectl(&["delete", "pod", &old[1], "--grace-period=0", "--force"])
         .expect("killing a worker");
+    let start = Instant::now();
+    let new = seen::replaced(&namespace, "killed", &old);
+    let next = json!({"incarnation": 1, "restart": 0});
+    seen::trains_in(&namespace, &new[0], &next);
+    let took = start.elapsed().as_secs_f64();
+    println!("pod deleted until training steps are seen: {took:.1} s");
 
     let job = seen::wait_complete(&namespace, "killed");
     assert_eq!(1, job["status"]["restarts"], "{}", job["status"]);
     assert_eq!(0, job["status"]["countedRestarts"]);
     assert_eq!(1, job["status"]["attempt"]["incarnation"]);
     assert_eq!(EPOCHS * 8, step(&job), "8 steps in an epoch");
-    let new = seen::active_pods(&namespace, "killed");
-    assert!(
-        new.iter().all(|pod| !old.contains(pod)),
-        "the whole gang is new: {old:?} {new:?}"
-    );
+    assert_eq!(new, seen::active_pods(&namespace, "killed"));
     // It went on from the checkpoint and did not start over.
     let log = namespace
         .kubectl(&["logs", &new[0], "--container=worker"])

@@ -3,21 +3,13 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::{Job, Namespace, data, kubectl, processes, until};
+use tests::{Job, Namespace, Output, data, processes, script};
 
 use crate::seen;
 
 const EPOCHS: u64 = 40;
-
-/// What the agent of a worker says.
-fn progress(namespace: &Namespace, pod: &str) -> Option<Value> {
-    let path = format!(
-        "/api/v1/namespaces/{}/pods/{pod}:9464/proxy/progress",
-        namespace.name()
-    );
-    let answer = kubectl(&["get", "--raw", &path]);
-    serde_json::from_str(&answer.stdout).ok()
-}
+/// Breaks and mends nodes of the test cluster.
+const NODE: &str = "tests/cluster/node.sh";
 
 /// A job of two workers on two nodes that writes no checkpoint before its end, once it has trained for longer
 /// than the time between two copies of its state; returns its pods.
@@ -39,25 +31,6 @@ fn training(namespace: &Namespace, name: &str) -> Vec<String> {
     pods
 }
 
-/// Waits until worker 0 has done a training step in this attempt; returns how long that took.
-fn trains_in(namespace: &Namespace, pod: &str, attempt: &Value) -> Duration {
-    let start = Instant::now();
-    let mut first = None;
-    until("training in the next attempt", seen::END, || {
-        let now = progress(namespace, pod).ok_or("no answer")?;
-        let step = now["ranks"][0]["step"].as_u64();
-        let trains = now["ranks"][0]["phase"] == "Training" && now["attempt"] == *attempt;
-        if trains && first.is_some() && step > first {
-            return Ok(());
-        }
-        if trains && first.is_none() {
-            first = step;
-        }
-        Err(now.to_string())
-    });
-    start.elapsed()
-}
-
 #[test]
 fn a_killed_rank_starts_all_ranks_anew_in_their_pods() {
     let namespace = Namespace::new("rank");
@@ -68,12 +41,12 @@ fn a_killed_rank_starts_all_ranks_anew_in_their_pods() {
     };
     processes::signal(rank, "KILL");
     let next = json!({"incarnation": 0, "restart": 1});
-    let took = trains_in(&namespace, &pods[0], &next);
+    let took = seen::trains_in(&namespace, &pods[0], &next);
     println!(
         "rank killed until training steps are seen: {:.1} s",
         took.as_secs_f64()
     );
-    let told = progress(&namespace, &pods[0]).expect("it answers");
+    let told = seen::progress(&namespace, &pods[0]).expect("it answers");
     assert_eq!("Killed", told["restartedAfter"]["reason"], "{told}");
     assert_eq!(1, told["restartedAfter"]["worker"]);
 
@@ -111,12 +84,12 @@ fn a_rank_that_hangs_is_found_and_all_start_anew() {
     };
     processes::signal(rank, "STOP");
     let next = json!({"incarnation": 0, "restart": 1});
-    let took = trains_in(&namespace, &pods[0], &next);
+    let took = seen::trains_in(&namespace, &pods[0], &next);
     println!(
         "rank stopped until training steps are seen: {:.1} s",
         took.as_secs_f64()
     );
-    let told = progress(&namespace, &pods[0]).expect("it answers");
+    let told = seen::progress(&namespace, &pods[0]).expect("it answers");
     assert_eq!("Hung", told["restartedAfter"]["reason"], "{told}");
     assert_eq!(1, told["restartedAfter"]["worker"]);
     let job = seen::wait_complete(&namespace, "hung");
@@ -127,6 +100,79 @@ fn a_rank_that_hangs_is_found_and_all_start_anew() {
     );
     assert_eq!(1, count(&job["status"], "restarts"));
     assert!(took < Duration::from_secs(45), "{took:?}");
+}
+
+/// Puts a node's cable in again.
+struct Mend(String);
+
+impl Drop for Mend {
+    fn drop(&mut self) {
+        let Output {
+            success, stderr, ..
+        } = script(NODE, &["restore", &self.0]);
+        assert!(success || std::thread::panicking(), "{stderr}");
+    }
+}
+
+#[test]
+fn workers_of_a_node_that_is_cut_off_are_replaced_elsewhere() {
+    let namespace = Namespace::new("cut");
+    let pods = training(&namespace, "cut");
+    let node_of = |pod: &Value| pod["spec"]["nodeName"].as_str().map(str::to_owned);
+    let operator = tests::operator_node();
+    // One of the two, since they are on two nodes; the one that the operator is on stays.
+    let lost = pods
+        .iter()
+        .filter_map(|pod| node_of(&namespace.get("pod", pod)?))
+        .find(|node| *node != operator)
+        .expect("a worker beside the operator's node");
+    let _mend = Mend(lost.clone());
+    script(NODE, &["cut", &lost]).expect("cutting a node off");
+    let start = Instant::now();
+    let new = seen::replaced(&namespace, "cut", &pods);
+    let next = json!({"incarnation": 1, "restart": 0});
+    seen::trains_in(&namespace, &new[0], &next);
+    let took = start.elapsed();
+    println!(
+        "node cut off until training steps are seen: {:.1} s",
+        took.as_secs_f64()
+    );
+    for pod in &new {
+        let pod = namespace.get("pod", pod).expect("it runs");
+        assert_ne!(
+            Some(&lost),
+            node_of(&pod).as_ref(),
+            "on the node that is away"
+        );
+    }
+    let job = namespace.get("ytj", "cut").expect("it trains");
+    assert_eq!(
+        0,
+        count(&job["status"], "countedRestarts"),
+        "{}",
+        job["status"]
+    );
+    assert_eq!(json!([lost]), job["status"]["lastRestart"]["avoid"]);
+    let told = namespace
+        .kubectl(&["describe", "ytj", "cut"])
+        .expect("kubectl describe");
+    assert!(told.contains("lost touch with it"), "{told}");
+    seen::wait_complete(&namespace, "cut");
+    assert!(took < Duration::from_secs(60), "{took:?}");
+}
+
+#[test]
+fn a_restarted_api_server_is_no_event() {
+    let namespace = Namespace::new("api");
+    let pods = training(&namespace, "api");
+    script("tests/cluster/api-server.sh", &["restart"]).expect("restarting the API server");
+    let job = seen::wait_complete(&namespace, "api");
+    assert_eq!(0, count(&job["status"], "restarts"), "{}", job["status"]);
+    assert_eq!(
+        pods,
+        seen::active_pods(&namespace, "api"),
+        "no pod was replaced"
+    );
 }
 
 fn count(status: &Value, field: &str) -> u64 {

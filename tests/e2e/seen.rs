@@ -1,9 +1,9 @@
 //! What tests look for in a job.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Namespace, until};
+use tests::{Namespace, kubectl, until};
 
 /// A job of this size, with both workers started on two busy cores, ends well within this.
 pub const END: Duration = Duration::from_secs(300);
@@ -86,4 +86,45 @@ pub fn active_pods(namespace: &Namespace, job: &str) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// What the agent of a worker says of it.
+pub fn progress(namespace: &Namespace, pod: &str) -> Option<Value> {
+    let path = format!(
+        "/api/v1/namespaces/{}/pods/{pod}:9464/proxy/progress",
+        namespace.name()
+    );
+    let answer = kubectl(&["get", "--raw", &path]);
+    serde_json::from_str(&answer.stdout).ok()
+}
+
+/// Waits until worker 0, which this pod is, has done a training step in this attempt; returns how long that took.
+pub fn trains_in(namespace: &Namespace, pod: &str, attempt: &Value) -> Duration {
+    let start = Instant::now();
+    let mut first = None;
+    until("training in the next attempt", END, || {
+        let now = progress(namespace, pod).ok_or("no answer")?;
+        let step = now["ranks"][0]["step"].as_u64();
+        let trains = now["ranks"][0]["phase"] == "Training" && now["attempt"] == *attempt;
+        if trains && first.is_some() && step > first {
+            return Ok(());
+        }
+        if trains && first.is_none() {
+            first = step;
+        }
+        Err(now.to_string())
+    });
+    start.elapsed()
+}
+
+/// Waits until none of the job's workers is of these pods; returns the new ones.
+pub fn replaced(namespace: &Namespace, job: &str, old: &[String]) -> Vec<String> {
+    until("the next workers", END, || {
+        let new = active_pods(namespace, job);
+        if new.len() == old.len() && new.iter().all(|pod| !old.contains(pod)) {
+            Ok(new)
+        } else {
+            Err(new.join(" "))
+        }
+    })
 }

@@ -120,3 +120,16 @@ pub fn query(expression: &str) -> Vec<Value> {
         .cloned()
         .unwrap_or_default()
 }
+
+/// The node that the operator runs on.
+pub fn operator_node() -> String {
+    let pods = kubectl_json(&[
+        "--namespace",
+        crate::OPERATOR_NAMESPACE,
+        "get",
+        "pods",
+        "--selector=app.kubernetes.io/name=yolo-operator",
+    ]);
+    pods.and_then(|pods| Some(pods["items"][0]["spec"]["nodeName"].as_str()?.to_owned()))
+        .expect("the operator runs on a node")
+}

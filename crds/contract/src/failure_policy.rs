@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::{FailureReason, Retry};
 
-/// Words for what only the cluster knows of a failed pod: deleted, taken away, over its memory limit.
-pub const POD_FAILURES: [&str; 3] = ["PodDeleted", "PodEvicted", "OOMKilled"];
+/// Words for what only others know of a failed worker: its pod was deleted, taken away, or used more memory than
+/// its limit, or the other workers lost touch with it.
+pub const POD_FAILURES: [&str; 4] = ["PodDeleted", "PodEvicted", "WorkerLost", "OOMKilled"];
 
 /// What happens when a worker fails.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +19,7 @@ pub struct FailurePolicy {
     pub max_restarts: u32,
     /// What to do after which failure: the first rule that matches decides. Without one, failures that
     /// would only repeat themselves (a bad data set, a loss that is not finite) end the job, workers that
-    /// the cluster took away (`PodDeleted`, `PodEvicted`) are replaced without counting it, and everything
+    /// the cluster took away (`PodDeleted`, `PodEvicted`, `WorkerLost`) are replaced without counting it, and everything
     /// else is a counted restart, in place where that is possible.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "schema", schemars(length(max = 16)))]

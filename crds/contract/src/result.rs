@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attempt::Attempt;
 use crate::exit::FailureReason;
-use crate::progress::RunReport;
+use crate::progress::{RankFailure, RunReport};
 
 /// The version of [`WorkerResult`] this code writes.
 pub const RESULT_VERSION: u32 = 1;
@@ -27,6 +27,9 @@ pub struct WorkerResult {
     /// The first failing rank, when one failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rank: Option<u32>,
+    /// The failure of another worker that ended this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<RankFailure>,
     /// What a user should read.
     #[serde(default)]
     pub message: String,
@@ -86,6 +89,7 @@ mod tests {
             node_rank: 1,
             reason: Some(FailureReason::InvalidDataset),
             rank: Some(1),
+            because: None,
             message: message.to_owned(),
             report: Some(RunReport {
                 warnings: vec!["images/7.png: not an image".to_owned(); warnings],

@@ -88,6 +88,9 @@ pub struct Restart {
     pub step: u64,
     /// How many restarts before it led to no new checkpoint.
     pub fruitless: u32,
+    /// Nodes that the new workers keep off, since others lost touch with a worker there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub avoid: Vec<String>,
 }
 
 /// What a job is doing, in a word.

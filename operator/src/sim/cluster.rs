@@ -191,7 +191,7 @@ impl Cluster for SimCluster {
             let job = world.job.as_mut()?;
             job.status.replace(status.clone())
         });
-        for line in super::script::differences(&before.unwrap_or_default(), status) {
+        for line in super::transcript::differences(&before.unwrap_or_default(), status) {
             self.say(line);
         }
         if let Some(left) = &mut *self

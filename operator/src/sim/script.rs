@@ -8,6 +8,8 @@
 //! remember                        what `stale-reconcile` sees and `restore-status` brings back
 //! run POD…                        their containers run
 //! exit POD CODE [REASON [TEXT]]   its container ends; with a reason it leaves a termination message
+//! exit-because POD WORKER TEXT    its container ends, since another worker was lost
+//! on-node POD NODE                where it runs
 //! oom POD                         its container is killed for its memory
 //! wait POD image|node|volume TEXT what the pod waits for
 //! evict POD TEXT                  the node takes it away
@@ -41,7 +43,7 @@ use contract::progress::{
     RankFailure, RunReport,
 };
 use contract::result::{RESULT_VERSION, WorkerResult};
-use crds::v1alpha1::{WorkerStatus, YoloTrainingJobSpec, YoloTrainingJobStatus};
+use crds::v1alpha1::YoloTrainingJobSpec;
 use futures::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PodStatus;
@@ -50,6 +52,7 @@ use serde_json::{Value, json};
 
 use super::cluster::{SimCluster, World};
 use super::fixture;
+use super::transcript::describe;
 use crate::training_job::check::broken_invariants;
 use crate::training_job::plan::plan;
 use crate::training_job::pods::PodView;
@@ -125,6 +128,11 @@ impl Player {
             "remember" => self.remembered = self.cluster.look(),
             "run" => words[1..].iter().for_each(|pod| self.run(pod)),
             "exit" => self.exit(&words[1..]),
+            "exit-because" => self.exit_because(words[1], number(words[2]), &rest(3)),
+            "on-node" => self.cluster.change(|world| {
+                let pod = world.pods.get_mut(words[1]).expect("a pod");
+                pod.spec.get_or_insert_default().node_name = Some(words[2].to_owned());
+            }),
             "oom" => self.end(words[1], 137, &json!({"reason": "OOMKilled"})),
             "wait" => self.wait(words[1], words[2], &rest(3)),
             "evict" => self.set(
@@ -352,6 +360,7 @@ impl Player {
                 node_rank: view.index,
                 reason,
                 rank: reason.map(|_| view.index),
+                because: None,
                 message: words.get(3..).unwrap_or_default().join(" "),
                 report,
             }
@@ -459,6 +468,29 @@ impl Player {
         self.agents.max(made_for)
     }
 
+    fn exit_because(&self, pod: &str, worker: u32, message: &str) {
+        let view = PodView::of(&self.cluster.look().pods[pod]).expect("a worker");
+        let reason = FailureReason::PeerLost;
+        let result = WorkerResult {
+            version: RESULT_VERSION,
+            attempt: self.attempt_of(view.incarnation),
+            node_rank: view.index,
+            reason: Some(reason),
+            rank: None,
+            because: Some(RankFailure {
+                worker,
+                rank: None,
+                reason,
+                exit_code: reason.exit_code(),
+                message: message.to_owned(),
+            }),
+            message: "its ranks were stopped".to_owned(),
+            report: None,
+        };
+        let message = result.to_termination_message();
+        self.end(pod, reason.exit_code().into(), &json!({"message": message}));
+    }
+
     fn restart_in_place(&mut self, worker: &str, reason: &str, message: &str) {
         let progress = self.progress.as_mut().expect("agents that told something");
         let worker = number(worker);
@@ -485,6 +517,10 @@ impl Player {
                 "{} {} {}: {}",
                 c.type_, c.status, c.reason, c.message
             ));
+        }
+        let last = status.last_restart.iter();
+        for node in last.flat_map(|restart| &restart.avoid) {
+            self.cluster.say(format!("keeps off {node}"));
         }
         for worker in &status.workers {
             self.cluster.say(describe(worker));
@@ -513,59 +549,4 @@ fn same(before: &World, after: &World) -> bool {
 fn number<T: std::str::FromStr>(text: &str) -> T {
     text.parse()
         .unwrap_or_else(|_| panic!("{text} is no number"))
-}
-
-fn describe(worker: &WorkerStatus) -> String {
-    let mut line = format!("worker {} {} {:?}", worker.index, worker.pod, worker.state);
-    if let Some(reason) = &worker.reason {
-        let _ = write!(line, " {reason}");
-    }
-    if let Some(code) = worker.exit_code {
-        let _ = write!(line, " (exit code {code})");
-    }
-    line
-}
-
-/// What a new status says that the old one did not, in lines.
-pub fn differences(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<String> {
-    let mut lines = Vec::new();
-    let summary = |status: &YoloTrainingJobStatus| {
-        let shown = status.display.clone().unwrap_or_default();
-        let parts = [
-            shown.epoch.map(|epoch| format!("epoch {epoch}")),
-            shown.loss.map(|loss| format!("loss {loss}")),
-            shown.map50_95.map(|map| format!("mAP50-95 {map}")),
-            shown.progress,
-            shown.eta.map(|eta| format!("{eta} left")),
-        ];
-        let state = status.state.map_or("", crds::v1alpha1::State::as_str);
-        let attempt = status.attempt.unwrap_or_default();
-        let rest: Vec<String> = parts.into_iter().flatten().collect();
-        let rest = if rest.is_empty() {
-            String::new()
-        } else {
-            format!(", {}", rest.join(", "))
-        };
-        format!(
-            "{state}, attempt {attempt}, workers {}{rest}",
-            shown.workers
-        )
-    };
-    if summary(old) != summary(new) {
-        lines.push(format!("status {}", summary(new)));
-    }
-    for condition in &new.conditions {
-        let before = old.conditions.iter().find(|c| c.type_ == condition.type_);
-        let word = (&condition.status, &condition.reason);
-        if before.is_none_or(|before| (&before.status, &before.reason) != word) {
-            lines.push(format!(
-                "condition {} {} {}",
-                condition.type_, condition.status, condition.reason
-            ));
-        }
-    }
-    if lines.is_empty() {
-        lines.push("status written".to_owned());
-    }
-    lines
 }

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observe::Observed;
 use super::pods::PodView;
+use super::restart::{Failure, Why};
 use super::validate::ValidJob;
 use super::waiting::WaitingOn;
 use crate::retry::growing;
@@ -46,7 +47,7 @@ impl Restarts {
 }
 
 /// What the status will say of a restart that begins now.
-pub fn restart(observed: &Observed, now: Timestamp) -> Restart {
+pub fn restart(observed: &Observed, failure: &Failure, now: Timestamp) -> Restart {
     let told = observed.progress.as_ref().map(|progress| &progress.report);
     let last_words = observed.pods.iter().filter_map(PodView::last_words);
     let reported = last_words
@@ -62,7 +63,21 @@ pub fn restart(observed: &Observed, now: Timestamp) -> Restart {
         time: Time(now),
         step,
         fruitless,
+        avoid: lost_nodes(observed, failure),
     }
+}
+
+/// Where a worker was that the others lost touch with: until Kubernetes knows that the node is away, it would
+/// put another one there.
+fn lost_nodes(observed: &Observed, failure: &Failure) -> Vec<String> {
+    let latest = observed
+        .pods
+        .iter()
+        .rfind(|pod| pod.index == failure.worker);
+    let node = latest.and_then(|pod| pod.node.clone());
+    node.filter(|_| failure.why == Why::Lost)
+        .into_iter()
+        .collect()
 }
 
 /// How long the workers of a restart wait after so many that led to no new checkpoint.

@@ -80,6 +80,7 @@ pub fn build(
         index: new.index,
         number: new.number,
         attempt: plan.attempt,
+        avoid: plan.restarts.last.as_ref().map_or(&[], |last| &last.avoid),
         restarts_left: (config.failure_policy.max_restarts).saturating_sub(plan.restarts.counted),
     };
     prepared.pods = plan

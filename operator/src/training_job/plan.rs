@@ -221,7 +221,7 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
             plan.wake_by(until);
         }
         Verdict::Restart { failure, counted } => {
-            let restart = back_off::restart(observed, now);
+            let restart = back_off::restart(observed, &failure, now);
             plan.phase = Phase::Restarting(failure);
             plan.attempt = attempt.next_incarnation();
             plan.retire = retired(observed, plan.attempt.incarnation);

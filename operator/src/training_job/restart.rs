@@ -25,6 +25,8 @@ pub enum Why {
     PodEvicted,
     /// It used more memory than its limit allows.
     OutOfLimit,
+    /// The other workers lost touch with it.
+    Lost,
 }
 
 impl Why {
@@ -44,19 +46,25 @@ impl Why {
             Self::PodDeleted => Reason::PodDeleted.as_str(),
             Self::PodEvicted => Reason::PodEvicted.as_str(),
             Self::OutOfLimit => Reason::OOMKilled.as_str(),
+            Self::Lost => Reason::WorkerLost.as_str(),
         }
     }
 
     fn retry(self) -> Retry {
         match self {
             Self::Reported(reason) => reason.retry(),
-            Self::PodDeleted | Self::PodEvicted => Retry::Free,
+            Self::PodDeleted | Self::PodEvicted | Self::Lost => Retry::Free,
             Self::OutOfLimit => Retry::Counted,
         }
     }
 
+    /// Whether another worker's failure, or what becomes known of this one, explains more.
     fn is_echo(self) -> bool {
-        matches!(self, Self::Reported(reason) if reason.is_echo())
+        match self {
+            Self::Reported(reason) => reason.is_echo(),
+            Self::Lost => true,
+            Self::PodDeleted | Self::PodEvicted | Self::OutOfLimit => false,
+        }
     }
 }
 
@@ -172,6 +180,7 @@ pub fn judge(members: &[Member], restarts: u32, policy: &FailurePolicy, now: Tim
         (
             policy.action(failure.facts()) != FailureAction::FailJob || failure.why.is_echo(),
             failure.why.is_echo(),
+            failure.why != Why::Lost,
             failure.rank.is_none(),
             failure.rank,
             failure.worker,
@@ -248,6 +257,9 @@ fn failure(member: &Member) -> Option<(Failure, Option<Timestamp>)> {
         ),
         _ => return None,
     };
+    if let Some(lost) = lost_by(pod) {
+        return Some((lost, pod.end_seen));
+    }
     let failure = Failure {
         worker: pod.index,
         rank,
@@ -259,6 +271,24 @@ fn failure(member: &Member) -> Option<(Failure, Option<Timestamp>)> {
         message,
     };
     Some((failure, pod.end_seen))
+}
+
+/// The worker that this one lost touch with, when it ended because of that.
+fn lost_by(pod: &PodView) -> Option<Failure> {
+    let PodState::Failed(ended) = &pod.state else {
+        return None;
+    };
+    let because = ended.result.as_ref()?.because.as_ref()?;
+    if pod.deleting || !ended.reason.is_echo() || because.rank.is_some() {
+        return None;
+    }
+    Some(Failure {
+        worker: because.worker,
+        rank: None,
+        why: Why::Lost,
+        exit_code: None,
+        message: because.message.clone(),
+    })
 }
 
 #[cfg(test)]

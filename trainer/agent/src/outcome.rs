@@ -34,6 +34,7 @@ impl Outcome {
             node_rank: place.node_rank,
             reason: None,
             rank: None,
+            because: None,
             message: verdict.last_words,
             report,
         };
@@ -61,6 +62,7 @@ impl Outcome {
                 node_rank: place.map_or(0, |place| place.node_rank),
                 reason: Some(reason),
                 rank: None,
+                because: None,
                 message,
                 report: None,
             },

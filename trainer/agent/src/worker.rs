@@ -12,8 +12,9 @@ use tokio::select;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::time::{Instant, interval, sleep_until};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
+use crate::group::coordinator::SILENCE;
 use crate::group::{Membership, Order, OrderKind, Phase, Standing};
 use crate::hang::{HangWatch, LOOK};
 use crate::outcome::Outcome;
@@ -53,6 +54,8 @@ enum End {
     OfRanks(Box<Outcome>),
     /// The group stopped them.
     Interrupted,
+    /// Worker 0 was lost, without which they can do nothing.
+    Abandoned,
 }
 
 /// What a worker without running ranks does next.
@@ -111,6 +114,9 @@ impl<'a> Worker<'a> {
         };
         let mut patience_ends = Instant::now() + limit;
         loop {
+            if let Some(End::Abandoned) = self.end {
+                return Next::End(self.abandoned());
+            }
             let order = self.membership.orders.borrow_and_update().clone();
             let ahead = order.attempt > self.place.attempt;
             match order.kind {
@@ -163,7 +169,9 @@ impl<'a> Worker<'a> {
                 "the job's workers ended without this one".to_owned(),
             ),
         };
-        self.without_ranks(reason, message)
+        let mut outcome = self.without_ranks(reason, message);
+        outcome.result.because = because.cloned();
+        outcome
     }
 
     fn stopped(&self) -> Box<Outcome> {
@@ -188,7 +196,18 @@ impl<'a> Worker<'a> {
             self.place.node_rank,
             trouble.unwrap_or_default()
         );
-        self.without_ranks(FailureReason::RendezvousFailed, message)
+        if self.end.is_none() {
+            return self.without_ranks(FailureReason::RendezvousFailed, message);
+        }
+        let mut outcome = self.without_ranks(FailureReason::PeerLost, message.clone());
+        outcome.result.because = Some(RankFailure {
+            worker: 0,
+            rank: None,
+            reason: FailureReason::PeerLost,
+            exit_code: FailureReason::PeerLost.exit_code(),
+            message,
+        });
+        outcome
     }
 
     /// An end that no rank explains.
@@ -212,30 +231,36 @@ impl<'a> Worker<'a> {
         self.ranks = Ranks::default();
         self.supervisor = Supervisor::new(self.place.ranks(), self.settings.patience());
         self.tell(Phase::Running, None);
-        let verdict = self.supervise(signals, &sender, events).await;
+        let (verdict, abandoned) = self.supervise(signals, &sender, events).await;
         self.ranks.kill_leftovers();
         let failure = verdict
             .failure
             .as_ref()
             .map(|failure| self.explained(failure));
-        self.end = Some(self.end_of(verdict));
+        self.end = Some(match self.end_of(verdict) {
+            End::Interrupted if abandoned => End::Abandoned,
+            end => end,
+        });
         self.tell(Phase::Ended, failure);
     }
 
+    /// Returns how the ranks ended, and whether they did because worker 0 was lost.
     async fn supervise(
         &mut self,
         signals: &mut Signals,
         sender: &UnboundedSender<Event>,
         mut events: UnboundedReceiver<Event>,
-    ) -> Verdict {
+    ) -> (Verdict, bool) {
         let mut happened = self.start_ranks(sender);
         let mut interrupted = false;
+        let mut abandoned = false;
+        let mut out_since = None;
         let mut watch = HangWatch::default();
         let mut look = interval(LOOK);
         loop {
             for event in happened {
                 if let Some(verdict) = self.handle(event) {
-                    return verdict;
+                    return (verdict, abandoned);
                 }
             }
             let deadline = self.supervisor.deadline();
@@ -264,7 +289,15 @@ impl<'a> Worker<'a> {
                     interrupted = true;
                     vec![Event::Interrupt]
                 }
-                _ = look.tick() => self.look_for_hangs(&mut watch),
+                _ = look.tick() => {
+                    let mut found = self.look_for_hangs(&mut watch);
+                    if !abandoned && self.is_out_of_touch(&mut out_since) {
+                        warn!("worker 0 is lost, and with it rank 0");
+                        abandoned = true;
+                        found.push(Event::Interrupt);
+                    }
+                    found
+                }
                 () = tick => vec![Event::Tick],
             };
         }
@@ -291,6 +324,15 @@ impl<'a> Worker<'a> {
             }
         }
         failures
+    }
+
+    /// Whether worker 0 is not reached for so long that it counts as lost.
+    fn is_out_of_touch(&self, since: &mut Option<Instant>) -> bool {
+        if self.membership.out_of_touch.borrow().is_none() {
+            *since = None;
+            return false;
+        }
+        since.get_or_insert_with(Instant::now).elapsed() >= SILENCE
     }
 
     fn look_for_hangs(&self, watch: &mut HangWatch) -> Vec<Event> {

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use crds::names;
 use crds::v1alpha1::WorkerTemplate;
-use k8s_openapi::api::core::v1::{Toleration, TopologySpreadConstraint};
+use k8s_openapi::api::core::v1::{
+    Affinity, NodeSelectorRequirement, NodeSelectorTerm, PreferredSchedulingTerm, Toleration,
+    TopologySpreadConstraint,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 /// A gang does nothing while one of its nodes is away, so it does not wait the usual five minutes for it.
@@ -14,12 +17,46 @@ const LOST_NODE_SECONDS: i64 = 30;
 /// The effect of a taint that drives pods away.
 const NO_EXECUTE: &str = "NoExecute";
 
+/// The job's wishes, and to keep off these nodes where others can take the pod: a wish as strong as there are,
+/// and no more, since a node may be back before there is another one.
+pub fn affinity(template: &WorkerTemplate, avoid: &[String]) -> Option<Affinity> {
+    let mut affinity = template.affinity.clone();
+    if avoid.is_empty() {
+        return affinity;
+    }
+    let elsewhere = PreferredSchedulingTerm {
+        weight: 100,
+        preference: NodeSelectorTerm {
+            // The API server takes one name in each.
+            match_fields: Some(avoid.iter().map(|node| not_on(node)).collect()),
+            ..NodeSelectorTerm::default()
+        },
+    };
+    let nodes = affinity.get_or_insert_default();
+    let wishes = nodes.node_affinity.get_or_insert_default();
+    wishes
+        .preferred_during_scheduling_ignored_during_execution
+        .get_or_insert_default()
+        .push(elsewhere);
+    affinity
+}
+
+fn not_on(node: &str) -> NodeSelectorRequirement {
+    NodeSelectorRequirement {
+        key: "metadata.name".to_owned(),
+        operator: "NotIn".to_owned(),
+        values: Some(vec![node.to_owned()]),
+    }
+}
+
 /// The job's wishes, each for the gang that `labels` belong to unless it names other pods. Without any, puts
-/// workers on different nodes where that is possible: a lost node then takes one of them.
+/// workers on different nodes where that is possible: a lost node then takes one of them. Not where they keep
+/// off a node, which that would draw them to.
 pub fn spread(
     template: &WorkerTemplate,
     labels: &BTreeMap<String, String>,
-) -> Vec<TopologySpreadConstraint> {
+    avoid: &[String],
+) -> Option<Vec<TopologySpreadConstraint>> {
     let gang = [names::JOB_UID, names::INCARNATION]
         .into_iter()
         .filter_map(|name| Some((name.to_owned(), labels.get(name)?.clone())));
@@ -28,7 +65,7 @@ pub fn spread(
         ..LabelSelector::default()
     };
     let mut constraints = template.topology_spread_constraints.clone();
-    if constraints.is_empty() {
+    if constraints.is_empty() && avoid.is_empty() {
         constraints.push(TopologySpreadConstraint {
             max_skew: 1,
             topology_key: "kubernetes.io/hostname".to_owned(),
@@ -39,7 +76,7 @@ pub fn spread(
     for constraint in &mut constraints {
         constraint.label_selector.get_or_insert(gang.clone());
     }
-    constraints
+    (!constraints.is_empty()).then_some(constraints)
 }
 
 /// The job's tolerations, and those of a node that is away for a moment, where it says nothing of them.
@@ -124,13 +161,51 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_node_is_kept_off_beside_the_jobs_own_wishes() {
+        let wishes = template(json!({"affinity": {"nodeAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 1, "preference": {"matchExpressions": [{"key": "disk", "operator": "Exists"}]}}],
+        }}}));
+        let lost = ["node-7".to_owned()];
+        let affinity = |avoid| serde_json::to_value(affinity(&wishes, avoid)).expect("plain data");
+        let terms = "/nodeAffinity/preferredDuringSchedulingIgnoredDuringExecution";
+        let with = affinity(&lost);
+        let [own, elsewhere] = &with
+            .pointer(terms)
+            .and_then(|t| t.as_array())
+            .expect("terms")[..]
+        else {
+            panic!("{with}");
+        };
+        assert_eq!(1, own["weight"]);
+        assert_eq!(
+            json!({"weight": 100, "preference": {"matchFields": [
+                {"key": "metadata.name", "operator": "NotIn", "values": ["node-7"]}]}}),
+            *elsewhere
+        );
+        let without = affinity(&[]);
+        assert_eq!(
+            1,
+            without
+                .pointer(terms)
+                .and_then(|t| t.as_array())
+                .map_or(0, Vec::len)
+        );
+        assert_eq!(
+            None,
+            spread(&WorkerTemplate::default(), &BTreeMap::new(), &lost)
+        );
+    }
+
+    #[test]
     fn a_constraint_counts_the_gang_unless_it_names_other_pods() {
         let labels = BTreeMap::from([
             (names::JOB_UID.to_owned(), "1".to_owned()),
             (names::INCARNATION.to_owned(), "2".to_owned()),
             (names::WORKER_INDEX.to_owned(), "0".to_owned()),
         ]);
-        let [default] = &spread(&WorkerTemplate::default(), &labels)[..] else {
+        let spread = |template: &WorkerTemplate| spread(template, &labels, &[]).unwrap_or_default();
+        let [default] = &spread(&WorkerTemplate::default())[..] else {
             panic!("one constraint");
         };
         assert_eq!("kubernetes.io/hostname", default.topology_key);
@@ -145,7 +220,7 @@ mod tests {
             {"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule",
              "labelSelector": {"matchLabels": {"team": "vision"}}},
         ]}));
-        let spread = spread(&wishes, &labels);
+        let spread = spread(&wishes);
         assert_eq!(2, spread.len());
         assert_eq!(Some(own), gang(&spread[0]));
         assert_eq!(Some(vec!["team".to_owned()]), gang(&spread[1]));

@@ -34,13 +34,15 @@ const OUTPUT: &str = "output";
 
 /// Which pod it is.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct Place<'a> {
     /// Which worker.
     pub index: u32,
     /// Which pod of that worker.
     pub number: u32,
     /// The attempt that it begins with.
     pub attempt: Attempt,
+    /// Nodes that it keeps off where it can.
+    pub avoid: &'a [String],
     /// How often its agent may restart ranks in place.
     pub restarts_left: u32,
 }
@@ -49,7 +51,7 @@ pub struct Place {
 ///
 /// It has no probes: the agent ends the container itself when a rank fails or hangs, and a probe that
 /// knows less (a data set may take minutes to read) could only kill a healthy run.
-pub fn pod(config: &JobConfig, workers: &Workers, place: &Place) -> Pod {
+pub fn pod(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Pod {
     let id = &config.job;
     let template = &workers.template;
     let own = pod_labels(id, place.index, place.attempt);
@@ -76,8 +78,8 @@ pub fn pod(config: &JobConfig, workers: &Workers, place: &Place) -> Pod {
             enable_service_links: Some(false),
             security_context: Some(pod_security()),
             node_selector: some(&template.node_selector),
-            affinity: template.affinity.clone(),
-            topology_spread_constraints: Some(placement::spread(template, &own)),
+            affinity: placement::affinity(template, place.avoid),
+            topology_spread_constraints: placement::spread(template, &own, place.avoid),
             tolerations: Some(placement::tolerations(template)),
             priority_class_name: template.priority_class_name.clone(),
             runtime_class_name: template.runtime_class_name.clone(),
@@ -112,7 +114,7 @@ fn agent(config: &JobConfig) -> Container {
     }
 }
 
-fn worker(config: &JobConfig, workers: &Workers, place: &Place) -> Container {
+fn worker(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Container {
     let argument = |text: &str| text.to_owned();
     Container {
         name: names::WORKER_CONTAINER.to_owned(),
@@ -140,7 +142,7 @@ fn worker(config: &JobConfig, workers: &Workers, place: &Place) -> Container {
     }
 }
 
-fn environment(config: &JobConfig, place: &Place) -> Vec<EnvVar> {
+fn environment(config: &JobConfig, place: &Place<'_>) -> Vec<EnvVar> {
     let pairs = [
         (env::MASTER_ADDR, names::master_address(&config.job.name)),
         (env::MASTER_PORT, paths::MASTER_PORT.to_string()),
@@ -412,6 +414,7 @@ mod tests {
                 incarnation: 2,
                 restart: 0,
             },
+            avoid: &[],
             restarts_left: 4,
         };
         serde_json::to_value(pod(&config, &workers, &place)).expect("plain data")

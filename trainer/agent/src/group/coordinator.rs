@@ -32,7 +32,7 @@ const SETTLE_STOPPED: Duration = Duration::from_secs(30);
 /// How long the ranks of a worker may take to be killed.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// How long a worker may say nothing, or be without a connection, until it counts as lost.
-const SILENCE: Duration = Duration::from_secs(10);
+pub const SILENCE: Duration = Duration::from_secs(10);
 /// The same once a rank has failed: its end and the connection's have one cause, mostly.
 const SILENCE_AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// A coordinator that looked at nothing for so long was stopped itself, or its machine.
@@ -231,7 +231,7 @@ impl Coordinator {
         }
         // While workers gather, whoever leaves may come back, or somebody in its place.
         if !matches!(self.stage, Stage::Gathering { .. } | Stage::Finished) {
-            let message = format!("worker {worker} was lost: {what}");
+            let message = format!("the others lost touch with it: {what}");
             self.failures
                 .push(lost(worker, FailureReason::PeerLost, message));
             self.lost.insert(worker);

@@ -233,12 +233,15 @@ impl Host {
     }
 }
 
-/// Sends the present order, and every later one.
+/// Sends the present order, and every later one at once; again each [`BEAT`], as a sign of life.
 async fn write_orders(mut write: OwnedWriteHalf, mut orders: watch::Receiver<Order>) {
     loop {
         let order = orders.borrow_and_update().clone();
         let Ok(line) = encode(&order) else { return };
-        if write.write_all(line.as_bytes()).await.is_err() || orders.changed().await.is_err() {
+        if write.write_all(line.as_bytes()).await.is_err() {
+            return;
+        }
+        if let Ok(Err(_)) = timeout(BEAT, orders.changed()).await {
             return;
         }
     }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
+use super::coordinator::SILENCE;
 use super::message::{Hello, Order, OrderKind, Standing};
 use crate::lines::{Line, Lines};
 use crate::settings::Group;
@@ -140,13 +141,19 @@ impl Link {
             Arc::clone(&self.shared),
         ));
         let mut lines = Lines::new(BufReader::new(read));
-        while let Some(line) = lines.next().await {
+        // A node that is cut off closes no connection.
+        while let Ok(Some(line)) = timeout(SILENCE, lines.next()).await {
             let Line::Whole(line) = line else { continue };
             match serde_json::from_slice::<Order>(&line) {
                 Ok(order) => {
-                    self.out_of_touch.send_replace(None);
+                    self.out_of_touch
+                        .send_if_modified(|trouble| trouble.take().is_some());
                     let last = order.kind == OrderKind::Finish;
-                    self.orders.send_replace(order);
+                    self.orders.send_if_modified(|known| {
+                        let news = *known != order;
+                        *known = order;
+                        news
+                    });
                     if last {
                         break;
                     }

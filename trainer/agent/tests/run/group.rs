@@ -139,10 +139,31 @@ pub fn a_worker_that_is_gone_ends_the_others() {
     agents[1].signal(Signal::KILL);
     kill_process(rank, Signal::KILL).expect("it runs");
     let [first, _] = agents;
-    first.wait_for_stderr("worker 1 was lost: its connection ended");
+    first.wait_for_stderr("worker 1: the others lost touch with it: its connection ended");
     let ended = first.finish();
     assert_eq!(76, ended.code, "{}", ended.stderr);
     assert_eq!(Some(FailureReason::PeerLost), ended.result.reason);
+    let because = ended.result.because.expect("a lost worker");
+    assert_eq!((1, None), (because.worker, because.rank));
+}
+
+pub fn without_worker_0_the_others_end() {
+    let [first, second] = setups::<2>(5);
+    let agents = [patient(first), patient(second)];
+    let rank = pid_of(&agents[0], "2.0");
+    pid_of(&agents[1], "2.0");
+    agents[0].signal(Signal::KILL);
+    kill_process(rank, Signal::KILL).expect("it runs");
+    let [_, second] = agents;
+    let ended = second.finish();
+    assert_eq!(76, ended.code, "{}", ended.stderr);
+    let because = ended.result.because.expect("a lost worker");
+    assert_eq!((0, None), (because.worker, because.rank));
+    assert!(
+        ended.stderr.contains("worker 0 is lost"),
+        "{}",
+        ended.stderr
+    );
 }
 
 pub fn a_worker_without_the_secret_is_not_let_in() {

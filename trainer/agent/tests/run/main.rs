@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         group::when_no_restart_is_left_every_worker_says_why,
         group::a_failure_that_would_repeat_itself_ends_all,
         group::a_worker_that_is_gone_ends_the_others,
+        group::without_worker_0_the_others_end,
         group::a_worker_without_the_secret_is_not_let_in,
         group::a_request_to_stop_is_no_reason_to_restart,
         group::a_worker_on_its_own_restarts_its_ranks_too,

@@ -240,9 +240,9 @@ fn a_coordinator_that_was_stopped_itself_does_not_blame_the_others() {
     group.now += Duration::from_secs(60);
     group.coordinator.tick(group.now);
     assert_eq!(OrderKind::Run, group.order().0);
-    group.pass(9_000, &[]);
+    group.pass(9_000, &[0]);
     assert_eq!(OrderKind::Run, group.order().0);
-    group.pass(1_000, &[]);
+    group.pass(1_000, &[0]);
     assert_eq!(OrderKind::Stop, group.order().0);
 }
 
