@@ -153,7 +153,7 @@ pub async fn advance<C: Cluster>(
         applied = cluster.apply(&observed.id, prepared).await?;
     }
     let new = describe(job, observed, plan, &applied, now);
-    if let Some(in_place) = restart::in_place(observed, plan) {
+    if let Some(in_place) = restart::in_place(observed, plan.attempt) {
         outcome.restarted = outcome.restarted.or(Some(in_place.reason()));
     }
     let urgency = urgency(&observed.status, &new);

@@ -62,6 +62,13 @@ fn a_killed_rank_starts_all_ranks_anew_in_their_pods() {
         (count(status, "restarts"), count(status, "countedRestarts"))
     );
     assert_eq!(next, status["attempt"]);
+    let failure = &status["failures"][0];
+    assert_eq!("Killed", failure["reason"], "{failure}");
+    assert_eq!(
+        json!([1, 1, 137]),
+        json!([failure["worker"], failure["rank"], failure["exitCode"]])
+    );
+    assert_eq!(json!({"incarnation": 0, "restart": 0}), failure["attempt"]);
     assert_eq!(EPOCHS * 8, status["progress"]["step"].as_u64().unwrap_or(0));
     let told = namespace
         .kubectl(&["describe", "ytj", "killed"])

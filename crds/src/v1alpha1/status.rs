@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// The most warnings that a status holds; later ones are only in the logs.
 pub const MAX_WARNINGS: usize = 20;
 
+/// The most failures that a status holds.
+pub const MAX_FAILURES: usize = 10;
+
 /// How the job stands. Written by the operator; machines read `conditions`, people `state`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -28,13 +31,18 @@ pub struct YoloTrainingJobStatus {
     /// inside them since. It never goes back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<Attempt>,
-    /// How often all workers were replaced after a failure; that a job was suspended does not count.
+    /// How often the ranks were started anew after a failure, in the same pods or in new ones; that a job was
+    /// suspended does not count.
     pub restarts: u32,
     /// Those that count towards `failurePolicy.maxRestarts`.
     pub counted_restarts: u32,
-    /// The latest restart.
+    /// The latest restart that replaced the workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_restart: Option<Restart>,
+    /// The last failures, the latest at the end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic", "maxItems" = MAX_FAILURES))]
+    pub failures: Vec<FailureRecord>,
     /// Workers whose container runs or has succeeded.
     pub ready_workers: u32,
     /// Workers that the job wants.
@@ -76,6 +84,28 @@ pub struct YoloTrainingJobStatus {
     /// The values above as `kubectl get` shows them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub display: Option<Display>,
+}
+
+/// Why an attempt ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FailureRecord {
+    /// When it was seen.
+    pub time: Time,
+    /// The attempt that it ended.
+    pub attempt: Attempt,
+    /// Index of the worker.
+    pub worker: u32,
+    /// The global rank that failed first, where one is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<u32>,
+    /// Why, in a word; `docs/jobs.md` explains them.
+    pub reason: String,
+    /// The exit code of the rank or of the worker's container, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Why, in a sentence, with the last lines of its log where that says more.
+    pub message: String,
 }
 
 /// A restart of all workers after a failure.

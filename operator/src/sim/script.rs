@@ -522,6 +522,12 @@ impl Player {
         for node in last.flat_map(|restart| &restart.avoid) {
             self.cluster.say(format!("keeps off {node}"));
         }
+        for failure in &status.failures {
+            self.cluster.say(format!(
+                "failure of {}: {} of worker {}: {}",
+                failure.attempt, failure.reason, failure.worker, failure.message
+            ));
+        }
         for worker in &status.workers {
             self.cluster.say(describe(worker));
         }

@@ -4,14 +4,14 @@
 use contract::attempt::Attempt;
 use crds::conditions::ConditionType;
 use crds::names;
-use crds::v1alpha1::{CleanPodPolicy, RunPolicy};
+use crds::v1alpha1::{CleanPodPolicy, FailureRecord, RunPolicy};
 use jiff::{SignedDuration, Timestamp};
 
 use super::back_off::{self, Restarts};
 use super::build::GRACE_SECONDS;
 use super::observe::{ConfigView, Observed, ServiceView};
 use super::pods::{PodState, PodView};
-use super::restart::{Failure, Member, Verdict, judge};
+use super::restart::{self, Failure, Member, Verdict, judge};
 use super::validate::{InvalidSpec, ValidJob};
 use super::waiting::WaitingOn;
 use crate::conditions::{find, holds};
@@ -42,6 +42,8 @@ pub struct Plan {
     pub stop: Vec<String>,
     /// The restarts up to its attempt.
     pub restarts: Restarts,
+    /// The failures that the status does not know yet.
+    pub failures: Vec<FailureRecord>,
     /// Whether to delete the job itself.
     pub delete_job: bool,
     /// When to plan again although nothing changes.
@@ -117,6 +119,7 @@ impl Plan {
             retire: Vec::new(),
             stop: Vec::new(),
             restarts,
+            failures: Vec::new(),
             delete_job: false,
             wake_at: None,
         }
@@ -168,6 +171,7 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     plan.freeze = observed.config == ConfigView::Absent;
     plan.expose = observed.service == ServiceView::Absent;
     plan.retire = retired(observed, attempt.incarnation);
+    plan.failures.extend(restart::told(observed, attempt, now));
     let members = members(valid, observed, attempt);
     if members.iter().all(succeeded) {
         plan.phase = Phase::Complete;
@@ -222,6 +226,7 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
         }
         Verdict::Restart { failure, counted } => {
             let restart = back_off::restart(observed, &failure, now);
+            plan.failures.push(failure.record(attempt, now));
             plan.phase = Phase::Restarting(failure);
             plan.attempt = attempt.next_incarnation();
             plan.retire = retired(observed, plan.attempt.incarnation);
@@ -233,10 +238,12 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
             plan.restarts.begin(restart, counted);
         }
         Verdict::Permanent(failure) => {
+            plan.failures.push(failure.record(attempt, now));
             let failure = JobFailure::Permanent(failure);
             fail(&mut plan, observed, valid.run, failure);
         }
         Verdict::Exhausted(failure) => {
+            plan.failures.push(failure.record(attempt, now));
             let failure = JobFailure::Exhausted(failure);
             fail(&mut plan, observed, valid.run, failure);
         }

@@ -1,18 +1,23 @@
 //! What a failed worker means for the job: try again from the last checkpoint, or fail.
 
+use contract::attempt::Attempt;
 use contract::exit::{FailureReason, Retry};
 use contract::progress::RankFailure;
 use crds::conditions::Reason;
-use crds::v1alpha1::{FailureAction, FailureFacts, FailurePolicy};
+use crds::v1alpha1::{FailureAction, FailureFacts, FailurePolicy, FailureRecord};
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observe::Observed;
-use super::plan::Plan;
 use super::pods::{Ended, PodState, PodView};
+use super::status::shorten;
 
 /// How long the results of the other workers are awaited when only echoes are known. Workers see a lost
 /// peer within a fraction of a second, and kubelets report within one; longer would only delay restarts.
 pub const SETTLE: SignedDuration = SignedDuration::from_secs(2);
+
+/// How much of a failure's message the status keeps.
+const MESSAGE_LIMIT: usize = 1024;
 
 /// Why a worker did not succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +98,19 @@ impl Failure {
         }
     }
 
+    /// What the status keeps of it, as the end of this attempt.
+    pub fn record(&self, attempt: Attempt, now: Timestamp) -> FailureRecord {
+        FailureRecord {
+            time: Time(now),
+            attempt,
+            worker: self.worker,
+            rank: self.rank,
+            reason: self.why.as_str().to_owned(),
+            exit_code: self.exit_code,
+            message: shorten(&self.message, MESSAGE_LIMIT),
+        }
+    }
+
     /// The failure in a sentence that says where it happened.
     pub fn sentence(&self) -> String {
         let rank = self
@@ -119,10 +137,9 @@ impl InPlace<'_> {
     }
 }
 
-/// Whether the plan's attempt began in place since the status was written.
-pub fn in_place<'a>(observed: &'a Observed, plan: &Plan) -> Option<InPlace<'a>> {
+/// Whether this attempt began in place since the status was written.
+pub fn in_place(observed: &Observed, attempt: Attempt) -> Option<InPlace<'_>> {
     let known = observed.status.attempt?;
-    let attempt = plan.attempt;
     if known.incarnation != attempt.incarnation || known.restart >= attempt.restart {
         return None;
     }
@@ -130,6 +147,23 @@ pub fn in_place<'a>(observed: &'a Observed, plan: &Plan) -> Option<InPlace<'a>> 
     let told = told.filter(|progress| progress.attempt == attempt);
     Some(InPlace {
         cause: told.and_then(|progress| progress.restarted_after.as_ref()),
+    })
+}
+
+/// What the status keeps of the failure that agents told with the beginning of this attempt in place.
+pub fn told(observed: &Observed, attempt: Attempt, now: Timestamp) -> Option<FailureRecord> {
+    let cause = in_place(observed, attempt)?.cause?;
+    Some(FailureRecord {
+        time: Time(now),
+        attempt: Attempt {
+            restart: attempt.restart - 1,
+            ..attempt
+        },
+        worker: cause.worker,
+        rank: cause.rank,
+        reason: cause.reason.as_str().to_owned(),
+        exit_code: Some(cause.exit_code.into()),
+        message: shorten(&cause.message, MESSAGE_LIMIT),
     })
 }
 

@@ -2,7 +2,10 @@
 
 use contract::progress::RunReport;
 use crds::conditions::{ConditionType, Reason};
-use crds::v1alpha1::{MAX_WARNINGS, State, WorkerState, WorkerStatus, YoloTrainingJobStatus};
+use crds::v1alpha1::{
+    FailureRecord, MAX_FAILURES, MAX_WARNINGS, State, WorkerState, WorkerStatus,
+    YoloTrainingJobStatus,
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -70,7 +73,7 @@ pub fn status(
         old,
         job: &observed.id.name,
         max_restarts: valid.failure_policy.max_restarts,
-        in_place: restart::in_place(observed, plan),
+        in_place: restart::in_place(observed, plan.attempt),
         suspend: valid.run.suspend,
         blocked: name_taken(observed),
         total: valid.layout.replicas,
@@ -91,6 +94,7 @@ pub fn status(
             counted_restarts: plan.restarts.counted,
             last_restart: plan.restarts.last.clone(),
             attempt: Some(plan.attempt),
+            failures: failures(old, plan),
             ready_workers: ready,
             total_workers: valid.layout.replicas,
             workers,
@@ -239,6 +243,21 @@ fn take_over(old: &YoloTrainingJobStatus, report: Option<RunReport>) -> YoloTrai
             .collect();
     }
     status
+}
+
+/// The last failures. One attempt has one: a plan that is made again tells no new one.
+fn failures(old: &YoloTrainingJobStatus, plan: &Plan) -> Vec<FailureRecord> {
+    let mut failures = old.failures.clone();
+    for failure in &plan.failures {
+        if failures
+            .last()
+            .is_none_or(|last| last.attempt < failure.attempt)
+        {
+            failures.push(failure.clone());
+        }
+    }
+    let surplus = failures.len().saturating_sub(MAX_FAILURES);
+    failures.split_off(surplus)
 }
 
 /// What rank 0 last said in this incarnation: its final words when it has ended, else what the agent
