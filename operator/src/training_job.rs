@@ -116,7 +116,8 @@ pub async fn advance<C: Cluster>(
     let mut decided = decide(job, cached, memory, now);
     // A status that knows less than the pods is mostly one that the cache has not seen yet.
     let known = decided.observed.status.attempt.unwrap_or_default();
-    if decided.plan.acts() || known.incarnation < decided.plan.attempt.incarnation {
+    let ended = decided.plan.phase == Phase::Ended;
+    if decided.plan.acts() || (known < decided.plan.attempt && !ended) {
         let id = decided.observed.id.clone();
         let progress = decided.observed.progress.take();
         let (job, fresh) = match cluster.fresh(&id, progress).await {
@@ -153,13 +154,15 @@ pub async fn advance<C: Cluster>(
         applied = cluster.apply(&observed.id, prepared).await?;
     }
     let new = describe(job, observed, plan, &applied, now);
-    if let Some(in_place) = restart::in_place(observed, plan.attempt) {
-        outcome.restarted = outcome.restarted.or(Some(in_place.reason()));
-    }
     let urgency = urgency(&observed.status, &new);
     match due(urgency, memory.written, policy.pace) {
         Some(when) if when <= now || urgency == Urgency::Now => {
             write(cluster, observed, &new, memory, now).await?;
+            if new.attempt == Some(plan.attempt)
+                && let Some(in_place) = restart::in_place(observed, plan.attempt)
+            {
+                outcome.restarted = outcome.restarted.or(Some(in_place.reason()));
+            }
         }
         Some(later) => {
             outcome.wake_at = Some(outcome.wake_at.map_or(later, |at| at.min(later)));

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use contract::config::{ConfigError, FORMAT_VERSION, Images, JobConfig, JobIdentity, WorkerLayout};
 use contract::env::RankEnv;
-use contract::failure_policy::FailurePolicy;
 use contract::paths;
 use contract::spec::{SpecProblem, TrainerSpec, check, image_size_problem};
 use trainer_data::bounded;
@@ -244,7 +243,7 @@ fn local_config(name: String, spec: TrainerSpec, place: &RankEnv) -> JobConfig {
             processes_per_worker: place.local_world_size,
             gpus_per_worker: 0,
         },
-        failure_policy: FailurePolicy::default(),
+        failure_policy: None,
         images: Images {
             trainer: String::new(),
             agent: String::new(),

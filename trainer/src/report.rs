@@ -150,6 +150,7 @@ impl Reporter {
     /// Says that a training step was done.
     pub fn step(&mut self, state: &RunState, plan: &StepPlan, timing: Timing) {
         self.stepping += timing.step;
+        self.report.phase = Phase::Training;
         self.record(state);
         let wait = |on: &str, duration: Duration| {
             labelled(&TRAIN_WAIT_SECONDS, &[("on", on)], duration.as_secs_f64())

@@ -326,13 +326,16 @@ impl Session<'_> {
 
     /// Rank 0 writes a checkpoint and the last weights (`whole`), and the best weights (`is_best`).
     fn save(&mut self, whole: bool, is_best: bool) -> Result<(), Error> {
+        // All ranks say so: those that have nothing to write wait for the one that has.
+        if whole {
+            self.reporter.phase(Phase::Checkpointing);
+        }
         if self.writer.is_none() {
             return Ok(());
         }
         let start = Instant::now();
         if whole {
             self.last_checkpoint = start;
-            self.reporter.phase(Phase::Checkpointing);
         }
         let mut weights = Vec::new();
         if is_best {
@@ -428,6 +431,7 @@ impl Session<'_> {
     }
 
     fn finish(mut self) -> Result<String, Error> {
+        self.reporter.phase(Phase::Checkpointing);
         self.wait_saved()?;
         let ended = self.how_it_ended();
         if let Some(mut gallery) = self.gallery.take() {

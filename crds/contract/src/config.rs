@@ -23,9 +23,10 @@ pub struct JobConfig {
     pub workers: WorkerLayout,
     /// The images of the job's containers.
     pub images: Images,
-    /// What follows a failure. Jobs that were frozen before this was written down are replaced as gangs.
-    #[serde(default)]
-    pub failure_policy: FailurePolicy,
+    /// What follows a failure. Without it (jobs that were frozen before it was written down) nothing is restarted
+    /// in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_policy: Option<FailurePolicy>,
     /// What the user wrote, with defaults filled in.
     pub spec: TrainerSpec,
 }

@@ -152,7 +152,7 @@ pub struct AgentProgress {
     pub report: RunReport,
     /// Every rank of this worker.
     pub ranks: Vec<RankProgress>,
-    /// On worker 0: what made the agents start the present attempt in place.
+    /// What made the agents start the present attempt in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarted_after: Option<RankFailure>,
 }

@@ -52,6 +52,9 @@ impl WorkerResult {
         if let Some(text) = fitting(&result) {
             return text;
         }
+        if let Some(because) = &mut result.because {
+            because.message = because.message.chars().take(512).collect();
+        }
         let full: Vec<char> = result.message.chars().collect();
         // Half the message at a time: escaping makes the length of the JSON hard to foresee.
         let mut keep = full.len();
@@ -114,6 +117,22 @@ mod tests {
         let parsed = WorkerResult::parse(&long).expect("still JSON");
         assert_eq!(Some(FailureReason::InvalidDataset), parsed.reason);
         assert!(parsed.message.starts_with("\"x\"\n\"x\"") && parsed.message.ends_with('…'));
+    }
+
+    #[test]
+    fn the_cause_is_kept_however_long_it_is() {
+        let mut long = result(&"x".repeat(4000), 0);
+        long.because = Some(RankFailure {
+            worker: 1,
+            rank: None,
+            reason: FailureReason::PeerLost,
+            exit_code: 76,
+            message: "y".repeat(4000),
+        });
+        let text = long.to_termination_message();
+        assert!(text.len() <= MAX_BYTES);
+        let because = WorkerResult::parse(&text).and_then(|result| result.because);
+        assert_eq!(Some(512), because.map(|because| because.message.len()));
     }
 
     #[test]

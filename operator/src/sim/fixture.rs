@@ -46,7 +46,7 @@ pub fn config(name: &str, replicas: u32) -> (JobConfig, Workers) {
         },
         workers: job.spec.layout(),
         images: images(),
-        failure_policy: job.spec.failure_policy.clone(),
+        failure_policy: Some(job.spec.failure_policy.clone()),
         spec: job.spec.trainer(),
     };
     (config, job.spec.workers)

@@ -8,7 +8,7 @@
 //! remember                        what `stale-reconcile` sees and `restore-status` brings back
 //! run POD…                        their containers run
 //! exit POD CODE [REASON [TEXT]]   its container ends; with a reason it leaves a termination message
-//! exit-because POD WORKER TEXT    its container ends, since another worker was lost
+//! exit-because POD WORKER REASON TEXT    its container ends, since another worker was lost or never came
 //! on-node POD NODE                where it runs
 //! oom POD                         its container is killed for its memory
 //! wait POD image|node|volume TEXT what the pod waits for
@@ -128,7 +128,7 @@ impl Player {
             "remember" => self.remembered = self.cluster.look(),
             "run" => words[1..].iter().for_each(|pod| self.run(pod)),
             "exit" => self.exit(&words[1..]),
-            "exit-because" => self.exit_because(words[1], number(words[2]), &rest(3)),
+            "exit-because" => self.exit_because(words[1], number(words[2]), words[3], &rest(4)),
             "on-node" => self.cluster.change(|world| {
                 let pod = world.pods.get_mut(words[1]).expect("a pod");
                 pod.spec.get_or_insert_default().node_name = Some(words[2].to_owned());
@@ -468,9 +468,9 @@ impl Player {
         self.agents.max(made_for)
     }
 
-    fn exit_because(&self, pod: &str, worker: u32, message: &str) {
+    fn exit_because(&self, pod: &str, worker: u32, reason: &str, message: &str) {
         let view = PodView::of(&self.cluster.look().pods[pod]).expect("a worker");
-        let reason = FailureReason::PeerLost;
+        let reason: FailureReason = serde_json::from_value(json!(reason)).expect("a reason");
         let result = WorkerResult {
             version: RESULT_VERSION,
             attempt: self.attempt_of(view.incarnation),

@@ -14,6 +14,9 @@ use super::validate::ValidJob;
 use super::waiting::WaitingOn;
 use crate::retry::growing;
 
+/// How long Kubernetes may take to find out that a node is away.
+const UNTIL_TAINTED: SignedDuration = SignedDuration::from_secs(120);
+
 /// The restarts of a job up to an attempt.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Restarts {
@@ -63,21 +66,28 @@ pub fn restart(observed: &Observed, failure: &Failure, now: Timestamp) -> Restar
         time: Time(now),
         step,
         fruitless,
-        avoid: lost_nodes(observed, failure),
+        avoid: lost_nodes(observed, failure, now),
     }
 }
 
-/// Where a worker was that the others lost touch with: until Kubernetes knows that the node is away, it would
-/// put another one there.
-fn lost_nodes(observed: &Observed, failure: &Failure) -> Vec<String> {
+/// Where a worker was that the others lost touch with, now or a moment ago: until Kubernetes knows that the node
+/// is away, it would put another one there.
+fn lost_nodes(observed: &Observed, failure: &Failure, now: Timestamp) -> Vec<String> {
     let latest = observed
         .pods
         .iter()
         .rfind(|pod| pod.index == failure.worker);
     let node = latest.and_then(|pod| pod.node.clone());
-    node.filter(|_| failure.why == Why::Lost)
-        .into_iter()
-        .collect()
+    let node = node.filter(|_| failure.why == Why::Lost);
+    let before = observed.status.last_restart.iter();
+    let recent = before.filter(|restart| now.duration_since(restart.time.0) < UNTIL_TAINTED);
+    let mut nodes: Vec<String> = recent
+        .flat_map(|restart| restart.avoid.clone())
+        .chain(node)
+        .collect();
+    nodes.sort();
+    nodes.dedup();
+    nodes
 }
 
 /// How long the workers of a restart wait after so many that led to no new checkpoint.

@@ -81,7 +81,9 @@ pub fn build(
         number: new.number,
         attempt: plan.attempt,
         avoid: plan.restarts.last.as_ref().map_or(&[], |last| &last.avoid),
-        restarts_left: (config.failure_policy.max_restarts).saturating_sub(plan.restarts.counted),
+        restarts_left: (config.failure_policy.as_ref())
+            .map_or(0, |policy| policy.max_restarts)
+            .saturating_sub(plan.restarts.counted),
     };
     prepared.pods = plan
         .create
@@ -101,7 +103,7 @@ fn freeze(valid: &ValidJob, observed: &Observed, images: &Images) -> JobConfig {
         job: observed.id.clone(),
         workers: valid.layout,
         images: images.clone(),
-        failure_policy: valid.failure_policy.clone(),
+        failure_policy: Some(valid.failure_policy.clone()),
         spec: valid.trainer.clone(),
     }
 }

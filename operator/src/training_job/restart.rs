@@ -313,7 +313,9 @@ fn lost_by(pod: &PodView) -> Option<Failure> {
         return None;
     };
     let because = ended.result.as_ref()?.because.as_ref()?;
-    if pod.deleting || !ended.reason.is_echo() || because.rank.is_some() {
+    // Workers that never met lost nobody: that counts.
+    let lost = because.rank.is_none() && because.reason == FailureReason::PeerLost;
+    if pod.deleting || !ended.reason.is_echo() || !lost {
         return None;
     }
     Some(Failure {

@@ -69,6 +69,13 @@ impl Board {
         }
     }
 
+    /// The rank's connection has ended: what it does is no longer known.
+    pub fn left(&mut self, rank: u32) {
+        if let Some(news) = self.ranks.get_mut(&rank) {
+            news.speaks = false;
+        }
+    }
+
     /// The rank said where it is.
     pub fn at_step(&mut self, rank: u32, step: u64, phase: Phase) {
         if let Some(news) = self.ranks.get_mut(&rank) {
@@ -89,7 +96,10 @@ impl Board {
 
     /// The next attempt begins, after this failure.
     pub fn begin(&mut self, attempt: Attempt, restarted_after: Option<RankFailure>) {
-        let report = self.report.take();
+        let report = self.report.take().map(|report| RunReport {
+            phase: Phase::Starting,
+            ..report
+        });
         let mut place = self.place.clone();
         place.attempt = attempt;
         *self = Self {

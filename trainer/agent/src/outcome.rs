@@ -95,6 +95,7 @@ mod tests {
         Verdict {
             failure: Some(failure),
             interrupted: false,
+            left_behind: false,
             last_words: "not these".to_owned(),
         }
     }
@@ -104,6 +105,7 @@ mod tests {
         let verdict = Verdict {
             failure: None,
             interrupted: false,
+            left_behind: false,
             last_words: "100 epochs".to_owned(),
         };
         let report = Some(RunReport::default());

@@ -1,6 +1,7 @@
 //! The command line and the environment: as written ([`Cli`]), then as meant ([`Settings`]).
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -97,6 +98,29 @@ pub struct Settings {
     pub group: Group,
 }
 
+/// A secret, which is not shown by accident.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    /// The secret itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Token {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
+
 /// What an agent knows of the others of its job.
 #[derive(Clone, Debug)]
 pub struct Group {
@@ -107,7 +131,7 @@ pub struct Group {
     /// The attempt that this worker's pod was made for.
     pub attempt: Attempt,
     /// What only the agents of this job know; without it this worker is on its own.
-    pub token: Option<String>,
+    pub token: Option<Token>,
     /// Host name of worker 0.
     pub address: String,
     /// The port there.
@@ -208,7 +232,7 @@ impl Settings {
             address: place.master_addr.clone(),
             port: args.group_port,
             rules: Rules {
-                policy: config.failure_policy,
+                policy: config.failure_policy.unwrap_or_default(),
                 restarts_left: if alone { 0 } else { args.restarts_left },
             },
         };
@@ -232,11 +256,11 @@ impl Settings {
     }
 }
 
-fn token(path: &Path) -> Result<String, SettingsError> {
+fn token(path: &Path) -> Result<Token, SettingsError> {
     let path = path.to_owned();
     match fs::read_to_string(&path) {
         Ok(token) if token.is_empty() => Err(SettingsError::EmptyToken { path }),
-        Ok(token) => Ok(token),
+        Ok(token) => Ok(Token(token)),
         Err(source) => Err(SettingsError::ReadToken { path, source }),
     }
 }

@@ -8,7 +8,7 @@ use contract::config::JobIdentity;
 use contract::progress::RankFailure;
 
 use crate::board::Board;
-use crate::group::Standing;
+use crate::group::{Phase, Standing};
 use crate::metrics::{RegisterError, TrainingMetrics};
 use crate::place::Place;
 
@@ -52,7 +52,7 @@ impl Shared {
     /// What is told of this worker, with what its ranks have said meanwhile.
     pub fn standing(&self, standing: &Standing) -> Standing {
         Standing {
-            trained: self.board().trained(),
+            trained: standing.phase != Phase::Waiting && self.board().trained(),
             ..standing.clone()
         }
     }

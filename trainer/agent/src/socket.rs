@@ -196,6 +196,7 @@ impl Hub {
         if links.open.get(&rank).is_some_and(|(open, _)| *open == link) {
             links.open.remove(&rank);
             drop(links);
+            self.shared.board().left(rank);
             self.tell(Event::Disconnected { rank });
         }
     }

@@ -123,6 +123,8 @@ pub struct Verdict {
     pub failure: Option<Failure>,
     /// Whether the group stopped ranks before they had ended by themselves.
     pub interrupted: bool,
+    /// Whether a process is left that SIGKILL does not end.
+    pub left_behind: bool,
     /// What the first rank said at its successful end; empty when it said nothing.
     pub last_words: String,
 }
@@ -169,12 +171,13 @@ enum Stage {
     Waiting { until: Duration },
     Terminating { until: Duration },
     Killing { until: Duration },
+    Finished,
 }
 
 impl Stage {
     fn until(self) -> Option<Duration> {
         match self {
-            Self::Running => None,
+            Self::Running | Self::Finished => None,
             Self::Waiting { until } | Self::Terminating { until } | Self::Killing { until } => {
                 Some(until)
             }
@@ -190,8 +193,8 @@ pub struct Supervisor {
     stage: Stage,
     stop_requested: bool,
     interrupted: bool,
+    left_behind: bool,
     failure: Option<Failure>,
-    finished: bool,
 }
 
 impl Supervisor {
@@ -214,8 +217,8 @@ impl Supervisor {
             stage: Stage::Running,
             stop_requested: false,
             interrupted: false,
+            left_behind: false,
             failure: None,
-            finished: false,
         }
     }
 
@@ -237,7 +240,7 @@ impl Supervisor {
     /// Takes an event in and says what to do, in this order.
     pub fn handle(&mut self, now: Duration, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
-        if self.finished {
+        if self.stage == Stage::Finished {
             return actions;
         }
         match event {
@@ -271,7 +274,7 @@ impl Supervisor {
         self.end_drained_ranks(now);
         self.escalate(now, &mut actions);
         if self.ranks.values().all(|rank| rank.ended) {
-            self.finished = true;
+            self.stage = Stage::Finished;
             actions.push(Action::Finish(self.verdict()));
         }
         actions
@@ -283,6 +286,7 @@ impl Supervisor {
         Verdict {
             failure: self.failure.clone(),
             interrupted: self.interrupted,
+            left_behind: self.left_behind,
             last_words: said
                 .filter(|result| result.reason.is_none())
                 .map(|result| result.message.clone())
@@ -444,6 +448,7 @@ impl Supervisor {
             .filter(|(_, slot)| slot.is_running())
             .map(|(&rank, _)| rank)
             .collect();
+        self.left_behind |= !stuck.is_empty();
         for rank in stuck {
             if let Some(slot) = self.ranks.get_mut(&rank) {
                 slot.ended = true;

@@ -11,7 +11,7 @@ use contract::protocol::AgentMessage;
 use tokio::select;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
-use tokio::time::{Instant, interval, sleep_until};
+use tokio::time::{Instant, interval, sleep_until, timeout};
 use tracing::{error, info, warn};
 
 use crate::group::coordinator::SILENCE;
@@ -32,6 +32,9 @@ const OUT_OF_TOUCH_LIMIT: Duration = Duration::from_secs(30);
 /// How much longer than the coordinator a worker waits for the first order.
 const FIRST_ORDER_GRACE: Duration = Duration::from_secs(5);
 
+/// How long a worker that was asked to end waits for the last order.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// A worker and the hands it has.
 pub struct Worker<'a> {
     settings: &'a Settings,
@@ -46,6 +49,10 @@ pub struct Worker<'a> {
     supervisor: Supervisor,
     /// How the present attempt ended here, if it has.
     end: Option<End>,
+    /// Whether this worker was asked to end.
+    stopping: bool,
+    /// Whether this pod can have no further attempt.
+    leaving: bool,
 }
 
 /// How an attempt ended on this worker.
@@ -88,6 +95,8 @@ impl<'a> Worker<'a> {
             membership,
             ranks: Ranks::default(),
             end: None,
+            stopping: false,
+            leaving: false,
         }
     }
 
@@ -117,6 +126,10 @@ impl<'a> Worker<'a> {
             if let Some(End::Abandoned) = self.end {
                 return Next::End(self.abandoned());
             }
+            if self.stopping {
+                self.say_goodbye().await;
+                return Next::End(self.stopped());
+            }
             let order = self.membership.orders.borrow_and_update().clone();
             let ahead = order.attempt > self.place.attempt;
             match order.kind {
@@ -134,22 +147,29 @@ impl<'a> Worker<'a> {
                 out_of_touch,
                 ..
             } = &mut self.membership;
-            if out_of_touch.borrow().is_none() {
-                patience_ends = Instant::now() + limit;
-            }
             let alone = out_of_touch.borrow().is_some();
             select! {
                 // Their senders live as long as this agent, or until the last order has come.
                 _ = orders.changed() => {}
-                _ = out_of_touch.changed() => {}
+                _ = out_of_touch.changed() => if !alone {
+                    patience_ends = Instant::now() + limit;
+                },
                 caught = signals.next() => match caught {
-                    Caught::Stop => return Next::End(self.stopped()),
+                    // These ranks had ended before.
+                    Caught::Stop => return Next::End(self.asked_to_stop()),
                     Caught::Forward(_) => {}
                     Caught::Child => { self.ranks.reap(); }
                 },
                 () = sleep_until(patience_ends), if alone => return Next::End(self.abandoned()),
             }
         }
+    }
+
+    /// Lets the others know how the ranks of this worker ended: it does not wait for theirs.
+    async fn say_goodbye(&mut self) {
+        let last = |order: &Order| order.kind == OrderKind::Finish;
+        // Without an answer the closed connection says as much.
+        let _ = timeout(GOODBYE, self.membership.orders.wait_for(last)).await;
     }
 
     /// How this worker ends on the group's last order.
@@ -174,10 +194,19 @@ impl<'a> Worker<'a> {
         outcome
     }
 
+    /// How this worker ends after a request that its ranks heard.
     fn stopped(&self) -> Box<Outcome> {
-        info!("asked to stop");
         match &self.end {
             Some(End::OfRanks(outcome)) => outcome.clone(),
+            _ => self.asked_to_stop(),
+        }
+    }
+
+    /// How this worker ends on a request while none of its ranks runs.
+    fn asked_to_stop(&self) -> Box<Outcome> {
+        info!("asked to stop");
+        match &self.end {
+            Some(End::OfRanks(outcome)) if outcome.exit_code == 0 => outcome.clone(),
             _ => self.without_ranks(
                 FailureReason::Stopped,
                 "asked to stop while none of its ranks ran".to_owned(),
@@ -237,6 +266,7 @@ impl<'a> Worker<'a> {
             .failure
             .as_ref()
             .map(|failure| self.explained(failure));
+        self.leaving |= verdict.left_behind;
         self.end = Some(match self.end_of(verdict) {
             End::Interrupted if abandoned => End::Abandoned,
             end => end,
@@ -280,6 +310,8 @@ impl<'a> Worker<'a> {
                 caught = signals.next() => match caught {
                     Caught::Stop => {
                         info!("asked to stop");
+                        self.stopping = true;
+                        self.leaving = true;
                         vec![Event::StopRequested]
                     }
                     Caught::Forward(signal) => vec![Event::Forward(signal)],
@@ -372,9 +404,7 @@ impl<'a> Worker<'a> {
         }
         let failure = self.supervisor.failure();
         let failure = failure.map(|failure| self.explained(failure));
-        if failure.is_some() {
-            self.tell(Phase::Running, failure);
-        }
+        self.tell(Phase::Running, failure);
         None
     }
 
@@ -385,6 +415,7 @@ impl<'a> Worker<'a> {
             phase,
             failure,
             trained: false,
+            leaving: self.leaving,
         };
         self.membership.standing.send_if_modified(|told| {
             let news = *told != standing;

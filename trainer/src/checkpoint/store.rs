@@ -303,9 +303,22 @@ impl CheckpointStore {
         Ok(removed)
     }
 
+    /// Removes all checkpoints.
+    pub fn remove_all(&self) -> Result<(), CheckpointError> {
+        self.remove_but(None)
+    }
+
     /// Removes all checkpoints but that of `step`.
     pub fn keep_only(&self, step: u64) -> Result<(), CheckpointError> {
-        for other in self.steps()?.into_iter().filter(|other| *other != step) {
+        self.remove_but(Some(step))
+    }
+
+    fn remove_but(&self, step: Option<u64>) -> Result<(), CheckpointError> {
+        for other in self
+            .steps()?
+            .into_iter()
+            .filter(|other| Some(*other) != step)
+        {
             let path = self.path_of(other);
             remove_if_there(&path).map_err(|source| CheckpointError::Write { path, source })?;
         }

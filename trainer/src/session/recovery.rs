@@ -72,7 +72,7 @@ impl Session<'_> {
             self.state.dataset.clone(),
             self.state.machine.clone(),
         );
-        let found = self.ranks.is_first().then(|| self.store.newest_whole());
+        let found = self.ranks.is_first().then(|| self.good_state());
         let state = restore(
             &mut self.ranks,
             found.transpose()?,

@@ -20,6 +20,7 @@ const SHARE: u32 = 50;
 
 /// Where snapshots are, and when the next one is due.
 pub(crate) struct Snapshots {
+    store: CheckpointStore,
     /// `None` once they cannot be written.
     writer: Option<Writer>,
     interval: Duration,
@@ -31,8 +32,10 @@ pub(crate) struct Snapshots {
 impl Snapshots {
     /// Begins to take snapshots into the store, every so many seconds.
     pub(super) fn start(store: CheckpointStore, seconds: u32) -> Self {
+        let for_writer = store.clone();
         Self {
-            writer: Some(Writer::start(move |job| write(&store, job))),
+            store,
+            writer: Some(Writer::start(move |job| write(&for_writer, job))),
             interval: Duration::from_secs(seconds.into()),
             taken: Instant::now(),
             cost: Duration::ZERO,
@@ -124,6 +127,16 @@ fn write(
 }
 
 impl Session<'_> {
+    /// What a run goes back to: the newest checkpoint; a snapshot only where there is nothing else, since when
+    /// those are taken is a matter of time, and a run is to be the same each time.
+    pub(super) fn good_state(&self) -> Result<Found, CheckpointError> {
+        let found = self.store.newest_whole()?;
+        if found.newest.is_some() || self.beginning.is_some() {
+            return Ok(found);
+        }
+        newest(&self.store, self.snapshots.as_ref().map(|kept| &kept.store))
+    }
+
     /// Whether rank 0 wants a snapshot.
     pub(crate) fn wants_snapshot(&self) -> bool {
         self.snapshots.as_ref().is_some_and(Snapshots::is_due)
@@ -147,6 +160,8 @@ impl Session<'_> {
         snapshots.cost = start.elapsed();
         if let Err(error) = result {
             snapshots.writer = None;
+            // What is left would only take memory, and grow old.
+            let _ = snapshots.store.remove_all();
             self.reporter.warn(&format!(
                 "no more snapshots are kept; restarts go on from checkpoints: {}",
                 error.message()

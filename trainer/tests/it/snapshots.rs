@@ -101,3 +101,20 @@ fn a_damaged_snapshot_and_one_that_cannot_be_taken_do_no_harm() {
         all[0].text
     );
 }
+
+#[test]
+fn a_run_that_went_on_from_memory_can_go_back_to_it() {
+    let fixture = Fixture::new(&changes());
+    let snapshots = fixture.path("snapshots");
+    let step = killed(&fixture, &snapshots, 1);
+    let fault = (step + 4).to_string();
+    let all = fixture.succeed(&Start {
+        restart: 1,
+        flags: &["--make-non-finite", &fault],
+        ..start("parts", 1, &snapshots)
+    });
+    let text = &all[0].text;
+    assert_eq!(2, text.matches("going on from").count(), "{text}");
+    let state = fixture.state("parts", LAST);
+    assert_eq!(1, state["recovery"], "{state}");
+}

@@ -175,17 +175,18 @@ impl Coordinator {
         if all_idle {
             self.begin(attempt);
         } else if until <= now {
-            let absent: Vec<String> = (0..)
+            let absent = (0..)
                 .zip(&self.members)
-                .filter(|(_, member)| member.standing.is_none())
-                .map(|(worker, _): (u32, _)| worker.to_string())
-                .collect();
+                .filter(|(_, member)| member.standing.is_none());
+            let absent: Vec<u32> = absent.map(|(worker, _)| worker).collect();
+            let first = absent.first().copied().unwrap_or_default();
+            let names: Vec<String> = absent.iter().map(u32::to_string).collect();
             let message = format!(
                 "worker {} did not join the others within {} s: look at its pod, at DNS and at network policies",
-                absent.join(", "),
+                names.join(", "),
                 RENDEZVOUS_TIMEOUT.as_secs()
             );
-            let cause = lost(0, FailureReason::RendezvousFailed, message);
+            let cause = lost(first, FailureReason::RendezvousFailed, message);
             self.finish(Some(cause));
         }
     }
@@ -211,7 +212,9 @@ impl Coordinator {
         let mut silent = Vec::new();
         for (worker, member) in (0..).zip(&self.members) {
             let patience = self.patience(member);
-            if member.standing.is_some() && member.heard_at + patience <= now {
+            // Who had to leave, and has, is not missed.
+            let awaited = |standing: &Standing| !(standing.leaving && self.has_ended(standing));
+            if member.standing.as_ref().is_some_and(awaited) && member.heard_at + patience <= now {
                 silent.push((worker, member.linked));
             }
         }
@@ -324,16 +327,17 @@ impl Coordinator {
             self.finish(None);
             return;
         };
-        let trained = self.members.iter().any(|member| {
-            member
-                .standing
-                .as_ref()
-                .is_some_and(|standing| standing.trained)
-        });
+        let standings = || {
+            self.members
+                .iter()
+                .filter_map(|member| member.standing.as_ref())
+        };
+        let trained = standings().any(|standing| standing.trained);
         self.fruitless = if trained { 0 } else { self.fruitless + 1 };
         let in_place = self.action(&cause) == FailureAction::RestartInPlace
             && cause.reason != FailureReason::Stopped
             && self.lost.is_empty()
+            && !standings().any(|standing| standing.leaving)
             && self.rules.restarts_left > 0
             && self.fruitless <= MAX_FRUITLESS;
         if in_place {

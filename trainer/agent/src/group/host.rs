@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use super::coordinator::Coordinator;
 use super::link::BEAT;
 use super::message::{Hello, Order, OrderKind, Standing};
 use crate::lines::{Line, Lines};
-use crate::settings::Group;
+use crate::settings::{Group, Token};
 use crate::shared::Shared;
 
 /// How long a connection may take to say who it is.
@@ -108,8 +108,7 @@ impl Host {
         });
         if workers > 1 {
             let port = group.port;
-            let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-            let listener = TcpListener::bind(address)
+            let listener = bind(port)
                 .await
                 .map_err(|source| HostError { port, source })?;
             tokio::spawn(Arc::clone(&host).serve(listener));
@@ -177,6 +176,9 @@ impl Host {
         let writer = tokio::spawn(write_orders(write, self.orders.clone()));
         let link = self.join(worker);
         while let Some(line) = lines.next().await {
+            if !self.is_open(worker, link) {
+                break;
+            }
             let Line::Whole(line) = line else { continue };
             match serde_json::from_slice(&line) {
                 Ok(standing) => self.tell(News::Standing(worker, standing)),
@@ -192,7 +194,7 @@ impl Host {
             return Err(Refusal::NotHello);
         };
         let hello: Hello = serde_json::from_slice(line).map_err(|_| Refusal::NotHello)?;
-        let token = self.group.token.as_deref().unwrap_or_default();
+        let token = self.group.token.as_ref().map_or("", Token::reveal);
         if !bool::from(hello.token.as_bytes().ct_eq(token.as_bytes())) {
             return Err(Refusal::Token);
         }
@@ -218,6 +220,11 @@ impl Host {
         link
     }
 
+    fn is_open(&self, worker: u32, link: u64) -> bool {
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.open.get(&worker) == Some(&link)
+    }
+
     fn leave(&self, worker: u32, link: u64) {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         if links.open.get(&worker) == Some(&link) {
@@ -230,6 +237,14 @@ impl Host {
     fn tell(&self, news: News) {
         // Without a receiver the agent is at its end.
         let _ = self.news.send(news);
+    }
+}
+
+/// Listens on all addresses, of both kinds where there are both.
+async fn bind(port: u16) -> io::Result<TcpListener> {
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
     }
 }
 
@@ -332,7 +347,7 @@ mod tests {
                 incarnation: 2,
                 restart: 0,
             },
-            token: Some("secret".to_owned()),
+            token: Some(Token::from("secret")),
             address: "digits-worker-0.digits".to_owned(),
             port: 0,
             rules: Rules {

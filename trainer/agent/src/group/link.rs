@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::coordinator::SILENCE;
 use super::message::{Hello, Order, OrderKind, Standing};
 use crate::lines::{Line, Lines};
-use crate::settings::Group;
+use crate::settings::{Group, Token};
 use crate::shared::Shared;
 
 /// How often an agent says how it stands although nothing changed.
@@ -85,9 +85,8 @@ impl Link {
     async fn run(mut self) {
         loop {
             let error = match self.dial().await {
-                Ok(stream) => {
-                    info!("joined the group of worker 0");
-                    self.converse(stream).await;
+                Ok((stream, address)) => {
+                    self.converse(stream, address).await;
                     LinkError::Ended
                 }
                 Err(error) => error,
@@ -104,33 +103,32 @@ impl Link {
         }
     }
 
-    async fn dial(&mut self) -> Result<TcpStream, LinkError> {
+    async fn dial(&mut self) -> Result<(TcpStream, SocketAddr), LinkError> {
         if let Some(address) = self.known.take()
             && let Ok(stream) = open(address).await
         {
-            self.known = Some(address);
-            return Ok(stream);
+            return Ok((stream, address));
         }
         let name = &self.group.address;
         let resolve = |source| LinkError::Resolve {
             name: name.clone(),
             source,
         };
-        let mut addresses = lookup_host((name.as_str(), self.group.port))
+        let addresses = lookup_host((name.as_str(), self.group.port))
             .await
             .map_err(resolve)?;
-        let address = addresses
-            .next()
-            .ok_or_else(|| resolve(io::ErrorKind::NotFound.into()))?;
-        let stream = open(address)
-            .await
-            .map_err(|source| LinkError::Connect { address, source })?;
-        self.known = Some(address);
-        Ok(stream)
+        let mut error = resolve(io::ErrorKind::NotFound.into());
+        for address in addresses {
+            match open(address).await {
+                Ok(stream) => return Ok((stream, address)),
+                Err(source) => error = LinkError::Connect { address, source },
+            }
+        }
+        Err(error)
     }
 
     /// Exchanges standings for orders until the connection ends.
-    async fn converse(&self, stream: TcpStream) {
+    async fn converse(&mut self, stream: TcpStream, address: SocketAddr) {
         // Lines are short and rare; waiting for more of them helps nobody.
         let _ = stream.set_nodelay(true);
         let (read, write) = stream.into_split();
@@ -146,8 +144,14 @@ impl Link {
             let Line::Whole(line) = line else { continue };
             match serde_json::from_slice::<Order>(&line) {
                 Ok(order) => {
-                    self.out_of_touch
+                    // Only who is let in hears an order: this is worker 0 of this incarnation.
+                    self.known = Some(address);
+                    let back = self
+                        .out_of_touch
                         .send_if_modified(|trouble| trouble.take().is_some());
+                    if back {
+                        info!("in touch with worker 0");
+                    }
                     let last = order.kind == OrderKind::Finish;
                     self.orders.send_if_modified(|known| {
                         let news = *known != order;
@@ -166,7 +170,12 @@ impl Link {
 
     fn hello(&self) -> Hello {
         Hello {
-            token: self.group.token.clone().unwrap_or_default(),
+            token: self
+                .group
+                .token
+                .as_ref()
+                .map_or("", Token::reveal)
+                .to_owned(),
             worker: self.group.worker,
             incarnation: self.group.attempt.incarnation,
         }

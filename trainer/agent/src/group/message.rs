@@ -31,6 +31,8 @@ pub struct Standing {
     pub failure: Option<RankFailure>,
     /// Whether a rank has done a training step in this attempt.
     pub trained: bool,
+    /// Whether its pod can have no further attempt: it was asked to end, or a process is left that nothing ends.
+    pub leaving: bool,
 }
 
 /// What the ranks of a worker do.

@@ -73,7 +73,10 @@ fn play(ranks: u32, script: Vec<(u64, Vec<Event>)>) -> Vec<String> {
             note(at, supervisor.handle(at, event));
         }
     }
-    while let Some(deadline) = supervisor.deadline().filter(|_| !supervisor.finished) {
+    while let Some(deadline) = supervisor
+        .deadline()
+        .filter(|_| supervisor.stage != Stage::Finished)
+    {
         note(deadline, supervisor.handle(deadline, Event::Tick));
     }
     transcript
@@ -127,6 +130,7 @@ fn what_the_group_stops_is_no_failure() {
     let expected = Verdict {
         failure: None,
         interrupted: true,
+        left_behind: false,
         last_words: String::new(),
     };
     assert_eq!(vec![Action::Finish(expected)], last);

@@ -64,7 +64,7 @@ pub fn ranks_start_together_and_a_killed_one_restarts_all_in_place() {
     let first = patient(first);
     let second = patient(second);
     first.wait_for_stderr("serving");
-    second.wait_for_stderr("joined the group");
+    second.wait_for_stderr("in touch with worker 0");
     assert_eq!("", first.stdout_text(), "it did not wait for the third");
     let third = patient(third);
     let agents = [first, second, third];
@@ -195,6 +195,32 @@ pub fn a_request_to_stop_is_no_reason_to_restart() {
         assert_eq!(143, ended.code, "{}", ended.stderr);
         assert_eq!(Some(FailureReason::Stopped), ended.result.reason);
         assert_eq!("2.0", ended.result.attempt.to_string());
+    }
+}
+
+pub fn who_is_asked_to_stop_does_not_begin_again() {
+    let [first, second] = setups::<2>(5);
+    // One of them cannot write its checkpoint.
+    let steps = [
+        "hello",
+        "await-stop",
+        "rank=0",
+        "exit=143",
+        "rank=1",
+        "exit=74",
+    ];
+    let agents = [first, second].map(|setup| setup.speaking(&steps));
+    for agent in &agents {
+        agent.wait_for_stdout("connected", 1);
+    }
+    for agent in &agents {
+        agent.signal(Signal::TERM);
+    }
+    let [first, second] = agents.map(Agent::finish);
+    assert_eq!(74, second.code, "{}", second.stderr);
+    assert!([143, 76].contains(&first.code), "{}", first.stderr);
+    for ended in [first, second] {
+        assert_eq!("2.0", ended.result.attempt.to_string(), "{}", ended.stderr);
     }
 }
 

@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         group::without_worker_0_the_others_end,
         group::a_worker_without_the_secret_is_not_let_in,
         group::a_request_to_stop_is_no_reason_to_restart,
+        group::who_is_asked_to_stop_does_not_begin_again,
         group::a_worker_on_its_own_restarts_its_ranks_too,
         images::ranks_share_a_file_that_outlives_them,
         images::one_rank_or_no_cache_means_no_file,

@@ -44,6 +44,7 @@ impl Group {
             phase,
             failure,
             trained: true,
+            leaving: false,
         };
         self.coordinator.heard(self.now, worker, standing);
     }
@@ -173,6 +174,7 @@ fn restarts_end_with_the_budget_and_when_none_of_them_trains() {
                 phase: Phase::Ended,
                 failure: Some(failure(worker, FailureReason::Internal)),
                 trained,
+                leaving: false,
             };
             group.coordinator.heard(group.now, worker, standing);
         }
@@ -301,7 +303,10 @@ fn who_does_not_come_is_named() {
     group.pass(100, &[0, 2]);
     assert_eq!(OrderKind::Finish, group.order().0);
     let because = group.coordinator.order().because.clone().expect("a cause");
-    assert_eq!(FailureReason::RendezvousFailed, because.reason);
+    assert_eq!(
+        (1, FailureReason::RendezvousFailed),
+        (because.worker, because.reason)
+    );
     assert!(
         because.message.starts_with("worker 1 did not join"),
         "{}",
@@ -317,6 +322,7 @@ fn a_coordinator_that_comes_anew_goes_beyond_what_workers_have_seen() {
         phase: Phase::Running,
         failure: None,
         trained: true,
+        leaving: false,
     };
     group.coordinator.heard(group.now, 1, seen.clone());
     group.says(0, Phase::Waiting, None);
@@ -329,4 +335,25 @@ fn a_coordinator_that_comes_anew_goes_beyond_what_workers_have_seen() {
     };
     group.coordinator.heard(group.now, 1, ended);
     assert_eq!((OrderKind::Run, restart(5)), group.order());
+}
+
+#[test]
+fn a_worker_that_is_leaving_gets_no_further_attempt() {
+    let mut group = Group::running(3);
+    let leaving = Standing {
+        attempt: FIRST,
+        phase: Phase::Ended,
+        failure: Some(failure(2, FailureReason::IoFailed)),
+        trained: true,
+        leaving: true,
+    };
+    group.coordinator.heard(group.now, 2, leaving);
+    group.coordinator.unlinked(group.now, 2);
+    // It is gone, and nobody looks for it.
+    group.pass(5_000, &[0, 1]);
+    assert_eq!((OrderKind::Stop, FIRST), group.order());
+    group.says(0, Phase::Ended, None);
+    group.says(1, Phase::Ended, None);
+    assert_eq!((OrderKind::Finish, FIRST), group.order());
+    assert_eq!((2, FailureReason::IoFailed), group.because());
 }
