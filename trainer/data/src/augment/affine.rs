@@ -14,6 +14,7 @@
 use super::canvas::{Canvas, CanvasTile, whole};
 use super::planes::PlanarRow;
 use crate::store::FILL;
+use std::ops::Range;
 use trainer_core::affine::Matrix3;
 use trainer_core::mosaic::PixelRect;
 
@@ -264,103 +265,193 @@ fn warp_straight(
     let pixels = columns.iter().map(|place| place.pixel);
     let first = pixels.clone().min().unwrap_or(0);
     let count = (pixels.max().unwrap_or(0) + 2 - first) as usize;
-    // Where each column's left pixel starts among the bytes of a row.
-    let columns: Vec<(usize, u32)> = columns
+    // Where each column's left pixel starts in the mixed row.
+    let columns: Vec<(u32, i32)> = columns
         .iter()
-        .map(|place| ((place.pixel - first) as usize * 3, place.next))
+        .map(|place| ((place.pixel - first) as u32 * 3, place.next as i32))
         .collect();
-    let mut above = CanvasRow::new(first, count);
-    let mut below = CanvasRow::new(first, count);
-    let mut mixed = vec![0_u16; count * 3];
-    let arch = pulp::Arch::new();
+    let mut mixed = MixedRow::new(canvas, first, count);
+    let mut quads = vec![[0; 4]; columns.len()];
     for y in 0..height as usize {
         let v = Place::new(back.apply(0.0, y as f64)[1], canvas.size.1);
-        if below.y == Some(v.pixel) {
-            std::mem::swap(&mut above, &mut below);
-        }
-        above.compose(canvas, v.pixel);
-        below.compose(canvas, v.pixel + 1);
-        arch.dispatch(MixRow {
-            above: &above.bytes,
-            below: &below.bytes,
-            next: v.next,
+        mixed.mix(v);
+        mixed.arch.dispatch(MixColumns {
+            mixed: &mixed.values,
             columns: &columns,
-            mixed: &mut mixed,
+            quads: &mut quads,
             row,
         });
         finish(y, row);
     }
 }
 
-/// Mixes two rows of the canvas, then pairs of columns. Compiled for each kind of vector unit; which is
-/// chosen when it runs.
-struct MixRow<'a> {
+/// What is added to a mix of rows, so that a mix of columns only has to be cut off to be rounded.
+const HALF: u16 = 1 << (BITS - 1);
+
+/// Two rows of the canvas, mixed, as far as a sample needs them.
+struct MixedRow<'a> {
+    arch: pulp::Arch,
+    /// The images that lie in these columns of the canvas.
+    parts: Vec<Part<'a>>,
+    /// 256 times the colours, and [`HALF`]. One number more than pixels have.
+    values: Vec<u16>,
+    /// Whether `values` are grey where no image of `parts` is `shown`.
+    tidy: bool,
+    /// Room for two rows that different images cover.
+    rows: [Vec<u8>; 2],
+}
+
+/// A part of an image on the canvas.
+struct Part<'a> {
+    tile: &'a CanvasTile,
+    /// Columns of the canvas, the second exclusive.
+    x: (u32, u32),
+    /// The same in numbers of a row that [`MixedRow`] holds.
+    range: Range<usize>,
+    /// Whether such a row has colours of it.
+    shown: bool,
+}
+
+impl<'a> Part<'a> {
+    /// The image's part in `count` columns of the canvas from `first`, which may be -1.
+    fn new(tile: &'a CanvasTile, first: i64, count: usize) -> Option<Self> {
+        let x1 = i64::from(tile.covers.x1).max(first);
+        let x2 = i64::from(tile.covers.x2).min(first + count as i64);
+        (x1 < x2).then(|| Self {
+            tile,
+            x: (x1 as u32, x2 as u32),
+            range: (x1 - first) as usize * 3..(x2 - first) as usize * 3,
+            shown: false,
+        })
+    }
+
+    /// Its bytes in row `y` of the canvas, if it covers any.
+    fn row(&self, y: i64) -> Option<&'a [u8]> {
+        let PixelRect { y1, y2, .. } = self.tile.covers;
+        let covered = i64::from(y1) <= y && y < i64::from(y2);
+        covered.then(|| self.tile.row(y as u32, self.x.0, self.x.1))
+    }
+}
+
+impl<'a> MixedRow<'a> {
+    fn new(canvas: &'a Canvas, first: i64, count: usize) -> Self {
+        let parts = canvas.tiles.iter();
+        Self {
+            arch: pulp::Arch::new(),
+            parts: parts
+                .filter_map(|tile| Part::new(tile, first, count))
+                .collect(),
+            values: vec![0; count * 3 + 1],
+            tidy: false,
+            rows: [vec![FILL; count * 3], vec![FILL; count * 3]],
+        }
+    }
+
+    /// Mixes the rows at and after `v`.
+    fn mix(&mut self, v: Place) {
+        let parts = &mut self.parts;
+        let same = |part: &Part<'_>| part.row(v.pixel).is_some() == part.row(v.pixel + 1).is_some();
+        if !parts.iter().all(same) {
+            return self.mix_across(v);
+        }
+        let shown = |part: &Part<'_>| part.shown == part.row(v.pixel).is_some();
+        if !self.tidy || !parts.iter().all(shown) {
+            self.values.fill(mix_rows(FILL, FILL, 0) + HALF);
+            self.tidy = true;
+        }
+        for part in parts {
+            let rows = part.row(v.pixel).zip(part.row(v.pixel + 1));
+            part.shown = rows.is_some();
+            if let Some((above, below)) = rows {
+                self.arch.dispatch(MixRows {
+                    above,
+                    below,
+                    next: v.next,
+                    mixed: &mut self.values[part.range.clone()],
+                });
+            }
+        }
+    }
+
+    /// The same at an image's upper or lower edge.
+    fn mix_across(&mut self, v: Place) {
+        for (y, row) in (v.pixel..).zip(&mut self.rows) {
+            row.fill(FILL);
+            for part in &self.parts {
+                if let Some(bytes) = part.row(y) {
+                    row[part.range.clone()].copy_from_slice(bytes);
+                }
+            }
+        }
+        self.tidy = false;
+        self.arch.dispatch(MixRows {
+            above: &self.rows[0],
+            below: &self.rows[1],
+            next: v.next,
+            mixed: &mut self.values,
+        });
+    }
+}
+
+/// Mixes two rows. Compiled, like [`MixColumns`], for each kind of vector unit; which is chosen when it
+/// runs.
+struct MixRows<'a> {
     above: &'a [u8],
     below: &'a [u8],
     /// How much of the row below mixes in.
     next: u32,
-    /// Where each column's left pixel starts, and how much of the next one mixes in.
-    columns: &'a [(usize, u32)],
-    /// Room for the mixed row.
     mixed: &'a mut [u16],
-    row: &'a mut PlanarRow,
 }
 
-impl pulp::WithSimd for MixRow<'_> {
+impl pulp::WithSimd for MixRows<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
-        let Self { mixed, row, .. } = self;
         let rows = self.above.iter().zip(self.below);
-        for (mixed, (above, below)) in mixed.iter_mut().zip(rows) {
-            *mixed = mix_rows(*above, *below, self.next);
+        for (mixed, (above, below)) in self.mixed.iter_mut().zip(rows) {
+            *mixed = mix_rows(*above, *below, self.next) + HALF;
+        }
+    }
+}
+
+/// Mixes pairs of columns of a mixed row.
+struct MixColumns<'a> {
+    mixed: &'a [u16],
+    /// Where each column's left pixel starts, and how much of the next one mixes in.
+    columns: &'a [(u32, i32)],
+    /// Room for a row of pixels.
+    quads: &'a mut [[u8; 4]],
+    row: &'a mut PlanarRow,
+}
+
+impl pulp::WithSimd for MixColumns<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let Self { quads, row, .. } = self;
+        for (quad, (start, next)) in quads.iter_mut().zip(self.columns) {
+            // Four colours fill a vector; the fourth is the next pixel's red, and nobody reads it.
+            let Some(near) = self.mixed[*start as usize..].first_chunk::<7>() else {
+                break;
+            };
+            let mut sums = [0; 4];
+            for c in 0..4 {
+                let (left, right) = (i32::from(near[c]), i32::from(near[c + 3]));
+                sums[c] = left * ONE as i32 + (right - left) * next;
+            }
+            // Written out, since `map` is a function call per pixel.
+            *quad = [
+                (sums[0] >> (2 * BITS)) as u8,
+                (sums[1] >> (2 * BITS)) as u8,
+                (sums[2] >> (2 * BITS)) as u8,
+                (sums[3] >> (2 * BITS)) as u8,
+            ];
         }
         let planes = row.r.iter_mut().zip(&mut row.g).zip(&mut row.b);
-        for (((r, g), b), (start, next)) in planes.zip(self.columns) {
-            let around: &[u16] = &mixed[*start..*start + 6];
-            *r = mix_columns(around[0], around[3], *next);
-            *g = mix_columns(around[1], around[4], *next);
-            *b = mix_columns(around[2], around[5], *next);
-        }
-    }
-}
-
-/// The part of a row of the canvas that a sample needs.
-struct CanvasRow {
-    /// Which row, once composed.
-    y: Option<i64>,
-    /// The canvas' column of the first pixel; may be -1.
-    first: i64,
-    bytes: Vec<u8>,
-}
-
-impl CanvasRow {
-    fn new(first: i64, count: usize) -> Self {
-        Self {
-            y: None,
-            first,
-            bytes: vec![FILL; count * 3],
-        }
-    }
-
-    /// Copies row `y` together from the images that lie on it.
-    fn compose(&mut self, canvas: &Canvas, y: i64) {
-        if self.y.replace(y) == Some(y) {
-            return;
-        }
-        self.bytes.fill(FILL);
-        let end = self.first + (self.bytes.len() / 3) as i64;
-        for tile in &canvas.tiles {
-            let covers = tile.covers;
-            let x1 = i64::from(covers.x1).max(self.first);
-            let x2 = i64::from(covers.x2).min(end);
-            if x1 >= x2 || y < i64::from(covers.y1) || y >= i64::from(covers.y2) {
-                continue;
-            }
-            let target = (x1 - self.first) as usize * 3..(x2 - self.first) as usize * 3;
-            let source = tile.row(y as u32, x1 as u32, x2 as u32);
-            self.bytes[target].copy_from_slice(source);
+        for (((r, g), b), quad) in planes.zip(quads.iter()) {
+            (*r, *g, *b) = (quad[0], quad[1], quad[2]);
         }
     }
 }
