@@ -147,6 +147,8 @@ reasons! {
     PodDeleted,
     /// Restarting: the pod of a worker was evicted, preempted or refused by its node.
     PodEvicted,
+    /// Running: a program that reports no progress runs.
+    ProgramRunning,
     /// Restarting: the other workers lost touch with a worker.
     WorkerLost,
 }

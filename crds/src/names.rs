@@ -49,6 +49,8 @@ pub fn config_map(job: &str) -> String {
     format!("{job}-config")
 }
 
+/// Key of the list of workers in the job's ConfigMap.
+pub const HOSTFILE_KEY: &str = "hostfile";
 /// Key of the agents' token in the job's Secret.
 pub const GROUP_TOKEN_KEY: &str = "group-token";
 
@@ -84,7 +86,12 @@ pub fn worker_pod_number(job: &str, index: u32, pod: &str) -> Option<u32> {
 
 /// The DNS name under which every worker finds worker 0, resolved by the pods' search list.
 pub fn master_address(job: &str) -> String {
-    format!("{}.{}", worker_host(job, 0), service(job))
+    worker_address(job, 0)
+}
+
+/// The DNS name of a worker, resolved by the pods' search list.
+pub fn worker_address(job: &str, index: u32) -> String {
+    format!("{}.{}", worker_host(job, index), service(job))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Version `v1alpha1` of the API.
 
+mod container;
 mod quantity;
 mod run_policy;
 mod status;
@@ -7,6 +8,7 @@ mod template;
 mod training_job;
 mod workers;
 
+pub use container::{WorkerContainer, is_reserved_variable};
 pub use contract::failure_policy::{
     Backoff, FailureAction, FailureFacts, FailurePolicy, FailureRule, failure_words,
 };

@@ -411,3 +411,29 @@ fn every_example_is_accepted() {
         output.expect(&file);
     }
 }
+
+#[test]
+fn a_program_of_ones_own_needs_a_command_and_leaves_places_to_the_agent() {
+    let namespace = Namespace::new("container");
+    let container = |changes: Value| {
+        let mut container = json!({"image": "team/train:7", "command": ["python", "train.py"]});
+        for (key, value) in changes.as_object().expect("an object") {
+            container[key] = value.clone();
+        }
+        Job::new("j").set("/workers/container", container)
+    };
+    for name in ["RANK", "YOLO_ATTEMPT", "MASTER_ADDR", "PET_NNODES"] {
+        refused(
+            &namespace,
+            &container(json!({"env": [{"name": "FINE"}, {"name": name, "value": "1"}]})),
+            &[&format!(
+                "workers.container.env has {name}, which the operator or the agent sets itself: remove it"
+            )],
+        );
+    }
+    refused(&namespace, &container(json!({"command": []})), &["command"]);
+    refused(&namespace, &container(json!({"image": ""})), &["image"]);
+    let suspended =
+        container(json!({"env": [{"name": "NCCL_DEBUG", "value": "INFO"}]})).set("/suspend", true);
+    namespace.apply(&suspended.manifest()).expect("a program");
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tests::{Job, Namespace, OPERATOR_NAMESPACE, data, helm, kubectl, script, until};
+use tests::{Job, Namespace, OPERATOR_NAMESPACE, data, helm, kubectl, kubectl_in, script, until};
 
 use crate::seen;
 
@@ -59,6 +59,24 @@ fn it_lints_and_renders_what_its_values_ask_for() {
         !rich.contains("kind: ClusterRole"),
         "one namespace needs no cluster-wide role"
     );
+
+    let guarded = helm(&[
+        "template",
+        "x",
+        CHART,
+        "--namespace=sys",
+        "--show-only=templates/networkpolicies.yaml",
+        "--set=networkPolicy.enabled=true",
+        "--set=networkPolicy.workerNamespaces={default}",
+        "--set=networkPolicy.prometheusNamespace=monitoring",
+    ])
+    .expect("helm template");
+    assert_eq!(2, guarded.matches("kind: NetworkPolicy").count());
+    assert!(guarded.contains("kubernetes.io/metadata.name: monitoring"));
+    // The API server finds nothing wrong with it.
+    let guarded = guarded.replace("namespace: sys", "namespace: default");
+    kubectl_in(&["apply", "--dry-run=server", "--filename=-"], &guarded).expect("policies");
+    assert!(!plain.contains("kind: NetworkPolicy"));
 
     let refused = helm(&["template", "x", CHART, "--set=replica=2"]);
     assert!(

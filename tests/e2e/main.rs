@@ -13,6 +13,7 @@ mod faults;
 mod lifecycle;
 mod metrics;
 mod placement;
+mod program;
 mod recovery;
 mod run_policy;
 mod scale;

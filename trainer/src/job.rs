@@ -244,6 +244,7 @@ fn local_config(name: String, spec: TrainerSpec, place: &RankEnv) -> JobConfig {
             gpus_per_worker: 0,
         },
         failure_policy: None,
+        command: Vec::new(),
         images: Images {
             trainer: String::new(),
             agent: String::new(),

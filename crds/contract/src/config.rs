@@ -27,6 +27,9 @@ pub struct JobConfig {
     /// in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_policy: Option<FailurePolicy>,
+    /// The program that each rank runs, and its arguments; empty is the trainer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
     /// What the user wrote, with defaults filled in.
     pub spec: TrainerSpec,
 }

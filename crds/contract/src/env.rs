@@ -39,6 +39,11 @@ pub const RESTARTS_LEFT: &str = "YOLO_RESTARTS_LEFT";
 /// Path of the secret that the agents of a job share; unset when a worker is on its own.
 pub const GROUP_TOKEN_FILE: &str = "YOLO_GROUP_TOKEN_FILE";
 
+/// Path of a file that lists the workers for `mpirun`; set for programs other than the trainer.
+pub const HOSTFILE: &str = "YOLO_HOSTFILE";
+/// Open MPI's own name for it.
+pub const OMPI_HOSTFILE: &str = "OMPI_MCA_orte_default_hostfile";
+
 /// Folder in memory where rank 0 keeps a copy of the state, for restarts in place; unset is none.
 pub const SNAPSHOTS: &str = "YOLO_SNAPSHOTS";
 

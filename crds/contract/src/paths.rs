@@ -4,6 +4,8 @@
 pub const CONFIG_FILE: &str = "/etc/yolo-operator/job.json";
 /// The secret that the agents of a job of several workers share, beside the configuration.
 pub const GROUP_TOKEN_FILE: &str = "/etc/yolo-operator/group-token";
+/// The workers and their processes as `mpirun` wants them, beside the configuration.
+pub const HOSTFILE: &str = "/etc/yolo-operator/hostfile";
 /// The user's data set, mounted read-only.
 pub const DATASET_DIR: &str = "/data";
 /// The user's output volume. A run writes only under [`run_folder`] in it.

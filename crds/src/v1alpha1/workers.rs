@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Quantity, WorkerTemplate};
+use super::{Quantity, WorkerContainer, WorkerTemplate};
 
 /// The pods that train together. All of them run, or none does: a job with a lost worker restarts as a
 /// whole from its last checkpoint.
@@ -31,6 +31,9 @@ pub struct Workers {
     pub shared_memory: String,
     /// Where workers run and what their pods carry.
     pub template: WorkerTemplate,
+    /// Another program than the operator's trainer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<WorkerContainer>,
 }
 
 impl Default for Workers {
@@ -42,6 +45,7 @@ impl Default for Workers {
             resources: Resources::default(),
             shared_memory: "1Gi".to_owned(),
             template: WorkerTemplate::default(),
+            container: None,
         }
     }
 }

@@ -46,6 +46,7 @@ pub fn config(name: &str, replicas: u32) -> (JobConfig, Workers) {
         },
         workers: job.spec.layout(),
         images: images(),
+        command: Vec::new(),
         failure_policy: Some(job.spec.failure_policy.clone()),
         spec: job.spec.trainer(),
     };

@@ -30,6 +30,7 @@
 //! ttl SECONDS                     spec.ttlSecondsAfterFinished
 //! clean None|Running|All          spec.cleanPodPolicy
 //! policy JSON                     spec.failurePolicy
+//! program IMAGE COMMAND…          spec.workers.container
 //! delete-job                      somebody deletes the job
 //! show                            conditions and workers
 //! ```
@@ -43,7 +44,7 @@ use contract::progress::{
     RankFailure, RunReport,
 };
 use contract::result::{RESULT_VERSION, WorkerResult};
-use crds::v1alpha1::YoloTrainingJobSpec;
+use crds::v1alpha1::{WorkerContainer, YoloTrainingJobSpec};
 use futures::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PodStatus;
@@ -188,6 +189,13 @@ impl Player {
             "ttl" => self.edit(|spec| spec.ttl_seconds_after_finished = Some(number(words[1]))),
             "clean" => self.edit(|spec| {
                 spec.clean_pod_policy = serde_json::from_value(json!(words[1])).expect("a policy");
+            }),
+            "program" => self.edit(|spec| {
+                spec.workers.container = Some(WorkerContainer {
+                    image: words[1].to_owned(),
+                    command: words[2..].iter().map(|&word| word.to_owned()).collect(),
+                    env: Vec::new(),
+                });
             }),
             "policy" => self.edit(|spec| {
                 spec.failure_policy = serde_json::from_str(&rest(1)).expect("a policy");

@@ -98,11 +98,16 @@ pub fn build(
 
 /// The configuration of a job that begins now.
 fn freeze(valid: &ValidJob, observed: &Observed, images: &Images) -> JobConfig {
+    let own = valid.workers.container.as_ref();
     JobConfig {
         format_version: FORMAT_VERSION,
         job: observed.id.clone(),
         workers: valid.layout,
-        images: images.clone(),
+        images: Images {
+            trainer: own.map_or_else(|| images.trainer.clone(), |own| own.image.clone()),
+            ..images.clone()
+        },
+        command: own.map_or_else(Vec::new, |own| own.command.clone()),
         failure_policy: Some(valid.failure_policy.clone()),
         spec: valid.trainer.clone(),
     }

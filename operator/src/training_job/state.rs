@@ -43,6 +43,8 @@ pub struct Outlook<'a> {
     pub waiting: Vec<(u32, WaitingOn)>,
     /// Whether training steps are being done.
     pub training: bool,
+    /// Whether another program than the trainer runs, which may report nothing.
+    pub other_program: bool,
     /// What rank 0 last said.
     pub report: Option<&'a RunReport>,
 }
@@ -67,9 +69,10 @@ pub fn of(conditions: &[Condition]) -> State {
     } else if holds(conditions, ConditionType::Restarting) {
         State::Restarting
     } else if holds(conditions, ConditionType::Running) {
-        let training = find(conditions, ConditionType::Running)
-            .is_some_and(|running| running.reason == Reason::Training.as_str());
-        if training {
+        let at_work = [Reason::Training, Reason::ProgramRunning].map(Reason::as_str);
+        let works = find(conditions, ConditionType::Running)
+            .is_some_and(|running| at_work.contains(&running.reason.as_str()));
+        if works {
             State::Running
         } else {
             State::Starting
@@ -254,6 +257,13 @@ fn running(outlook: &Outlook) -> Stated {
             true,
             Reason::Training.as_str(),
             format!("training in attempt {attempt}"),
+        )
+    } else if outlook.other_program {
+        Stated::new(
+            kind,
+            true,
+            Reason::ProgramRunning.as_str(),
+            format!("workers.container runs in attempt {attempt} and reports no progress"),
         )
     } else {
         Stated::new(

@@ -81,6 +81,7 @@ pub fn status(
         waiting: waiting(valid, observed, plan, applied),
         training: report.as_ref().is_some_and(state::is_training),
         report: report.as_ref(),
+        other_program: valid.workers.container.is_some(),
     };
     let conditions = merge(
         &old.conditions,

@@ -6,7 +6,8 @@
 use contract::config::WorkerLayout;
 use contract::spec::{Backend, Device, Precision, TrainerSpec, out_of_range};
 use crds::v1alpha1::{
-    Backoff, FailurePolicy, RunPolicy, Workers, YoloTrainingJob, is_reserved, name_problem,
+    Backoff, FailurePolicy, RunPolicy, Workers, YoloTrainingJob, is_reserved, is_reserved_variable,
+    name_problem,
 };
 use kube::ResourceExt as _;
 use serde_json::json;
@@ -114,6 +115,16 @@ fn worker_problems(workers: &Workers) -> Vec<String> {
         problems.extend(reserved.map(|key| {
             format!("workers.template.{kind} has {key}, which the operator sets itself: remove it")
         }));
+    }
+    if let Some(container) = &workers.container {
+        let mut names = container.env.iter().map(|variable| &variable.name);
+        let reserved = names.find(|name| is_reserved_variable(name));
+        problems.extend(reserved.map(|name| {
+            format!("workers.container.env has {name}, which the operator or the agent sets itself: remove it")
+        }));
+        if container.image.is_empty() || container.command.is_empty() {
+            problems.push("workers.container needs an image and a command".to_owned());
+        }
     }
     let resources = [
         ("limits", &workers.resources.limits),

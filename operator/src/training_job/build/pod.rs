@@ -116,17 +116,24 @@ fn agent(config: &JobConfig) -> Container {
 
 fn worker(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Container {
     let argument = |text: &str| text.to_owned();
+    let command = if config.command.is_empty() {
+        ["yolo-trainer", "train"].map(argument).to_vec()
+    } else {
+        config.command.clone()
+    };
     Container {
         name: names::WORKER_CONTAINER.to_owned(),
         image: Some(config.images.trainer.clone()),
         image_pull_policy: Some(config.images.pull_policy.clone()),
         command: Some(vec![argument(paths::AGENT_BINARY)]),
         args: Some(
-            ["run", "--", "yolo-trainer", "train"]
+            ["run", "--"]
                 .map(argument)
-                .to_vec(),
+                .into_iter()
+                .chain(command)
+                .collect(),
         ),
-        env: Some(environment(config, place)),
+        env: Some(environment(config, workers, place)),
         ports: Some(vec![
             port(names::METRICS_PORT, paths::AGENT_PORT),
             port(names::RENDEZVOUS_PORT, paths::MASTER_PORT),
@@ -142,7 +149,7 @@ fn worker(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Container
     }
 }
 
-fn environment(config: &JobConfig, place: &Place<'_>) -> Vec<EnvVar> {
+fn environment(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Vec<EnvVar> {
     let pairs = [
         (env::MASTER_ADDR, names::master_address(&config.job.name)),
         (env::MASTER_PORT, paths::MASTER_PORT.to_string()),
@@ -166,6 +173,8 @@ fn environment(config: &JobConfig, place: &Place<'_>) -> Vec<EnvVar> {
     ];
     let group =
         is_group(config).then(|| (env::GROUP_TOKEN_FILE, paths::GROUP_TOKEN_FILE.to_owned()));
+    let hosts = [env::HOSTFILE, env::OMPI_HOSTFILE].map(|name| (name, paths::HOSTFILE.to_owned()));
+    let hosts = hosts.into_iter().filter(|_| !config.command.is_empty());
     // Without a restart in place nobody would read them.
     let snapshots =
         (place.restarts_left > 0).then(|| (env::SNAPSHOTS, paths::SNAPSHOT_DIR.to_owned()));
@@ -180,13 +189,15 @@ fn environment(config: &JobConfig, place: &Place<'_>) -> Vec<EnvVar> {
         .chain(others)
         .chain(group)
         .chain(snapshots)
+        .chain(hosts)
         .chain(cublas);
-    all.map(|(name, value)| EnvVar {
+    let all = all.map(|(name, value)| EnvVar {
         name: name.to_owned(),
         value: Some(value),
         ..EnvVar::default()
-    })
-    .collect()
+    });
+    let own = workers.container.iter().flat_map(|own| own.env.clone());
+    all.chain(own).collect()
 }
 
 fn port(name: &str, port: u16) -> ContainerPort {
@@ -455,6 +466,37 @@ mod tests {
             json!(["/yolo/yolo-agent"]),
             spec["containers"][0]["command"]
         );
+    }
+
+    #[test]
+    fn another_program_gets_the_same_place() {
+        let container: crds::v1alpha1::WorkerContainer = serde_json::from_value(json!({
+            "image": "team/train:7", "command": ["python", "train.py"],
+            "env": [{"name": "NCCL_DEBUG", "value": "INFO"}],
+        }))
+        .expect("a container");
+        let pod = built(|config, workers| {
+            config.command = container.command.clone();
+            config.images.trainer = container.image.clone();
+            workers.container = Some(container.clone());
+        });
+        let worker = &pod["spec"]["containers"][0];
+        assert_eq!("team/train:7", worker["image"]);
+        assert_eq!(json!(["run", "--", "python", "train.py"]), worker["args"]);
+        for (name, value) in [
+            ("NCCL_DEBUG", "INFO"),
+            ("PET_NNODES", "2"),
+            ("YOLO_HOSTFILE", "/etc/yolo-operator/hostfile"),
+        ] {
+            assert_eq!(value, named(&worker["env"], name)["value"], "{name}");
+        }
+        let plain = built(|_, _| {});
+        let worker = &plain["spec"]["containers"][0];
+        assert_eq!(
+            json!(["run", "--", "yolo-trainer", "train"]),
+            worker["args"]
+        );
+        assert!(!worker["env"].to_string().contains("HOSTFILE"));
     }
 
     #[test]
