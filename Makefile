@@ -66,6 +66,10 @@ test-cluster: install ## the whole on a real cluster: admission, life of a job, 
 	@echo "== cluster tests"
 	scripts/test-cluster.sh
 
+.PHONY: soak
+soak: install ## break everything around a job, SOAK_SECONDS=600 with SOAK_SEED=1, and compare its weights (20 minutes)
+	@scripts/soak.sh
+
 .PHONY: parity
 parity: libtorch ## compare with the Python YOLOv5, step by step and over whole trainings (40 minutes)
 	@tests/parity/run.sh

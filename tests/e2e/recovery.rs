@@ -3,13 +3,11 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::{Job, Namespace, Output, data, processes, script};
+use tests::{Job, Namespace, NodeCut, data, processes, script};
 
 use crate::seen;
 
 const EPOCHS: u64 = 40;
-/// Breaks and mends nodes of the test cluster.
-const NODE: &str = "tests/cluster/node.sh";
 
 /// A job of two workers on two nodes that writes no checkpoint before its end, once it has trained for longer
 /// than the time between two copies of its state; returns its pods.
@@ -109,18 +107,6 @@ fn a_rank_that_hangs_is_found_and_all_start_anew() {
     assert!(took < Duration::from_secs(45), "{took:?}");
 }
 
-/// Puts a node's cable in again.
-struct Mend(String);
-
-impl Drop for Mend {
-    fn drop(&mut self) {
-        let Output {
-            success, stderr, ..
-        } = script(NODE, &["restore", &self.0]);
-        assert!(success || std::thread::panicking(), "{stderr}");
-    }
-}
-
 #[test]
 fn workers_of_a_node_that_is_cut_off_are_replaced_elsewhere() {
     let namespace = Namespace::new("cut");
@@ -133,8 +119,7 @@ fn workers_of_a_node_that_is_cut_off_are_replaced_elsewhere() {
         .filter_map(|pod| node_of(&namespace.get("pod", pod)?))
         .find(|node| *node != operator)
         .expect("a worker beside the operator's node");
-    let _mend = Mend(lost.clone());
-    script(NODE, &["cut", &lost]).expect("cutting a node off");
+    let _cut = NodeCut::of(&lost);
     let start = Instant::now();
     let new = seen::replaced(&namespace, "cut", &pods);
     let next = json!({"incarnation": 1, "restart": 0});

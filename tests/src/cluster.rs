@@ -133,3 +133,26 @@ pub fn operator_node() -> String {
     pods.and_then(|pods| Some(pods["items"][0]["spec"]["nodeName"].as_str()?.to_owned()))
         .expect("the operator runs on a node")
 }
+
+/// A node that is cut off from everything else as long as this lives.
+pub struct NodeCut(String);
+
+impl NodeCut {
+    const SCRIPT: &str = "tests/cluster/node.sh";
+
+    /// Takes its cable out.
+    pub fn of(node: &str) -> Self {
+        let cut = Self(node.to_owned());
+        script(Self::SCRIPT, &["cut", node]).expect("cutting a node off");
+        cut
+    }
+}
+
+impl Drop for NodeCut {
+    fn drop(&mut self) {
+        let Output {
+            success, stderr, ..
+        } = script(Self::SCRIPT, &["restore", &self.0]);
+        assert!(success || std::thread::panicking(), "{stderr}");
+    }
+}

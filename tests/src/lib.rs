@@ -17,7 +17,9 @@ pub mod namespace;
 pub mod processes;
 pub mod wait;
 
-pub use cluster::{Output, helm, kubectl, kubectl_in, kubectl_json, operator_node, script};
+pub use cluster::{
+    NodeCut, Output, helm, kubectl, kubectl_in, kubectl_json, operator_node, script,
+};
 pub use job::Job;
 pub use namespace::Namespace;
 pub use wait::until;

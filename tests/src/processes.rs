@@ -20,6 +20,16 @@ pub fn of_rank(pod: &Value, rank: u32) -> Vec<u32> {
         .collect()
 }
 
+/// The agent of a worker pod.
+pub fn agent(pod: &Value) -> Option<u32> {
+    let uid = pod["metadata"]["uid"].as_str().expect("pods have a uid");
+    of_pod(uid).into_iter().find(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+        program.ends_with(b"yolo-agent")
+    })
+}
+
 /// Sends a signal, by its name without SIG.
 pub fn signal(pid: u32, name: &str) {
     let sent = Command::new("kill")
