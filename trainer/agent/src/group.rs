@@ -37,7 +37,7 @@ pub struct Membership {
     /// What the coordinator wants.
     pub orders: watch::Receiver<Order>,
     /// Why the coordinator is not reached; `None` while it is.
-    pub out_of_touch: watch::Receiver<Option<String>>,
+    pub out_of_touch: watch::Receiver<Option<link::Trouble>>,
     host: Option<Arc<host::Host>>,
 }
 

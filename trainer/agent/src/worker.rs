@@ -220,21 +220,21 @@ impl<'a> Worker<'a> {
             return outcome.clone();
         }
         let trouble = self.membership.out_of_touch.borrow().clone();
+        let trouble = trouble.map(|trouble| trouble.text).unwrap_or_default();
         let message = format!(
-            "worker {} is out of touch with worker 0: {}; look at its pod, at DNS and at network policies",
-            self.place.node_rank,
-            trouble.unwrap_or_default()
+            "worker {} is out of touch with worker 0: {trouble}; look at its pod, at DNS and at network policies",
+            self.place.node_rank
         );
         if self.end.is_none() {
             return self.without_ranks(FailureReason::RendezvousFailed, message);
         }
-        let mut outcome = self.without_ranks(FailureReason::PeerLost, message.clone());
+        let mut outcome = self.without_ranks(FailureReason::PeerLost, message);
         outcome.result.because = Some(RankFailure {
             worker: 0,
             rank: None,
             reason: FailureReason::PeerLost,
             exit_code: FailureReason::PeerLost.exit_code(),
-            message,
+            message: format!("the others lost touch with it: {trouble}"),
         });
         outcome
     }
@@ -284,7 +284,6 @@ impl<'a> Worker<'a> {
         let mut happened = self.start_ranks(sender);
         let mut interrupted = false;
         let mut abandoned = false;
-        let mut out_since = None;
         let mut watch = HangWatch::default();
         let mut look = interval(LOOK);
         loop {
@@ -323,7 +322,7 @@ impl<'a> Worker<'a> {
                 }
                 _ = look.tick() => {
                     let mut found = self.look_for_hangs(&mut watch);
-                    if !abandoned && self.is_out_of_touch(&mut out_since) {
+                    if !abandoned && self.has_lost_worker_0() {
                         warn!("worker 0 is lost, and with it rank 0");
                         abandoned = true;
                         found.push(Event::Interrupt);
@@ -359,12 +358,11 @@ impl<'a> Worker<'a> {
     }
 
     /// Whether worker 0 is not reached for so long that it counts as lost.
-    fn is_out_of_touch(&self, since: &mut Option<Instant>) -> bool {
-        if self.membership.out_of_touch.borrow().is_none() {
-            *since = None;
-            return false;
-        }
-        since.get_or_insert_with(Instant::now).elapsed() >= SILENCE
+    fn has_lost_worker_0(&self) -> bool {
+        let trouble = self.membership.out_of_touch.borrow();
+        trouble
+            .as_ref()
+            .is_some_and(|trouble| trouble.since.elapsed() >= SILENCE)
     }
 
     fn look_for_hangs(&self, watch: &mut HangWatch) -> Vec<Event> {

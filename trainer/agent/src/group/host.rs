@@ -18,7 +18,7 @@ use tokio::time::{interval, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::coordinator::Coordinator;
-use super::link::BEAT;
+use super::link::{BEAT, Trouble};
 use super::message::{Hello, Order, OrderKind, Standing};
 use crate::lines::{Line, Lines};
 use crate::settings::{Group, Token};
@@ -65,7 +65,7 @@ pub struct Host {
     links: Mutex<Links>,
     linked: watch::Sender<usize>,
     /// Worker 0 is always in touch with itself.
-    in_touch: watch::Sender<Option<String>>,
+    in_touch: watch::Sender<Option<Trouble>>,
 }
 
 #[derive(Default)]
@@ -122,7 +122,7 @@ impl Host {
     }
 
     /// Why worker 0 is not reached: never.
-    pub fn out_of_touch(&self) -> watch::Receiver<Option<String>> {
+    pub fn out_of_touch(&self) -> watch::Receiver<Option<Trouble>> {
         self.in_touch.subscribe()
     }
 

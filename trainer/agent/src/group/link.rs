@@ -10,7 +10,7 @@ use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::coordinator::SILENCE;
@@ -25,6 +25,15 @@ pub const BEAT: Duration = Duration::from_secs(1);
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// Between two tries to connect: workers start together, and worker 0 may be the last.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// Worker 0 is not reached.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// Since when: the last sign of life, or the first try.
+    pub since: Instant,
+    /// Why.
+    pub text: String,
+}
 
 /// The coordinator is not reached.
 #[derive(Debug, thiserror::Error)]
@@ -51,14 +60,18 @@ pub fn connect(
     group: &Group,
     shared: &Arc<Shared>,
     standings: watch::Receiver<Standing>,
-) -> (watch::Receiver<Order>, watch::Receiver<Option<String>>) {
+) -> (watch::Receiver<Order>, watch::Receiver<Option<Trouble>>) {
     let first = Order {
         attempt: group.attempt,
         kind: OrderKind::Stop,
         because: None,
     };
     let (orders, receiver) = watch::channel(first);
-    let (out_of_touch, trouble) = watch::channel(Some("not tried yet".to_owned()));
+    let heard_at = Instant::now();
+    let (out_of_touch, trouble) = watch::channel(Some(Trouble {
+        since: heard_at,
+        text: "not tried yet".to_owned(),
+    }));
     let link = Link {
         group: group.clone(),
         shared: Arc::clone(shared),
@@ -66,6 +79,7 @@ pub fn connect(
         orders,
         out_of_touch,
         known: None,
+        heard_at,
     };
     tokio::spawn(link.run());
     (receiver, trouble)
@@ -76,9 +90,11 @@ struct Link {
     shared: Arc<Shared>,
     standings: watch::Receiver<Standing>,
     orders: watch::Sender<Order>,
-    out_of_touch: watch::Sender<Option<String>>,
+    out_of_touch: watch::Sender<Option<Trouble>>,
     /// Where worker 0 was last: a name server that is away does not part those who know each other.
     known: Option<SocketAddr>,
+    /// When it last gave an order.
+    heard_at: Instant,
 }
 
 impl Link {
@@ -95,8 +111,12 @@ impl Link {
                 return;
             }
             let text = crate::error_chain(&error);
-            let before = self.out_of_touch.send_replace(Some(text.clone()));
-            if before.as_ref() != Some(&text) {
+            let trouble = Trouble {
+                since: self.heard_at,
+                text: text.clone(),
+            };
+            let before = self.out_of_touch.send_replace(Some(trouble));
+            if before.is_none_or(|before| before.text != text) {
                 warn!("{text}; trying again");
             }
             sleep(RETRY).await;
@@ -146,6 +166,7 @@ impl Link {
                 Ok(order) => {
                     // Only who is let in hears an order: this is worker 0 of this incarnation.
                     self.known = Some(address);
+                    self.heard_at = Instant::now();
                     let back = self
                         .out_of_touch
                         .send_if_modified(|trouble| trouble.take().is_some());
