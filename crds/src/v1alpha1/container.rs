@@ -48,7 +48,12 @@ fn environment_rules() -> Value {
     let reserved = [starts.join(" || "), places.join(" || ")].join(" || ");
     json!([{
         "rule": format!("!self.exists(v, {reserved})"),
-        "messageExpression": format!("'{{path}} has ' + self.filter(v, {reserved})[0].name + ', which the operator or the agent sets itself: remove it'"),
+        // The names have no limit of length, which a sentence made of them would need.
+        "message": format!(
+            "{{path}} has a variable that the operator or the agent sets itself: remove those that begin with {}, and {}",
+            RESERVED.join(", "),
+            PLACES.join(", ")
+        ),
     }])
 }
 
