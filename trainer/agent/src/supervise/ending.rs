@@ -115,11 +115,8 @@ pub fn judge(
                 message: format!(
                     "rank {rank} exited with code {code}{hint} {after_success}; its log is above"
                 ),
-                // Killed stands for many codes: the one that was there is kept.
-                exit_code: match reason {
-                    FailureReason::Killed => u8::try_from(code).unwrap_or(u8::MAX),
-                    other => other.exit_code(),
-                },
+                // A reason stands for many codes: the one that was there is what rules match.
+                exit_code: u8::try_from(code).unwrap_or(u8::MAX),
                 see_log: true,
             }
         }
@@ -211,8 +208,8 @@ mod tests {
             (Code(0), None, None, None),
             (Code(0), Some(&success), None, None),
             (Code(0), None, Some(Signal::TERM), None),
-            (Code(3), None, None, Some((Internal, 70))),
-            (Code(3), Some(&success), None, Some((Internal, 70))),
+            (Code(3), None, None, Some((Internal, 3))),
+            (Code(3), Some(&success), None, Some((Internal, 3))),
             (Code(74), None, None, Some((IoFailed, 74))),
             (Code(76), None, None, Some((PeerLost, 76))),
             (Code(139), None, None, Some((Killed, 139))),

@@ -164,7 +164,7 @@ fn the_others_end_by_themselves_after_a_failure() {
         (1500, vec![said(0, Some(FailureReason::PeerLost))]),
         (1600, exited(0, 76)),
     ];
-    check(2, script, &["1600 Internal of rank 1, code 70"]);
+    check(2, script, &["1600 Internal of rank 1, code 3"]);
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn the_others_are_stopped_when_they_stay() {
             "11000 SIGTERM 0",
             "11000 SIGTERM 2",
             "14000 SIGKILL 2",
-            "15000 Internal of rank 1, code 70",
+            "15000 Internal of rank 1, code 3",
         ],
     );
 }

@@ -42,7 +42,7 @@ pub fn a_failing_rank_is_remembered_and_its_peers_are_stopped() {
     let start = Instant::now();
     let ended = agent(2).shell(script).finish();
     let took = start.elapsed();
-    assert_eq!(70, ended.code, "{}", ended.stderr);
+    assert_eq!(3, ended.code, "{}", ended.stderr);
     assert_eq!(
         (Some(FailureReason::Internal), Some(3)),
         (ended.result.reason, ended.result.rank)
