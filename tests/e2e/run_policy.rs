@@ -1,6 +1,5 @@
 //! When a job runs, for how long, and what is left of it.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -22,11 +21,6 @@ fn pods(namespace: &Namespace, job: &str) -> Vec<Value> {
 }
 
 /// The folder of the job's last checkpoint.
-fn checkpoint(namespace: &Namespace, job: &Value) -> PathBuf {
-    let path = job["status"]["checkpoint"]["path"].as_str();
-    data::folder(namespace, data::RUNS_CLAIM).join(path.expect("a checkpoint"))
-}
-
 #[test]
 fn a_suspended_run_goes_on_at_the_step_it_left_and_ends_with_the_same_bytes() {
     let namespace = Namespace::new("suspend");
@@ -51,7 +45,7 @@ fn a_suspended_run_goes_on_at_the_step_it_left_and_ends_with_the_same_bytes() {
     let left = status["checkpoint"]["step"].as_u64().expect("a checkpoint");
     let total = EPOCHS * 8;
     assert!((1..total).contains(&left), "suspended at step {left}");
-    assert!(checkpoint(&namespace, &suspended).exists());
+    assert!(data::checkpoint(&namespace, &suspended).exists());
     let condition = seen::condition(&suspended, "Suspended").expect("seen above");
     let message = condition["message"].as_str().expect("a message");
     assert!(
@@ -93,17 +87,7 @@ fn a_suspended_run_goes_on_at_the_step_it_left_and_ends_with_the_same_bytes() {
         .apply(&job("undisturbed").manifest())
         .expect("applying the job");
     let undisturbed = seen::wait_complete(&namespace, "undisturbed");
-    for file in [
-        "model.safetensors",
-        "ema.safetensors",
-        "optimizer.safetensors",
-    ] {
-        let [a, b] = [&disturbed, &undisturbed].map(|job| {
-            let path = checkpoint(&namespace, job).join(file);
-            std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-        });
-        assert!(a == b, "{file} differs");
-    }
+    data::assert_same_weights(&namespace, [&disturbed, &undisturbed]);
     let events = namespace
         .kubectl(&["describe", "ytj", "disturbed"])
         .expect("kubectl describe");

@@ -11,7 +11,6 @@
 mod seen;
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -176,13 +175,6 @@ fn break_something(namespace: &Namespace, fault: Fault, chosen: u32) -> Option<S
     }
 }
 
-fn checkpoint(namespace: &Namespace, job: &Value) -> PathBuf {
-    let path = job["status"]["checkpoint"]["path"]
-        .as_str()
-        .expect("a path");
-    data::folder(namespace, "runs").join(path)
-}
-
 #[test]
 fn a_job_that_everything_happens_to_ends_with_the_bytes_of_one_left_alone() {
     let (seconds, seed) = (number("SOAK_SECONDS", 600), number("SOAK_SEED", 1));
@@ -217,17 +209,7 @@ fn a_job_that_everything_happens_to_ends_with_the_bytes_of_one_left_alone() {
     let start = Instant::now();
     let alone = seen::wait_complete(&namespace, "alone");
     let undisturbed = start.elapsed().as_secs();
-    for file in [
-        "model.safetensors",
-        "ema.safetensors",
-        "optimizer.safetensors",
-    ] {
-        let [a, b] = [&broken, &alone].map(|job| {
-            let path = checkpoint(&namespace, job).join(file);
-            std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-        });
-        assert!(a == b, "{file} differs");
-    }
+    data::assert_same_weights(&namespace, [&broken, &alone]);
     let status = &broken["status"];
     println!(
         "seed {seed}: {} faults, {} restarts ({} counted); complete after {disturbed} s, left alone after \

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::namespace::Namespace;
 use crate::wait::until;
@@ -109,6 +109,28 @@ pub fn folder(namespace: &Namespace, claim: &str) -> PathBuf {
         .into_iter()
         .find_map(|pointer| volume.pointer(pointer)?.as_str().map(PathBuf::from))
         .expect("a volume of the local cluster is a folder of this machine")
+}
+
+/// The folder of a job's last checkpoint.
+pub fn checkpoint(namespace: &Namespace, job: &Value) -> PathBuf {
+    let path = job["status"]["checkpoint"]["path"].as_str();
+    folder(namespace, RUNS_CLAIM).join(path.expect("a checkpoint"))
+}
+
+/// The last checkpoints of two jobs hold the same model, average and optimiser, byte for byte.
+#[track_caller]
+pub fn assert_same_weights(namespace: &Namespace, jobs: [&Value; 2]) {
+    for file in [
+        "model.safetensors",
+        "ema.safetensors",
+        "optimizer.safetensors",
+    ] {
+        let [a, b] = jobs.map(|job| {
+            let path = checkpoint(namespace, job).join(file);
+            std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        });
+        assert!(a == b, "{file} differs");
+    }
 }
 
 /// Every file below a folder with its size, time of change and content, to show that nothing changed.

@@ -177,12 +177,16 @@ pub struct RankFailure {
 impl RankFailure {
     /// The failure in a sentence that says where it happened.
     pub fn sentence(&self) -> String {
-        let rank = self
-            .rank
-            .map(|rank| format!(" (rank {rank})"))
-            .unwrap_or_default();
-        format!("worker {}{rank}: {}", self.worker, self.message)
+        failure_sentence(self.worker, self.rank, &self.message)
     }
+}
+
+/// A failure in a sentence that says where it happened.
+pub fn failure_sentence(worker: u32, rank: Option<u32>, message: &str) -> String {
+    let rank = rank
+        .map(|rank| format!(" (rank {rank})"))
+        .unwrap_or_default();
+    format!("worker {worker}{rank}: {message}")
 }
 
 /// One rank as its agent sees it.

@@ -6,6 +6,7 @@ mod placement;
 mod pod;
 mod secret;
 mod service;
+mod volumes;
 
 pub use pod::GRACE_SECONDS;
 
@@ -73,7 +74,7 @@ pub fn build(
     if plan.freeze {
         prepared.config_map = Some(config_map::config_map(&config).map_err(BuildError::Config)?);
     }
-    if !plan.create.is_empty() && config.workers.replicas > 1 {
+    if !plan.create.is_empty() && is_group(&config) {
         prepared.secret = Some(secret::group(&config.job));
     }
     let place = |new: &NewPod| pod::Place {
@@ -94,6 +95,11 @@ pub fn build(
         })
         .collect();
     Ok(prepared)
+}
+
+/// Whether there is more than one agent.
+fn is_group(config: &JobConfig) -> bool {
+    config.workers.replicas > 1
 }
 
 /// The configuration of a job that begins now.

@@ -2,7 +2,7 @@
 
 use contract::attempt::Attempt;
 use contract::exit::{FailureReason, Retry};
-use contract::progress::RankFailure;
+use contract::progress::{RankFailure, failure_sentence};
 use crds::conditions::Reason;
 use crds::v1alpha1::{FailureAction, FailureFacts, FailurePolicy, FailureRecord};
 use jiff::{SignedDuration, Timestamp};
@@ -113,11 +113,7 @@ impl Failure {
 
     /// The failure in a sentence that says where it happened.
     pub fn sentence(&self) -> String {
-        let rank = self
-            .rank
-            .map(|rank| format!(" (rank {rank})"))
-            .unwrap_or_default();
-        format!("worker {}{rank}: {}", self.worker, self.message)
+        failure_sentence(self.worker, self.rank, &self.message)
     }
 }
 

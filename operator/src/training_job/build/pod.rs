@@ -4,33 +4,23 @@ use std::collections::BTreeMap;
 
 use contract::attempt::Attempt;
 use contract::config::JobConfig;
-use contract::spec::{Cache, VolumeClaim};
 use contract::{env, paths};
 use crds::names;
 use crds::v1alpha1::{Quantity as SpecQuantity, Workers};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapProjection, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-    ImageVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext,
-    PodSpec, ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretProjection,
-    SecurityContext, Volume, VolumeMount, VolumeProjection,
+    Capabilities, Container, ContainerPort, EnvVar, Pod, PodSecurityContext, PodSpec,
+    ResourceRequirements, SeccompProfile, SecurityContext,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::placement;
+use super::volumes::{AGENT, mount, mounts, volumes};
+use super::{is_group, placement};
 use crate::metadata::{child, pod_labels};
 
 /// The user and group of every container; files on the output volume belong to it.
 const USER: i64 = 65532;
 /// Long enough for the ranks to agree on a step, finish it and write a checkpoint.
 pub const GRACE_SECONDS: i64 = 40;
-
-const CONFIG: &str = "config";
-const AGENT: &str = "agent";
-const SHARED_MEMORY: &str = "shared-memory";
-const SCRATCH: &str = "scratch";
-const CACHE: &str = "image-cache";
-const DATASET: &str = "dataset";
-const OUTPUT: &str = "output";
 
 /// Which pod it is.
 #[derive(Clone, Copy, Debug)]
@@ -258,164 +248,15 @@ fn container_security() -> SecurityContext {
     }
 }
 
-fn mount(volume: &str, path: &str) -> VolumeMount {
-    VolumeMount {
-        name: volume.to_owned(),
-        mount_path: path.to_owned(),
-        ..VolumeMount::default()
-    }
-}
-
-/// Whether data set and output are on the same claim. A pod then has one volume for both: two volumes of
-/// one claim in a pod do not mount with every driver.
-fn one_claim(config: &JobConfig) -> bool {
-    let output = &config.spec.output.persistent_volume_claim;
-    let dataset = config.spec.dataset.persistent_volume_claim.as_ref();
-    dataset.is_some_and(|dataset| dataset.claim_name == output.claim_name)
-}
-
-fn mounts(config: &JobConfig) -> Vec<VolumeMount> {
-    let folder = paths::CONFIG_FILE
-        .rsplit_once('/')
-        .map_or("/", |(folder, _)| folder);
-    let dataset = config.spec.dataset.persistent_volume_claim.as_ref();
-    let dataset_volume = if one_claim(config) { OUTPUT } else { DATASET };
-    let mut mounts = vec![
-        VolumeMount {
-            read_only: Some(true),
-            ..mount(CONFIG, folder)
-        },
-        mount(AGENT, paths::AGENT_DIR),
-        mount(SCRATCH, "/tmp"),
-        mount(SHARED_MEMORY, "/dev/shm"),
-        VolumeMount {
-            read_only: Some(true),
-            sub_path: dataset.and_then(|claim| claim.sub_path.clone()),
-            ..mount(dataset_volume, paths::DATASET_DIR)
-        },
-        VolumeMount {
-            sub_path: config.spec.output.persistent_volume_claim.sub_path.clone(),
-            ..mount(OUTPUT, paths::OUTPUT_DIR)
-        },
-    ];
-    if config.spec.training.cache == Cache::Disk {
-        mounts.push(mount(CACHE, paths::CACHE_DIR));
-    }
-    mounts
-}
-
-fn volumes(config: &JobConfig, workers: &Workers) -> Vec<Volume> {
-    let named = |name: &str| Volume {
-        name: name.to_owned(),
-        ..Volume::default()
-    };
-    let empty = |name: &str| Volume {
-        empty_dir: Some(EmptyDirVolumeSource::default()),
-        ..named(name)
-    };
-    let mut volumes = vec![
-        Volume {
-            projected: Some(ProjectedVolumeSource {
-                sources: Some(configuration(config)),
-                ..ProjectedVolumeSource::default()
-            }),
-            ..named(CONFIG)
-        },
-        empty(AGENT),
-        empty(SCRATCH),
-        Volume {
-            empty_dir: Some(EmptyDirVolumeSource {
-                medium: Some("Memory".to_owned()),
-                size_limit: Some(Quantity(workers.shared_memory.clone())),
-                ..EmptyDirVolumeSource::default()
-            }),
-            ..named(SHARED_MEMORY)
-        },
-        Volume {
-            persistent_volume_claim: Some(claim(&config.spec.output.persistent_volume_claim)),
-            ..named(OUTPUT)
-        },
-    ];
-    if !one_claim(config) {
-        volumes.push(dataset(config, named(DATASET)));
-    }
-    let training = &config.spec.training;
-    if training.cache == Cache::Disk {
-        volumes.push(Volume {
-            empty_dir: Some(EmptyDirVolumeSource {
-                size_limit: training.cache_limit.clone().map(Quantity),
-                ..EmptyDirVolumeSource::default()
-            }),
-            ..named(CACHE)
-        });
-    }
-    volumes
-}
-
-/// The frozen configuration, and beside it what the agents know each other by.
-fn configuration(config: &JobConfig) -> Vec<VolumeProjection> {
-    let config_map = VolumeProjection {
-        config_map: Some(ConfigMapProjection {
-            name: names::config_map(&config.job.name),
-            ..ConfigMapProjection::default()
-        }),
-        ..VolumeProjection::default()
-    };
-    let token = KeyToPath {
-        key: names::GROUP_TOKEN_KEY.to_owned(),
-        path: names::GROUP_TOKEN_KEY.to_owned(),
-        ..KeyToPath::default()
-    };
-    let secret = is_group(config).then(|| VolumeProjection {
-        secret: Some(SecretProjection {
-            name: names::group_secret(&config.job.name, &config.job.uid),
-            items: Some(vec![token]),
-            ..SecretProjection::default()
-        }),
-        ..VolumeProjection::default()
-    });
-    [config_map].into_iter().chain(secret).collect()
-}
-
-/// Whether there is more than one agent.
-fn is_group(config: &JobConfig) -> bool {
-    config.workers.replicas > 1
-}
-
-fn dataset(config: &JobConfig, volume: Volume) -> Volume {
-    let source = &config.spec.dataset;
-    Volume {
-        // Read-only as a whole, so that the kubelet does not change the owner of the user's files.
-        persistent_volume_claim: source.persistent_volume_claim.as_ref().map(|source| {
-            PersistentVolumeClaimVolumeSource {
-                read_only: Some(true),
-                ..claim(source)
-            }
-        }),
-        image: source.image.as_ref().map(|image| ImageVolumeSource {
-            reference: Some(image.reference.clone()),
-            pull_policy: Some(image.pull_policy.as_str().to_owned()),
-        }),
-        ..volume
-    }
-}
-
-fn claim(claim: &VolumeClaim) -> PersistentVolumeClaimVolumeSource {
-    PersistentVolumeClaimVolumeSource {
-        claim_name: claim.claim_name.clone(),
-        read_only: None,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use contract::spec::ImageSource;
+pub(super) mod tests {
     use serde_json::{Value, json};
 
+    use super::super::volumes::{CONFIG, SHARED_MEMORY};
     use super::*;
     use crate::sim::fixture;
 
-    fn built(change: impl FnOnce(&mut JobConfig, &mut Workers)) -> Value {
+    pub(in super::super) fn built(change: impl FnOnce(&mut JobConfig, &mut Workers)) -> Value {
         let (mut config, mut workers) = fixture::config("digits", 2);
         change(&mut config, &mut workers);
         let place = Place {
@@ -431,7 +272,7 @@ mod tests {
         serde_json::to_value(pod(&config, &workers, &place)).expect("plain data")
     }
 
-    fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
+    pub(in super::super) fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
         list.as_array()
             .and_then(|list| list.iter().find(|item| item["name"] == name))
             .unwrap_or_else(|| panic!("no {name} in {list}"))
@@ -575,73 +416,6 @@ mod tests {
             assert_eq!(json!(false), security["allowPrivilegeEscalation"]);
             assert_eq!(json!(["ALL"]), security["capabilities"]["drop"]);
             assert_eq!(json!(true), security["readOnlyRootFilesystem"]);
-        }
-    }
-
-    #[test]
-    fn the_data_set_is_read_only_from_any_source() {
-        let data = |spec: &Value| {
-            let mounts = spec["containers"][0]["volumeMounts"].as_array().cloned();
-            mounts
-                .into_iter()
-                .flatten()
-                .find(|mount| mount["mountPath"] == "/data")
-                .expect("a mount")
-        };
-        let own = built(|_, _| {})["spec"].clone();
-        assert_eq!(json!(true), data(&own)["readOnly"]);
-        let claim = &named(&own["volumes"], DATASET)["persistentVolumeClaim"];
-        assert_eq!(json!({"claimName": "digits", "readOnly": true}), *claim);
-
-        let image = built(|config, _| {
-            config.spec.dataset.persistent_volume_claim = None;
-            config.spec.dataset.image = Some(ImageSource {
-                reference: "data:1".to_owned(),
-                pull_policy: contract::spec::PullPolicy::Always,
-            });
-        })["spec"]
-            .clone();
-        assert_eq!(
-            json!({"reference": "data:1", "pullPolicy": "Always"}),
-            named(&image["volumes"], DATASET)["image"]
-        );
-
-        let shared = built(|config, _| {
-            config.spec.dataset.persistent_volume_claim = Some(VolumeClaim {
-                claim_name: "runs".to_owned(),
-                sub_path: Some("digits".to_owned()),
-            });
-        })["spec"]
-            .clone();
-        assert_eq!(
-            json!({"name": OUTPUT, "mountPath": "/data", "readOnly": true, "subPath": "digits"}),
-            data(&shared)
-        );
-        let volumes = shared["volumes"].as_array().expect("a list");
-        let claims = volumes
-            .iter()
-            .filter(|v| v["persistentVolumeClaim"].is_object());
-        assert_eq!(1, claims.count());
-    }
-
-    #[test]
-    fn images_cached_on_disk_have_a_volume_of_their_own() {
-        let spec = |cache, limit: Option<&str>| {
-            built(|config, _| {
-                config.spec.training.cache = cache;
-                config.spec.training.cache_limit = limit.map(str::to_owned);
-            })["spec"]
-                .clone()
-        };
-        let disk = spec(Cache::Disk, Some("20Gi"));
-        let volume = named(&disk["volumes"], CACHE);
-        assert_eq!(json!({"sizeLimit": "20Gi"}), volume["emptyDir"]);
-        let mount = named(&disk["containers"][0]["volumeMounts"], CACHE);
-        assert_eq!(json!({"name": CACHE, "mountPath": "/cache"}), *mount);
-        let unlimited = spec(Cache::Disk, None);
-        assert_eq!(json!({}), named(&unlimited["volumes"], CACHE)["emptyDir"]);
-        for cache in [Cache::Ram, Cache::None] {
-            assert!(!spec(cache, None).to_string().contains(CACHE), "{cache:?}");
         }
     }
 
