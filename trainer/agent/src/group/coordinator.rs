@@ -139,7 +139,7 @@ impl Coordinator {
         let silences = self
             .members
             .iter()
-            .filter(|member| member.standing.is_some())
+            .filter(|member| self.is_awaited(member))
             .map(|member| member.heard_at + self.patience(member));
         silences.chain(stage).min()
     }
@@ -211,10 +211,7 @@ impl Coordinator {
         self.looked_at = now;
         let mut silent = Vec::new();
         for (worker, member) in (0..).zip(&self.members) {
-            let patience = self.patience(member);
-            // Who had to leave, and has, is not missed.
-            let awaited = |standing: &Standing| !(standing.leaving && self.has_ended(standing));
-            if member.standing.as_ref().is_some_and(awaited) && member.heard_at + patience <= now {
+            if self.is_awaited(member) && member.heard_at + self.patience(member) <= now {
                 silent.push((worker, member.linked));
             }
         }
@@ -226,6 +223,12 @@ impl Coordinator {
             };
             self.lose(worker, &what);
         }
+    }
+
+    /// Whether its silence would mean something. Who had to leave, and has, is not missed.
+    fn is_awaited(&self, member: &Member) -> bool {
+        let standing = member.standing.as_ref();
+        standing.is_some_and(|standing| !(standing.leaving && self.has_ended(standing)))
     }
 
     fn lose(&mut self, worker: u32, what: &str) {

@@ -23,8 +23,10 @@ use crate::shared::Shared;
 pub const BEAT: Duration = Duration::from_secs(1);
 /// How long one address may take to answer.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-/// Between two tries to connect: workers start together, and worker 0 may be the last.
+/// Between two tries to connect, at first: workers start together, and worker 0 may be the last.
 const RETRY: Duration = Duration::from_millis(200);
+/// The same after a while: many workers that wait for one must not keep the name server busy.
+const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
 /// Worker 0 is not reached.
 #[derive(Clone, Debug)]
@@ -80,6 +82,7 @@ pub fn connect(
         out_of_touch,
         known: None,
         heard_at,
+        retry: RETRY,
     };
     tokio::spawn(link.run());
     (receiver, trouble)
@@ -95,6 +98,8 @@ struct Link {
     known: Option<SocketAddr>,
     /// When it last gave an order.
     heard_at: Instant,
+    /// How long to wait before the next try.
+    retry: Duration,
 }
 
 impl Link {
@@ -119,7 +124,8 @@ impl Link {
             if before.is_none_or(|before| before.text != text) {
                 warn!("{text}; trying again");
             }
-            sleep(RETRY).await;
+            sleep(self.retry).await;
+            self.retry = (self.retry * 5 / 4).min(LONGEST_RETRY);
         }
     }
 
@@ -167,6 +173,7 @@ impl Link {
                     // Only who is let in hears an order: this is worker 0 of this incarnation.
                     self.known = Some(address);
                     self.heard_at = Instant::now();
+                    self.retry = RETRY;
                     let back = self
                         .out_of_touch
                         .send_if_modified(|trouble| trouble.take().is_some());

@@ -349,8 +349,9 @@ fn a_worker_that_is_leaving_gets_no_further_attempt() {
     };
     group.coordinator.heard(group.now, 2, leaving);
     group.coordinator.unlinked(group.now, 2);
-    // It is gone, and nobody looks for it.
+    // It is gone, and nobody looks for it, or waits until it would be missed.
     group.pass(5_000, &[0, 1]);
+    assert!(group.coordinator.deadline() > Some(group.now));
     assert_eq!((OrderKind::Stop, FIRST), group.order());
     group.says(0, Phase::Ended, None);
     group.says(1, Phase::Ended, None);
