@@ -86,8 +86,17 @@ stop_process() {
     local pid
     pid=$(process_id "$1") || return 0
     kill -KILL "$pid" 2>/dev/null || true
-    wait_for 10 "the end of $1" process_gone "$1"
+    wait_for 10 "the end of $1" threads_gone "$pid"
     rm -f "$PIDS/$1"
+}
+
+# A process that is killed leaves its cgroup at once, and its ports when its last thread has ended.
+threads_gone() {
+    local file stat
+    for file in "/proc/$1/task"/*/stat; do
+        read -r stat 2>/dev/null <"$file" || continue
+        [[ ${stat##*) } == [ZX]* ]] || return 1
+    done
 }
 
 process_gone() { ! process_id "$1" >/dev/null; }

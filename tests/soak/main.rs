@@ -109,12 +109,16 @@ fn trains(namespace: &Namespace) -> bool {
     })
 }
 
-/// Breaks something; returns what, in words.
-fn break_something(namespace: &Namespace, fault: Fault, chosen: u32) -> Option<String> {
+/// Breaks something; returns what, in words, and what is mended once the job trains again.
+fn break_something(
+    namespace: &Namespace,
+    fault: Fault,
+    chosen: u32,
+) -> Option<(String, Option<NodeCut>)> {
     let pods = seen::active_pods(namespace, "broken");
     let name = pods.get(chosen as usize)?;
     let pod = namespace.get("pod", name)?;
-    match fault {
+    let what = match fault {
         Fault::RankKilled | Fault::RankStopped => {
             let rank = *processes::of_rank(&pod, chosen).first()?;
             let signal = if matches!(fault, Fault::RankKilled) {
@@ -123,19 +127,19 @@ fn break_something(namespace: &Namespace, fault: Fault, chosen: u32) -> Option<S
                 "STOP"
             };
             processes::signal(rank, signal);
-            Some(format!("SIG{signal} to rank {chosen}"))
+            format!("SIG{signal} to rank {chosen}")
         }
         Fault::AgentKilled => {
             processes::signal(processes::agent(&pod)?, "KILL");
-            Some(format!("SIGKILL to the agent of worker {chosen}"))
+            format!("SIGKILL to the agent of worker {chosen}")
         }
         Fault::PodDeleted => {
             namespace.kubectl(&["delete", "pod", name, "--wait=false"]);
-            Some(format!("the pod of worker {chosen} deleted"))
+            format!("the pod of worker {chosen} deleted")
         }
         Fault::PodDeletedByForce => {
             namespace.kubectl(&["delete", "pod", name, "--grace-period=0", "--force"]);
-            Some(format!("the pod of worker {chosen} deleted without grace"))
+            format!("the pod of worker {chosen} deleted without grace")
         }
         Fault::OperatorKilled => {
             kubectl(&[
@@ -147,11 +151,11 @@ fn break_something(namespace: &Namespace, fault: Fault, chosen: u32) -> Option<S
                 "--grace-period=0",
                 "--force",
             ]);
-            Some("the operator deleted without grace".to_owned())
+            "the operator deleted without grace".to_owned()
         }
         Fault::ApiServerRestarted => {
             script(API_SERVER, &["restart"]).expect("restarting the API server");
-            Some("the API server restarted".to_owned())
+            "the API server restarted".to_owned()
         }
         Fault::NodeCutOff => {
             let node = pod["spec"]["nodeName"].as_str()?.to_owned();
@@ -166,13 +170,11 @@ fn break_something(namespace: &Namespace, fault: Fault, chosen: u32) -> Option<S
                 }
                 Ok(())
             });
-            trains(namespace);
-            drop(cut);
-            Some(format!(
-                "{node} cut off, and back once the job trained elsewhere"
-            ))
+            let what = format!("{node} cut off, and back once the job trained elsewhere");
+            return Some((what, Some(cut)));
         }
-    }
+    };
+    Some((what, None))
 }
 
 #[test]
@@ -193,13 +195,14 @@ fn a_job_that_everything_happens_to_ends_with_the_bytes_of_one_left_alone() {
         let chosen = (next(&mut random) % u64::from(WORKERS)) as u32;
         let broken = Instant::now();
         let at_second = start.elapsed().as_secs();
-        let Some(what) = break_something(&namespace, fault, chosen) else {
+        let Some((what, cut)) = break_something(&namespace, fault, chosen) else {
             continue;
         };
         trains(&namespace);
         let took = broken.elapsed().as_secs_f64();
         println!("{at_second:4} s: {what}; training again after {took:.1} s");
         let _ = writeln!(report, "| {at_second} s | {what} | {took:.1} s |");
+        drop(cut);
     }
     let broken = seen::wait_complete(&namespace, "broken");
     let disturbed = start.elapsed().as_secs();

@@ -71,13 +71,14 @@ impl Namespace {
             "events",
             self.kubectl(&["get", "events", "--sort-by=.lastTimestamp"]),
         );
-        for pod in self.list("pods", "") {
-            let name = pod["metadata"]["name"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned();
-            let logs = self.kubectl(&["logs", &name, "--all-containers", "--tail=40"]);
-            look(&format!("log of {name}"), logs);
+        // What failed may be the API server: nothing here may panic.
+        for pod in self
+            .kubectl(&["get", "pods", "--output=name"])
+            .stdout
+            .lines()
+        {
+            let logs = self.kubectl(&["logs", pod, "--all-containers", "--tail=40"]);
+            look(&format!("log of {pod}"), logs);
         }
         let operator = [
             "--namespace",
