@@ -1,11 +1,13 @@
 //! Condition types and reasons.
 //!
-//! Seven conditions, all present from the first reconcile on, so that `kubectl wait` and other programs
+//! Nine conditions, all present from the first reconcile on, so that `kubectl wait` and other programs
 //! find them whatever their status:
 //!
 //! | type         | True means                                                                      |
 //! |--------------|---------------------------------------------------------------------------------|
 //! | Accepted     | the spec is valid, and configuration and images are frozen                      |
+//! | Admitted     | the job's queue lets its workers run, or it waits in none                       |
+//! | Scheduled    | every worker has a node                                                         |
 //! | `WorkersReady` | the container of every worker runs; while False, the message says what is missing |
 //! | Running      | the gang works: reason `Starting` before the first training step of the attempt, then `Training` |
 //! | Restarting   | a worker failed and all are being replaced; the message says which and why      |
@@ -21,6 +23,10 @@
 pub enum ConditionType {
     /// The spec is valid, and configuration and images are frozen.
     Accepted,
+    /// The job's queue lets its workers run, or it waits in none.
+    Admitted,
+    /// Every worker has a node.
+    Scheduled,
     /// The container of every worker runs.
     WorkersReady,
     /// The gang works.
@@ -37,8 +43,10 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// All types, in the order in which a status lists them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Accepted,
+        Self::Admitted,
+        Self::Scheduled,
         Self::WorkersReady,
         Self::Running,
         Self::Restarting,
@@ -51,6 +59,8 @@ impl ConditionType {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "Accepted",
+            Self::Admitted => "Admitted",
+            Self::Scheduled => "Scheduled",
             Self::WorkersReady => "WorkersReady",
             Self::Running => "Running",
             Self::Restarting => "Restarting",
@@ -91,11 +101,19 @@ reasons! {
     InvalidSpec,
     /// Accepted, `WorkersReady`: an object of the name the job needs exists and is not the job's.
     NameTaken,
-    /// `WorkersReady`: pods are not created yet.
+    /// Admitted: the job waits in no queue.
+    NotQueued,
+    /// Admitted: the queue lets the workers run.
+    QuotaReserved,
+    /// Admitted, Scheduled, `WorkersReady`, Running: the job waits in its queue.
+    Queued,
+    /// Scheduled: every worker has a node.
+    NodesFound,
+    /// Scheduled, `WorkersReady`: pods are not created yet.
     CreatingPods,
     /// `WorkersReady`: the API server refused to create pods, for example because of a quota.
     CreateRefused,
-    /// `WorkersReady`: no node can take a pod.
+    /// Scheduled, `WorkersReady`: no node can take a pod.
     Unschedulable,
     /// `WorkersReady`: a PersistentVolumeClaim is not bound or not there.
     VolumeNotReady,
@@ -139,7 +157,7 @@ reasons! {
     DeadlineExceeded,
     /// Failed: a worker failed again after the last restart that the failure policy allows.
     RestartLimitReached,
-    /// `WorkersReady`: the last restarts led to no new checkpoint, so the next one waits.
+    /// Scheduled, `WorkersReady`: the last restarts led to no new checkpoint, so the next one waits.
     BackingOff,
     /// Restarting: a worker used more memory than its limit allows.
     OOMKilled,

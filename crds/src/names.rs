@@ -61,6 +61,12 @@ pub fn group_secret(job: &str, uid: &str) -> String {
     format!("{job}-group-{short}")
 }
 
+/// Name of what waits for the job in a queue. With the uid in it, like that of the Secret.
+pub fn workload(job: &str, uid: &str) -> String {
+    let short: String = uid.chars().take(8).collect();
+    format!("{job}-{short}")
+}
+
 /// Name of a job's headless Service, which is also the pods' subdomain.
 pub fn service(job: &str) -> String {
     job.to_owned()

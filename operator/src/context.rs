@@ -7,14 +7,16 @@ use crds::names;
 use crds::v1alpha1::YoloTrainingJob;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
-use kube::runtime::reflector::Store;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, ResourceExt as _};
 
+use crate::kueue::Workload;
 use crate::metadata::owned_by;
 use crate::metrics::Metrics;
 use crate::poller::ProgressBoard;
 use crate::training_job::kubernetes::KubeCluster;
 use crate::training_job::observe::ServiceView;
+use crate::training_job::queue::{self, QueueView};
 use crate::training_job::{JobMemory, Policy};
 
 /// A job, or why it cannot be read: one malformed object must not stop the others.
@@ -29,6 +31,8 @@ pub struct Caches {
     pub pods: Store<Pod>,
     /// Metadata of all Services that the operator created.
     pub services: Store<PartialObjectMeta<Service>>,
+    /// What stands in queues for jobs; empty where Kueue is not installed.
+    pub workloads: Store<Workload>,
 }
 
 impl Caches {
@@ -48,6 +52,12 @@ impl Caches {
                     .get(names::JOB_NAME)
                     .is_some_and(|name| name == job)
         })
+    }
+
+    /// What stands in a queue for the job. Something that is not labelled as ours is not seen here.
+    pub fn queue_of(&self, namespace: &str, job: &str, uid: &str) -> QueueView {
+        let key = ObjectRef::new(&names::workload(job, uid)).within(namespace);
+        queue::view(self.workloads.get(&key).as_deref(), uid)
     }
 
     /// Whether the job's Service is there. One that is not labelled as ours is not seen here.

@@ -9,7 +9,7 @@ use crate::conditions::{find, holds};
 use crate::training_job::status::shorten;
 
 /// The API server refuses longer notes.
-const NOTE_LIMIT: usize = 1000;
+pub const NOTE_LIMIT: usize = 1000;
 
 /// An event to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,7 @@ pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<J
             _ if holds(&new.conditions, ConditionType::Suspended) => {
                 "the job waits until it is resumed".to_owned()
             }
+            _ if queued(new).is_some() => "the job waits in its queue".to_owned(),
             1 => "1 worker is being created".to_owned(),
             n => format!("{n} workers are being created"),
         };
@@ -64,6 +65,14 @@ pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<J
             "Created",
             format!("the configuration is frozen; {next}"),
         ));
+    }
+    if let Some(waits) = queued(new).filter(|_| queued(old).is_none()) {
+        events.push(event(false, "Queued", waits.message.clone()));
+    }
+    let admitted = |status| reason(status, ConditionType::Admitted) == Some("QuotaReserved");
+    if admitted(new) && !admitted(old) {
+        let message = find(&new.conditions, ConditionType::Admitted).map(|c| c.message.clone());
+        events.push(event(false, "Admitted", message.unwrap_or_default()));
     }
     if let Some(problem) = new_problem(old, new) {
         events.push(event(true, &problem.reason, problem.message.clone()));
@@ -82,7 +91,7 @@ pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<J
         events.push(event(
             false,
             "Resumed",
-            format!("the run goes on in attempt {attempt}"),
+            format!("the job goes on, in attempt {attempt}"),
         ));
     }
     if became_true(old, new, ConditionType::Running).is_some() {
@@ -111,6 +120,12 @@ pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<J
 
 fn reason(status: &YoloTrainingJobStatus, kind: ConditionType) -> Option<&str> {
     find(&status.conditions, kind).map(|condition| condition.reason.as_str())
+}
+
+/// The condition that says that the job waits in its queue, when it does.
+fn queued(status: &YoloTrainingJobStatus) -> Option<&Condition> {
+    find(&status.conditions, ConditionType::Admitted)
+        .filter(|condition| condition.reason == Reason::Queued.as_str())
 }
 
 fn became_true<'a>(

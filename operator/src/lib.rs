@@ -14,6 +14,7 @@
 //! - [`settings`]: flags and environment. [`run`]: wires everything and joins it.
 //! - [`training_job`]: the pipeline. Its `plan` and `restart` hold the decisions.
 //! - [`context`]: what a reconcile may hold. [`poller`]: reads the agents' progress, outside reconcile.
+//! - [`kueue`]: the part of its API that is used.
 //! - [`conditions`], [`events`], [`metadata`], [`retry`]: small pure parts.
 //! - [`lease`], [`http`], [`metrics`], [`telemetry`]: the process around it.
 
@@ -21,6 +22,7 @@ pub mod conditions;
 pub mod context;
 pub mod events;
 pub mod http;
+pub mod kueue;
 pub mod lease;
 pub mod metadata;
 pub mod metrics;

@@ -103,19 +103,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
         .map_err(|error| RunError::Config(Box::new(error)))?;
     let server = config.cluster_url.to_string();
     let client = Client::try_from(config).map_err(|error| RunError::Client(Box::new(error)))?;
-    let (jobs, jobs_writer) = reflector::store();
-    let (pods, pods_writer) = reflector::store();
-    let (services, services_writer) = reflector::store();
-    let caches = Caches {
-        jobs,
-        pods,
-        services,
-    };
-    let writers = Writers {
-        jobs: jobs_writer,
-        pods: pods_writer,
-        services: services_writer,
-    };
+    let (caches, writers) = stores();
     let reporter = Reporter {
         controller: crds::names::FIELD_MANAGER.to_owned(),
         instance: Some(settings.identity.clone()),
@@ -196,6 +184,27 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     joined(election.await, "election")??;
     tracing::info!("the operator ends as it was asked to");
     Ok(())
+}
+
+/// Empty caches, and what fills them.
+fn stores() -> (Caches, Writers) {
+    let (jobs, jobs_writer) = reflector::store();
+    let (pods, pods_writer) = reflector::store();
+    let (services, services_writer) = reflector::store();
+    let (workloads, workloads_writer) = reflector::store();
+    let caches = Caches {
+        jobs,
+        pods,
+        services,
+        workloads,
+    };
+    let writers = Writers {
+        jobs: jobs_writer,
+        pods: pods_writer,
+        services: services_writer,
+        workloads: workloads_writer,
+    };
+    (caches, writers)
 }
 
 fn joined<T>(end: Result<T, JoinError>, part: &'static str) -> Result<T, RunError> {

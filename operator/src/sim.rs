@@ -4,6 +4,7 @@
 mod cluster;
 mod disorder;
 pub mod fixture;
+mod queue;
 mod script;
 mod transcript;
 

@@ -10,6 +10,7 @@ pub mod kubernetes;
 pub mod observe;
 pub mod plan;
 pub mod pods;
+pub mod queue;
 pub mod restart;
 pub mod state;
 pub mod status;
@@ -76,8 +77,8 @@ pub enum ReconcileError {
     /// Writing the status.
     #[error("writing the job's status failed")]
     Status(#[from] WriteError),
-    /// The API server refused to create a pod.
-    #[error("the API server refused to create a pod: {message}")]
+    /// The API server refused to create a pod, or what stands in a queue for the job.
+    #[error("the API server refused to create an object: {message}")]
     Refused {
         /// What it said.
         message: String,
@@ -149,7 +150,7 @@ pub async fn advance<C: Cluster>(
     if plan.changes_objects() {
         let prepared = match job {
             Ok(valid) => build(valid, observed, plan, &policy.images)?,
-            Err(_) => build::only_stop(plan),
+            Err(_) => build::only_stop(observed, plan),
         };
         applied = cluster.apply(&observed.id, prepared).await?;
     }
@@ -169,8 +170,12 @@ pub async fn advance<C: Cluster>(
         }
         None => {}
     }
-    match applied.refused {
-        Some((_, message)) => Err(ReconcileError::Refused { message }),
+    match applied
+        .refused
+        .map(|(_, message)| message)
+        .or(applied.not_queued)
+    {
+        Some(message) => Err(ReconcileError::Refused { message }),
         None => Ok(outcome),
     }
 }
@@ -183,7 +188,7 @@ fn decide(
 ) -> Decided {
     remember_ends(&mut observed, &mut memory.ends, now);
     let run = job.spec.run_policy();
-    let job = validate(job);
+    let job = valid(job, &observed);
     let plan = match &job {
         Ok(valid) => plan(valid, &observed, now),
         Err(refusal) => refuse(&observed, refusal.clone(), run, now),
@@ -193,6 +198,13 @@ fn decide(
         job,
         plan,
     }
+}
+
+/// The job as it is planned: with as many workers as its queue admits.
+pub(crate) fn valid(job: &YoloTrainingJob, observed: &Observed) -> Result<ValidJob, InvalidSpec> {
+    let mut valid = validate(job)?;
+    valid.layout.replicas = queue::replicas(&valid, observed);
+    Ok(valid)
 }
 
 fn describe(

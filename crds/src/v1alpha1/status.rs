@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use contract::attempt::Attempt;
 use contract::progress::{CheckpointRef, EpochMetrics, Progress};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -20,13 +22,19 @@ pub struct YoloTrainingJobStatus {
     /// What the job is doing, in a word; derived from the conditions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
-    /// Accepted, `WorkersReady`, Running, Restarting, Suspended, Complete and Failed, each with reason and message.
+    /// Accepted, Admitted, Scheduled, `WorkersReady`, Running, Restarting, Suspended, Complete and Failed, each with reason and message.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend(
         "x-kubernetes-list-type" = "map",
         "x-kubernetes-list-map-keys" = ["type"],
     ))]
     pub conditions: Vec<Condition>,
+    /// What the job waits for, in words; absent when it waits for nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting_on: Option<String>,
+    /// What the job's queue gave it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admission: Option<AdmissionStatus>,
     /// The present attempt: how often all pods were replaced, and how often processes were restarted
     /// inside them since. It never goes back.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,6 +94,22 @@ pub struct YoloTrainingJobStatus {
     pub display: Option<Display>,
 }
 
+/// What a queue of Kueue gave a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AdmissionStatus {
+    /// The `LocalQueue`.
+    pub queue: String,
+    /// The `ClusterQueue` whose quota the workers use.
+    pub cluster_queue: String,
+    /// The `ResourceFlavor` of each resource: the kind of nodes that the workers run on.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub flavors: BTreeMap<String, String>,
+    /// For how many workers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u32>,
+}
+
 /// Why an attempt ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -126,6 +150,8 @@ pub struct Restart {
 /// What a job is doing, in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum State {
+    /// Waits in its queue.
+    Queued,
     /// Not all workers run yet; the condition `WorkersReady` says what is waited for.
     Pending,
     /// All workers run; no training step was done in this attempt yet.
@@ -144,7 +170,8 @@ pub enum State {
 
 impl State {
     /// All states, for metrics.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
+        Self::Queued,
         Self::Pending,
         Self::Starting,
         Self::Running,
@@ -157,6 +184,7 @@ impl State {
     /// The word users see.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Queued => "Queued",
             Self::Pending => "Pending",
             Self::Starting => "Starting",
             Self::Running => "Running",

@@ -152,6 +152,13 @@ fn spec_rules() -> Value {
             ),
         },
         {
+            "rule": format!("!has(self.workers.minReplicas) || (self.workers.minReplicas > 0 && self.workers.minReplicas <= self.workers.replicas && self.training.batchSize % (self.workers.minReplicas * {processes}) == 0)"),
+            "messageExpression": format!(
+                "'workers.minReplicas is %s: choose a number from 1 to %s (workers.replicas) whose processes can share training.batchSize, %s, equally'\
+                 .format([self.workers.minReplicas, self.workers.replicas, self.training.batchSize])"
+            ),
+        },
+        {
             "rule": "!has(self.failurePolicy.rules) || self.failurePolicy.rules.all(rule, !has(rule.workers) || rule.workers.all(worker, worker < self.workers.replicas))",
             "messageExpression": "'failurePolicy.rules name a worker that does not exist: workers.replicas is %s, so the last one is %s'.format([self.workers.replicas, self.workers.replicas - 1])",
         },

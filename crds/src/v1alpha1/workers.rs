@@ -14,6 +14,10 @@ use super::{Quantity, WorkerContainer, WorkerTemplate};
 pub struct Workers {
     /// Number of workers (pods).
     pub replicas: u32,
+    /// The number of workers that is enough, where the job's queue has no room for all: the gang then has as
+    /// many as it admits, as far as they can share a batch. Only for jobs in a queue of Kueue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_replicas: Option<u32>,
     /// NVIDIA GPUs of each worker, one for each of its processes. 0 trains on CPUs.
     pub gpus_per_worker: u32,
     /// Processes (ranks) in each worker. With GPUs it is the number of GPUs; without, 1 by default.
@@ -40,6 +44,7 @@ impl Default for Workers {
     fn default() -> Self {
         Self {
             replicas: 1,
+            min_replicas: None,
             gpus_per_worker: 0,
             processes_per_worker: None,
             resources: Resources::default(),

@@ -11,10 +11,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
 use crate::events::JobEvent;
+use crate::kueue::{ResourceFlavorSpec, Workload};
 use crate::training_job::build::Prepared;
 use crate::training_job::cluster::{ApplyError, Cluster, WriteError};
 use crate::training_job::observe::{ObserveError, Observed, config_view, from_cache, service_view};
 use crate::training_job::pods::PodView;
+use crate::training_job::queue::{self, QueueView};
 use crate::training_job::status::Applied;
 
 /// Everything in the simulated cluster.
@@ -26,6 +28,12 @@ pub struct World {
     pub config_map: Option<ConfigMap>,
     /// Names of its Secrets.
     pub secrets: BTreeSet<String>,
+    /// What stands in a queue for the job.
+    pub workload: Option<Workload>,
+    /// The kinds of nodes that quota is for.
+    pub flavors: BTreeMap<String, ResourceFlavorSpec>,
+    /// Whether Kueue is installed.
+    pub no_kueue: bool,
     /// Pods that the API server will not take, once each.
     pub refuse: Vec<String>,
     pub pods_made: u32,
@@ -78,7 +86,16 @@ impl World {
         let job = self.job.clone().ok_or(ObserveError::Gone)?;
         let uid = job.uid().unwrap_or_default();
         let service = service_view(self.service.as_ref(), &uid);
-        let mut observed = from_cache(&job, self.pods.values(), service, progress)?;
+        let mut queue = queue::view(self.workload.as_ref(), &uid);
+        if let (QueueView::Entered(entry), Some(workload)) = (&mut queue, &self.workload) {
+            let given = queue::flavors(workload);
+            let given: Vec<_> = given
+                .iter()
+                .map(|name| self.flavors[name].clone())
+                .collect();
+            entry.placement = queue::placement(workload, &given);
+        }
+        let mut observed = from_cache(&job, self.pods.values(), service, queue, progress)?;
         observed.config = config_view(self.config_map.as_ref(), &uid)?;
         Ok((job, observed))
     }
@@ -110,6 +127,7 @@ impl Cluster for SimCluster {
 
     async fn apply(&self, id: &JobIdentity, prepared: Prepared) -> Result<Applied, ApplyError> {
         self.check_alive().map_err(|text| ApplyError::Delete {
+            kind: "pod",
             name: String::new(),
             source: Box::new(dead(text)),
         })?;
@@ -120,6 +138,7 @@ impl Cluster for SimCluster {
             retire,
             stop,
             pods,
+            queue,
             delete_job,
         } = prepared;
         let mut lines = Vec::new();
@@ -170,6 +189,9 @@ impl Cluster for SimCluster {
                 pod.metadata.uid = Some(format!("pod-{}", world.pods_made));
                 world.pods.insert(name.clone(), pod);
                 applied.created.push((index, name));
+            }
+            if let Some(step) = queue {
+                world.tell_kueue(step, &mut applied, &mut lines);
             }
             applied
         });

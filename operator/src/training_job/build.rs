@@ -7,15 +7,19 @@ mod pod;
 mod secret;
 mod service;
 mod volumes;
+mod workload;
 
 pub use pod::GRACE_SECONDS;
 
-use contract::config::{FORMAT_VERSION, Images, JobConfig};
+use contract::config::{FORMAT_VERSION, Images, JobConfig, JobIdentity};
+use crds::names;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 
 use super::observe::{ConfigView, Observed};
 use super::plan::{NewPod, Plan, Retired};
+use super::queue::{QueueStep, QueueView};
 use super::validate::ValidJob;
+use crate::kueue::Workload;
 
 /// What is to be written, in the order in which it is written.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,8 +36,19 @@ pub struct Prepared {
     pub stop: Vec<String>,
     /// Pods to create.
     pub pods: Vec<(u32, Pod)>,
+    /// What Kueue is told.
+    pub queue: Option<PreparedStep>,
     /// Whether to delete the job itself.
     pub delete_job: bool,
+}
+
+/// What is written of a job's place in a queue.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PreparedStep {
+    /// A new `Workload`.
+    Create(Box<Workload>),
+    /// The name of the `Workload`, and what becomes of it.
+    Change(String, QueueStep),
 }
 
 /// The configuration cannot be written.
@@ -63,9 +78,14 @@ pub fn build(
     if plan.expose {
         prepared.service = Some(service::service(&observed.id));
     }
-    if !plan.freeze && plan.create.is_empty() {
+    let enters = plan.queue == Some(QueueStep::Enter);
+    if let Some(step) = plan.queue.clone().filter(|_| !enters) {
+        prepared.queue = Some(queue_step(&observed.id, step));
+    }
+    if !plan.freeze && plan.create.is_empty() && !enters {
         return Ok(prepared);
     }
+    let frozen = observed.config != ConfigView::Absent;
     let config = match &observed.config {
         ConfigView::Frozen(config) => config.as_ref().clone(),
         ConfigView::Absent => freeze(valid, observed, images),
@@ -76,6 +96,10 @@ pub fn build(
     }
     if !plan.create.is_empty() && is_group(&config) {
         prepared.secret = Some(secret::group(&config.job));
+    }
+    let mut workers = valid.workers.clone();
+    if let QueueView::Entered(entry) = &observed.queue {
+        placement::placed(&mut workers.template, &entry.placement);
     }
     let place = |new: &NewPod| pod::Place {
         index: new.index,
@@ -90,10 +114,19 @@ pub fn build(
         .create
         .iter()
         .map(|new| {
-            let pod = pod::pod(&config, &valid.workers, &place(new));
+            let pod = pod::pod(&config, &workers, &place(new));
             (new.index, pod)
         })
         .collect();
+    if let (true, Some(request)) = (enters, &valid.queue) {
+        let first = NewPod {
+            index: 0,
+            number: 0,
+        };
+        let template = pod::pod(&config, &workers, &place(&first));
+        let workload = workload::workload(&config, valid, request, frozen, template);
+        prepared.queue = Some(PreparedStep::Create(Box::new(workload)));
+    }
     Ok(prepared)
 }
 
@@ -119,9 +152,15 @@ fn freeze(valid: &ValidJob, observed: &Observed, images: &Images) -> JobConfig {
     }
 }
 
+fn queue_step(id: &JobIdentity, step: QueueStep) -> PreparedStep {
+    PreparedStep::Change(names::workload(&id.name, &id.uid), step)
+}
+
 /// What a job whose spec cannot be obeyed still needs: that nothing of it runs, or that it goes.
-pub fn only_stop(plan: &Plan) -> Prepared {
+pub fn only_stop(observed: &Observed, plan: &Plan) -> Prepared {
+    let queue = plan.queue.clone();
     Prepared {
+        queue: queue.map(|step| queue_step(&observed.id, step)),
         stop: plan.stop.clone(),
         delete_job: plan.delete_job,
         ..Prepared::default()

@@ -33,8 +33,8 @@ pub fn broken_invariants(valid: &ValidJob, observed: &Observed, plan: &Plan) -> 
         format!("a job that has ended gets new objects: {plan:?}"),
     );
     must(
-        plan.phase != Phase::Suspended || plan.create.is_empty(),
-        format!("a suspended job gets pods: {plan:?}"),
+        !matches!(plan.phase, Phase::Suspended | Phase::Queued(_)) || plan.create.is_empty(),
+        format!("a job that is suspended or waits in a queue gets pods: {plan:?}"),
     );
     must(
         !plan.delete_job || plan.phase == Phase::Ended,

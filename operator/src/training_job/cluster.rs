@@ -63,9 +63,20 @@ pub enum ApplyError {
     /// Deleting the job after its time.
     #[error("deleting the job, which ended more than ttlSecondsAfterFinished ago, failed")]
     DeleteJob(#[source] Box<kube::Error>),
-    /// Deleting a pod.
-    #[error("deleting the pod {name} failed")]
+    /// Telling Kueue of the job.
+    #[error("changing the status of the Workload {name} failed")]
+    Tell {
+        /// Its name.
+        name: String,
+        /// What went wrong.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// Deleting an object.
+    #[error("deleting the {kind} {name} failed")]
     Delete {
+        /// Its kind.
+        kind: &'static str,
         /// Its name.
         name: String,
         /// What went wrong.

@@ -9,8 +9,9 @@ use crds::names;
 use crds::v1alpha1::YoloTrainingJob;
 use futures::{Stream, StreamExt as _, stream};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodSpec, Service};
-use kube::api::Api;
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodTemplateSpec, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, ListParams};
 use kube::core::PartialObjectMeta;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::{self, Action, Controller};
@@ -21,10 +22,14 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
+use super::cluster::Cluster as _;
 use super::observe::from_cache;
+use super::status::shorten;
 use super::{JobMemory, ReconcileError, advance, kubernetes};
 use crate::conditions::{Stated, merge};
 use crate::context::{Context, GuardedJob};
+use crate::events::{JobEvent, NOTE_LIMIT};
+use crate::kueue::Workload;
 use crate::retry::backoff;
 use crate::telemetry::chain;
 
@@ -43,6 +48,8 @@ pub struct Writers {
     pub pods: Writer<Pod>,
     /// Of the Services.
     pub services: Writer<PartialObjectMeta<Service>>,
+    /// Of what stands in queues.
+    pub workloads: Writer<Workload>,
 }
 
 /// Runs until `stop`; reconciles that have begun are finished.
@@ -73,6 +80,14 @@ pub async fn run(
         prune::<PartialObjectMeta<Service>>,
         writers.services,
     );
+    let workloads = when_served(api::<Workload>(client, namespace)).flat_map({
+        let api = api::<Workload>(client, namespace);
+        let mut writer = Some(writers.workloads);
+        move |()| {
+            let writer = writer.take().expect("the signal comes once");
+            watched(api.clone(), ours(), prune_workload, writer)
+        }
+    });
     let progressed = stream::unfold(progressed, |mut receiver| async move {
         receiver.recv().await.map(|job| (job, receiver))
     });
@@ -83,6 +98,7 @@ pub async fn run(
     Controller::for_stream(jobs, context.caches.jobs.clone())
         .owns_stream(pods)
         .owns_stream(services)
+        .owns_stream(workloads)
         .reconcile_on(progressed)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(stopped)
@@ -113,6 +129,29 @@ where
     }
 }
 
+/// How often to look whether Kueue was installed meanwhile.
+const SERVED_RETRY: Duration = Duration::from_secs(15);
+
+/// Yields once, as soon as the API server knows the kind and lets it be listed.
+fn when_served<K>(api: Api<K>) -> impl Stream<Item = ()> + Send + 'static
+where
+    K: Resource<DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    stream::once(async move {
+        let one = ListParams::default().limit(1);
+        while let Err(error) = api.list_metadata(&one).await {
+            tracing::debug!(kind = %K::kind(&()), error = %chain(&error), "not to be had");
+            tokio::time::sleep(SERVED_RETRY).await;
+        }
+    })
+}
+
 /// A watch that fills a cache and yields what changed, deletions included.
 fn watched<K>(
     api: Api<K>,
@@ -141,6 +180,13 @@ fn prune<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
     if let Some(annotations) = &mut object.meta_mut().annotations {
         annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+}
+
+fn prune_workload(workload: &mut Workload) {
+    prune(workload);
+    for set in &mut workload.spec.pod_sets {
+        set.template = PodTemplateSpec::default();
     }
 }
 
@@ -177,8 +223,14 @@ async fn reconcile(
         Ok(job) => take_up(job, &context, &mut memory).await,
         Err(invalid) => report_unreadable(invalid, &context, &mut memory).await,
     };
-    if result.is_ok() {
-        memory.failures = 0;
+    match &result {
+        Ok(_) => memory.failures = 0,
+        // What was refused is in the status. One failure in passing is nobody's business.
+        Err(error) if memory.failures > 0 && !matches!(error, ReconcileError::Refused { .. }) => {
+            let id = identity(&object);
+            context.cluster.publish(&id, failed(error)).await;
+        }
+        Err(_) => {}
     }
     context.memory.put(&uid, memory);
     let error = result.as_ref().err().map(ReconcileError::label);
@@ -186,6 +238,28 @@ async fn reconcile(
         .metrics
         .reconciled(start.elapsed().as_secs_f64(), error);
     result
+}
+
+fn identity(object: &GuardedJob) -> JobIdentity {
+    identity_of(object.meta())
+}
+
+fn identity_of(meta: &ObjectMeta) -> JobIdentity {
+    JobIdentity {
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+    }
+}
+
+/// The event that tells the job's owner of a reconcile that fails again and again.
+fn failed(error: &ReconcileError) -> JobEvent {
+    JobEvent {
+        warning: true,
+        reason: "ReconcileFailed".to_owned(),
+        note: shorten(&format!("{}; trying again", chain(error)), NOTE_LIMIT),
+        action: format!("ReconcileFailed-{}", error.label()),
+    }
 }
 
 async fn take_up(
@@ -198,8 +272,10 @@ async fn take_up(
     let uid = job.uid().unwrap_or_default();
     let pods = context.caches.pods_of(&namespace, &name);
     let service = context.caches.service_of(&namespace, &name, &uid);
+    let queue = context.caches.queue_of(&namespace, &name, &uid);
     let progress = context.progress.get(&uid);
-    let cached = from_cache(job, pods.iter().map(AsRef::as_ref), service, progress)?;
+    let pods = pods.iter().map(AsRef::as_ref);
+    let cached = from_cache(job, pods, service, queue, progress)?;
     let now = Timestamp::now();
     let outcome = advance(&context.cluster, job, cached, &context.policy, memory, now).await?;
     if let Some(reason) = outcome.restarted {
@@ -221,11 +297,7 @@ async fn report_unreadable(
     memory: &mut JobMemory,
 ) -> Result<Action, ReconcileError> {
     let meta = &invalid.metadata;
-    let id = JobIdentity {
-        namespace: meta.namespace.clone().unwrap_or_default(),
-        name: meta.name.clone().unwrap_or_default(),
-        uid: meta.uid.clone().unwrap_or_default(),
-    };
+    let id = identity_of(meta);
     if memory.unreadable.as_ref() == Some(&invalid.error) || meta.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }

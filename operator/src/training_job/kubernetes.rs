@@ -5,9 +5,10 @@ use contract::progress::AgentProgress;
 use crds::names;
 use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret, Service};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::DynamicObject;
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::events::Recorder;
 use kube::{Client, Resource, ResourceExt as _};
 use rand::distr::{Alphanumeric, SampleString as _};
@@ -15,12 +16,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::build::Prepared;
+use super::build::{Prepared, PreparedStep};
 use super::cluster::{ApplyError, Cluster, WriteError};
 use super::observe::{self, ObserveError, Observed};
 use super::plan::Retired;
+use super::queue::{self, QueueStep};
 use super::status::Applied;
 use crate::events::JobEvent;
+use crate::kueue::{PriorityClassRef, QUEUE_LABEL, Workload};
 
 /// Requests in flight for one job. Pods of a gang are useless one by one, so they are made together; an
 /// API server takes this many at once without queueing.
@@ -65,6 +68,7 @@ impl Cluster for KubeCluster {
             retire,
             stop,
             pods,
+            queue,
             delete_job,
         } = prepared;
         if delete_job {
@@ -88,7 +92,11 @@ impl Cluster for KubeCluster {
         let deleted = delete(&api, leaving.chain(stop).collect());
         let (deleted, created) = futures::future::join(deleted, create_pods(&api, pods)).await;
         deleted?;
-        created
+        let mut applied = created?;
+        if let Some(step) = queue {
+            applied.not_queued = in_queue(&self.client, id, step).await?;
+        }
+        Ok(applied)
     }
 
     async fn write_status(
@@ -127,7 +135,7 @@ pub async fn patch_status(
     manager: &str,
     status: &serde_json::Value,
 ) -> Result<(), WriteError> {
-    let resource = kube::core::ApiResource::erase::<YoloTrainingJob>(&());
+    let resource = ApiResource::erase::<YoloTrainingJob>(&());
     let api = Api::<DynamicObject>::namespaced_with(client.clone(), &id.namespace, &resource);
     let body = json!({
         "apiVersion": YoloTrainingJob::api_version(&()),
@@ -238,6 +246,7 @@ async fn delete(api: &Api<Pod>, names: Vec<String>) -> Result<(), ApplyError> {
         .map(|name| async move {
             match api.delete(&name, &DeleteParams::default()).await {
                 Err(error) if !is_not_found(&error) => Err(ApplyError::Delete {
+                    kind: "pod",
                     name,
                     source: Box::new(error),
                 }),
@@ -262,6 +271,113 @@ async fn delete_own(api: &Api<YoloTrainingJob>, id: &JobIdentity) -> Result<(), 
         Err(error) => Err(ApplyError::DeleteJob(Box::new(error))),
         Ok(_) => Ok(()),
     }
+}
+
+/// Tells Kueue of the job; returns why nothing could be put into its queue, when that is so.
+async fn in_queue(
+    client: &Client,
+    id: &JobIdentity,
+    step: PreparedStep,
+) -> Result<Option<String>, ApplyError> {
+    let api = Api::<Workload>::namespaced(client.clone(), &id.namespace);
+    match step {
+        PreparedStep::Create(workload) => enter(client, &api, *workload).await,
+        PreparedStep::Change(name, QueueStep::Leave) => {
+            match api.delete(&name, &DeleteParams::background()).await {
+                Err(error) if !is_not_found(&error) => Err(ApplyError::Delete {
+                    kind: "Workload",
+                    name,
+                    source: Box::new(error),
+                }),
+                _ => Ok(None),
+            }
+        }
+        PreparedStep::Change(name, step) => {
+            let told = tell(client, id, &name, &step).await;
+            told.map_err(|source| ApplyError::Tell {
+                name,
+                source: Box::new(source),
+            })?;
+            Ok(None)
+        }
+    }
+}
+
+async fn enter(
+    client: &Client,
+    api: &Api<Workload>,
+    mut workload: Workload,
+) -> Result<Option<String>, ApplyError> {
+    let name = workload.name_any();
+    if let Some(class) = &workload.spec.priority_class_ref {
+        match priority(client, class).await {
+            Ok(value) => workload.spec.priority = Some(value),
+            Err(kube::Error::Api(status)) if status.is_not_found() => {
+                return Ok(Some(format!("there is no {} {}", class.kind, class.name)));
+            }
+            Err(error) => {
+                return Err(ApplyError::Create {
+                    kind: "Workload",
+                    name,
+                    source: Box::new(error),
+                });
+            }
+        }
+    }
+    match api.create(&parameters(), &workload).await {
+        Err(error) if is_not_found(&error) => Ok(Some(format!(
+            "Kueue is not installed (the API server knows no {}): install it, or remove the label {QUEUE_LABEL}",
+            Workload::api_version(&())
+        ))),
+        Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_invalid() => {
+            Ok(Some(status.message.clone()))
+        }
+        Err(error) if !is_conflict(&error) => Err(ApplyError::Create {
+            kind: "Workload",
+            name,
+            source: Box::new(error),
+        }),
+        _ => Ok(None),
+    }
+}
+
+async fn priority(client: &Client, class: &PriorityClassRef) -> Result<i32, kube::Error> {
+    let workload = Workload::version(&());
+    let (version, plural) = if class.kind == "PriorityClass" {
+        ("v1", "priorityclasses")
+    } else {
+        (workload.as_ref(), "workloadpriorityclasses")
+    };
+    let kind = GroupVersionKind::gvk(&class.group, version, &class.kind);
+    let resource = ApiResource::from_gvk_with_plural(&kind, plural);
+    let classes = Api::<DynamicObject>::all_with(client.clone(), &resource);
+    let found = classes.get(&class.name).await?;
+    let value = found.data["value"].as_i64().unwrap_or_default();
+    Ok(i32::try_from(value).unwrap_or_default())
+}
+
+/// Changes the status of a `Workload`. What is not ours in it is written back as it was read, and an object that
+/// changed meanwhile is a conflict.
+async fn tell(
+    client: &Client,
+    id: &JobIdentity,
+    name: &str,
+    step: &QueueStep,
+) -> Result<(), kube::Error> {
+    let resource = ApiResource::erase::<Workload>(&());
+    let api = Api::<DynamicObject>::namespaced_with(client.clone(), &id.namespace, &resource);
+    let Some(mut workload) = api.get_opt(name).await? else {
+        return Ok(());
+    };
+    let generation = workload.metadata.generation;
+    let status = &mut workload.data["status"];
+    if status.is_null() {
+        *status = json!({});
+    }
+    queue::tell(status, step, generation, Timestamp::now());
+    workload.metadata.managed_fields = None;
+    api.replace_status(name, &parameters(), &workload).await?;
+    Ok(())
 }
 
 fn parameters() -> PostParams {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use contract::config::{ConfigError, JobConfig, JobIdentity};
 use contract::progress::AgentProgress;
+use crds::conditions::{ConditionType, Reason};
 use crds::names;
 use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
 use jiff::Timestamp;
@@ -12,6 +13,8 @@ use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt as _};
 
 use super::pods::PodView;
+use super::queue::{self, QueueView};
+use crate::kueue::{QUEUE_LABEL, ResourceFlavor, Workload};
 use crate::metadata::owned_by;
 
 /// A job and everything around it, at one moment.
@@ -33,6 +36,8 @@ pub struct Observed {
     pub pods: Vec<PodView>,
     /// Worker and number of pods that an earlier job of this name left and that still hold their names.
     pub strangers: Vec<(u32, u32)>,
+    /// What stands in a queue for it.
+    pub queue: QueueView,
     /// What the agents last said.
     pub progress: Option<AgentProgress>,
 }
@@ -102,6 +107,17 @@ pub enum ObserveError {
         #[source]
         source: ConfigError,
     },
+    /// What stands in a queue for it, or what the queue gives.
+    #[error("reading the {kind} {name} of Kueue failed")]
+    Queue {
+        /// The kind of object.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// What went wrong.
+        #[source]
+        source: kube::Error,
+    },
     /// The job is gone.
     #[error("the job is gone")]
     Gone,
@@ -117,15 +133,13 @@ pub fn from_cache<'a>(
     job: &YoloTrainingJob,
     pods: impl IntoIterator<Item = &'a Pod>,
     service: ServiceView,
+    queue: QueueView,
     progress: Option<AgentProgress>,
 ) -> Result<Observed, ObserveError> {
     let id = identity(job)?;
     let (own, strangers) = workers(pods, &id.uid);
     let status = job.status.clone().unwrap_or_default();
-    let frozen = crate::conditions::holds(
-        &status.conditions,
-        crds::conditions::ConditionType::Accepted,
-    );
+    let frozen = crate::conditions::holds(&status.conditions, ConditionType::Accepted);
     Ok(Observed {
         generation: job.metadata.generation,
         deleting: job.metadata.deletion_timestamp.is_some(),
@@ -137,6 +151,7 @@ pub fn from_cache<'a>(
         service,
         pods: own,
         strangers,
+        queue,
         progress,
         status,
         id,
@@ -178,14 +193,54 @@ pub async fn fresh(
         name: config_name,
         source,
     })?;
+    let queue = queue_of(client, &job, id).await?;
     let mut observed = from_cache(
         &job,
         &pods.items,
         service_view(service.as_ref(), &id.uid),
+        queue,
         progress,
     )?;
     observed.config = config_view(config_map.as_ref(), &id.uid)?;
     Ok((job, observed))
+}
+
+/// What stands in a queue for the job, with what its pods carry because of that.
+async fn queue_of(
+    client: &Client,
+    job: &YoloTrainingJob,
+    id: &JobIdentity,
+) -> Result<QueueView, ObserveError> {
+    // Of a job that was never seen in a queue nothing is asked.
+    let conditions = job.status.as_ref().map_or(&[][..], |s| &s.conditions);
+    let admitted = crate::conditions::find(conditions, ConditionType::Admitted);
+    let waited = admitted.is_some_and(|c| c.reason != Reason::NotQueued.as_str());
+    if !job.labels().contains_key(QUEUE_LABEL) && !waited {
+        return Ok(QueueView::Absent);
+    }
+    let name = names::workload(&id.name, &id.uid);
+    let failed = |kind, name: &str| {
+        let name = name.to_owned();
+        move |source| ObserveError::Queue { kind, name, source }
+    };
+    let workloads = Api::<Workload>::namespaced(client.clone(), &id.namespace);
+    let workload = workloads
+        .get_opt(&name)
+        .await
+        .map_err(failed("Workload", &name))?;
+    let mut view = queue::view(workload.as_ref(), &id.uid);
+    if let (QueueView::Entered(entry), Some(workload)) = (&mut view, &workload)
+        && entry.admitted
+    {
+        let flavors = Api::<ResourceFlavor>::all(client.clone());
+        let mut given = Vec::new();
+        for flavor in queue::flavors(workload) {
+            let read = flavors.get(&flavor).await;
+            given.push(read.map_err(failed("ResourceFlavor", &flavor))?.spec);
+        }
+        entry.placement = queue::placement(workload, &given);
+    }
+    Ok(view)
 }
 
 /// Fills in when each ended pod was first seen to have ended, and forgets pods that are gone.

@@ -11,6 +11,7 @@ use super::back_off::{self, Restarts};
 use super::build::GRACE_SECONDS;
 use super::observe::{ConfigView, Observed, ServiceView};
 use super::pods::{PodState, PodView};
+use super::queue::{self, Gate, QueueStep};
 use super::restart::{self, Failure, Member, Verdict, judge};
 use super::validate::{InvalidSpec, ValidJob};
 use super::waiting::WaitingOn;
@@ -44,6 +45,8 @@ pub struct Plan {
     pub restarts: Restarts,
     /// The failures that the status does not know yet.
     pub failures: Vec<FailureRecord>,
+    /// What Kueue is told.
+    pub queue: Option<QueueStep>,
     /// Whether to delete the job itself.
     pub delete_job: bool,
     /// When to plan again although nothing changes.
@@ -67,6 +70,8 @@ pub enum Phase {
     Restarting(Failure),
     /// Nothing runs until it is time for the workers that replace the failed ones.
     BackingOff(WaitingOn),
+    /// Nothing runs until the job's queue lets it.
+    Queued(WaitingOn),
     /// The workers are stopped until the job is resumed, and then until they have stopped.
     Suspended,
     /// Every worker has succeeded.
@@ -120,6 +125,7 @@ impl Plan {
             stop: Vec::new(),
             restarts,
             failures: Vec::new(),
+            queue: None,
             delete_job: false,
             wake_at: None,
         }
@@ -143,7 +149,7 @@ impl Plan {
     pub fn is_a_decision(&self) -> bool {
         match self.phase {
             Phase::Restarting(_) | Phase::Failed(_) | Phase::Complete => true,
-            Phase::Suspended => !self.retire.is_empty(),
+            Phase::Suspended | Phase::Queued(_) => !self.retire.is_empty(),
             _ => false,
         }
     }
@@ -155,6 +161,7 @@ impl Plan {
             || !self.create.is_empty()
             || !self.retire.is_empty()
             || !self.stop.is_empty()
+            || self.queue.is_some()
             || self.delete_job
     }
 }
@@ -184,7 +191,8 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     }
     // Before the deadline: the time of a suspended job does not run, also if nobody noted that yet.
     if valid.run.suspend {
-        suspend(&mut plan, observed);
+        stand_still(&mut plan, observed, Phase::Suspended);
+        plan.queue = queue::while_suspended(observed);
         return plan;
     }
     let deadline = deadline(valid.run, observed);
@@ -197,12 +205,21 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
         plan.wake_at = now.checked_add(NAME_TAKEN_RETRY).ok();
         return plan;
     }
+    if let Gate::Closed { waiting_on, step } = queue::gate(valid, observed) {
+        // How many workers there are is known when they may run.
+        plan.freeze &= valid.workers.min_replicas.is_none();
+        stand_still(&mut plan, observed, Phase::Queued(waiting_on));
+        plan.queue = step;
+        return plan;
+    }
     plan.wake_at = deadline.map(|(_, at)| at);
     if let Some(until) = stopping(observed, attempt).filter(|until| *until > now) {
         plan.phase = Phase::Suspended;
         plan.wake_at = Some(until);
         return plan;
     }
+    let at_work = |member: &Member| matches!(member, Member::Pod(pod) if !pod.deleting && (pod.state == PodState::Running || matches!(pod.state, PodState::Succeeded(_))));
+    plan.queue = queue::while_running(observed, members.iter().all(at_work));
     match judge(&members, counted, &valid.failure_policy, now) {
         Verdict::Healthy => {
             let waits = back_off::until(valid, observed).filter(|(until, _)| *until > now);
@@ -314,10 +331,10 @@ fn succeeded(member: &Member) -> bool {
     }
 }
 
-/// Stops the workers. Those that come later are of another incarnation: that these were stopped is then no
+/// Stops the workers, and lets none begin. Those that come later are of another incarnation: that these were stopped is then no
 /// failure.
-fn suspend(plan: &mut Plan, observed: &Observed) {
-    plan.phase = Phase::Suspended;
+fn stand_still(plan: &mut Plan, observed: &Observed, phase: Phase) {
+    plan.phase = phase;
     let incarnation = plan.attempt.incarnation;
     if observed
         .pods
@@ -371,6 +388,7 @@ fn ended(
         return None;
     }
     let mut plan = idle(Phase::Ended);
+    plan.queue = queue::when_over(observed, !failed);
     if failed || run.clean_pods == CleanPodPolicy::All {
         plan.stop = unwanted(observed, run.clean_pods);
     }

@@ -1,11 +1,16 @@
 //! The conditions of a job, and the one word that people read.
 
+mod workers;
+
+pub use self::workers::waiting_on;
+use self::workers::{admitted, scheduled, workers_ready};
+
 use std::fmt::Write as _;
 
 use contract::progress::{Phase as RunPhase, Progress, RunReport};
 use crds::conditions::{ConditionType, Reason};
 use crds::names;
-use crds::v1alpha1::{State, YoloTrainingJobStatus};
+use crds::v1alpha1::{AdmissionStatus, State, YoloTrainingJobStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::back_off::Restarts;
@@ -13,7 +18,7 @@ use super::display::duration;
 use super::plan::{JobFailure, Phase, Plan};
 use super::restart::InPlace;
 use super::status::shorten;
-use super::waiting::{WaitingOn, summary};
+use super::waiting::WaitingOn;
 use crate::conditions::{Stated, find, holds};
 
 /// The API server takes messages of up to this many bytes; characters may have four.
@@ -39,6 +44,10 @@ pub struct Outlook<'a> {
     pub total: u32,
     /// Workers that run or have succeeded.
     pub ready: u32,
+    /// Workers whose pod has a node.
+    pub placed: u32,
+    /// What the job's queue gave it.
+    pub admission: Option<&'a AdmissionStatus>,
     /// What the others wait for.
     pub waiting: Vec<(u32, WaitingOn)>,
     /// Whether training steps are being done.
@@ -66,6 +75,8 @@ pub fn of(conditions: &[Condition]) -> State {
         State::Complete
     } else if holds(conditions, ConditionType::Suspended) {
         State::Suspended
+    } else if find(conditions, ConditionType::Admitted).is_some_and(|c| c.status == "False") {
+        State::Queued
     } else if holds(conditions, ConditionType::Restarting) {
         State::Restarting
     } else if holds(conditions, ConditionType::Running) {
@@ -86,6 +97,8 @@ pub fn of(conditions: &[Condition]) -> State {
 pub fn conditions(outlook: &Outlook) -> Vec<Stated> {
     let mut stated = vec![
         accepted(outlook),
+        admitted(outlook),
+        scheduled(outlook),
         workers_ready(outlook),
         running(outlook),
         restarting(outlook),
@@ -117,6 +130,8 @@ pub fn refused(problems: &str) -> Vec<Stated> {
             Reason::InvalidSpec.as_str(),
             problems.as_str(),
         ),
+        failed(ConditionType::Admitted),
+        failed(ConditionType::Scheduled),
         failed(ConditionType::WorkersReady),
         failed(ConditionType::Running),
         failed(ConditionType::Restarting),
@@ -134,6 +149,12 @@ pub fn refused(problems: &str) -> Vec<Stated> {
 /// False for a job that has ended, or that waits, in the words of that.
 fn not_now(kind: ConditionType, phase: &Phase) -> Option<Stated> {
     match phase {
+        Phase::Queued(waiting_on) => Some(Stated::new(
+            kind,
+            false,
+            waiting_on.reason().as_str(),
+            waiting_on.message(),
+        )),
         Phase::Suspended => Some(Stated::new(
             kind,
             false,
@@ -164,6 +185,12 @@ fn accepted(outlook: &Outlook) -> Stated {
             waiting_on.reason().as_str(),
             waiting_on.message(),
         ),
+        None if config_waits(outlook) => Stated::new(
+            ConditionType::Accepted,
+            false,
+            Reason::Queued.as_str(),
+            "the configuration is frozen when the queue says how many workers there are",
+        ),
         None => Stated::new(
             ConditionType::Accepted,
             true,
@@ -176,42 +203,11 @@ fn accepted(outlook: &Outlook) -> Stated {
     }
 }
 
-fn workers_ready(outlook: &Outlook) -> Stated {
-    let kind = ConditionType::WorkersReady;
-    if let Some(ended) = not_now(kind, &outlook.plan.phase) {
-        return ended;
-    }
-    let blocked = match &outlook.plan.phase {
-        Phase::Blocked(waiting_on) | Phase::BackingOff(waiting_on) => Some(waiting_on.clone()),
-        Phase::Settling => Some(WaitingOn::OtherResults),
-        _ => None,
-    };
-    if let Some(waiting_on) = blocked {
-        return Stated::new(
-            kind,
-            false,
-            waiting_on.reason().as_str(),
-            waiting_on.message(),
-        );
-    }
-    match summary(&outlook.waiting, outlook.total) {
-        Some((reason, message)) => Stated::new(kind, false, reason.as_str(), message),
-        None if outlook.ready == outlook.total => Stated::new(
-            kind,
-            true,
-            Reason::AllRunning.as_str(),
-            match outlook.total {
-                1 => "the worker runs".to_owned(),
-                n => format!("all {n} workers run"),
-            },
-        ),
-        None => Stated::new(
-            kind,
-            false,
-            Reason::Restarting.as_str(),
-            "workers are being replaced",
-        ),
-    }
+/// Whether the configuration can only be frozen when the job's queue says how many workers there are.
+fn config_waits(outlook: &Outlook) -> bool {
+    matches!(outlook.plan.phase, Phase::Queued(_))
+        && !outlook.plan.freeze
+        && !holds(&outlook.old.conditions, ConditionType::Accepted)
 }
 
 fn all_run(outlook: &Outlook) -> bool {
@@ -279,7 +275,7 @@ fn running(outlook: &Outlook) -> Stated {
 
 fn restarting(outlook: &Outlook) -> Stated {
     let kind = ConditionType::Restarting;
-    let suspended = outlook.plan.phase == Phase::Suspended;
+    let suspended = matches!(outlook.plan.phase, Phase::Suspended | Phase::Queued(_));
     if let Some(ended) = not_now(kind, &outlook.plan.phase).filter(|_| !suspended) {
         return ended;
     }
@@ -370,7 +366,8 @@ fn suspended(outlook: &Outlook) -> Stated {
             standstill(outlook),
         );
     }
-    if let Some(ended) = not_now(kind, &outlook.plan.phase) {
+    let queued = matches!(outlook.plan.phase, Phase::Queued(_));
+    if let Some(ended) = not_now(kind, &outlook.plan.phase).filter(|_| !queued) {
         return ended;
     }
     let before = find(&outlook.old.conditions, kind);

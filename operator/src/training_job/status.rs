@@ -3,7 +3,7 @@
 use contract::progress::RunReport;
 use crds::conditions::{ConditionType, Reason};
 use crds::v1alpha1::{
-    FailureRecord, MAX_FAILURES, MAX_WARNINGS, State, WorkerState, WorkerStatus,
+    AdmissionStatus, FailureRecord, MAX_FAILURES, MAX_WARNINGS, State, WorkerState, WorkerStatus,
     YoloTrainingJobStatus,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -13,6 +13,7 @@ use super::display::display;
 use super::observe::Observed;
 use super::plan::{JobFailure, Phase, Plan, members, name_taken};
 use super::pods::{PodState, PodView};
+use super::queue::QueueView;
 use super::restart::{self, Member, Why};
 use super::state::{self, Outlook};
 use super::validate::ValidJob;
@@ -26,6 +27,8 @@ pub struct Applied {
     pub created: Vec<(u32, String)>,
     /// The first worker whose pod the API server refused to create, and what it said.
     pub refused: Option<(u32, String)>,
+    /// Why nothing could be put into the job's queue for it.
+    pub not_queued: Option<String>,
 }
 
 /// How soon a new status should be written.
@@ -67,7 +70,21 @@ pub fn status(
         .iter()
         .filter(|worker| matches!(worker.state, WorkerState::Running | WorkerState::Succeeded))
         .count() as u32;
+    let placed = workers
+        .iter()
+        .filter(|worker| worker.node.is_some())
+        .count() as u32;
     let report = report(observed, plan);
+    let admission = admission(observed, plan);
+    let mut refused;
+    let mut plan = plan;
+    if let (Phase::Queued(WaitingOn::Queue { queue, .. }), Some(message)) =
+        (&plan.phase, &applied.not_queued)
+    {
+        refused = plan.clone();
+        refused.phase = Phase::Queued(WaitingOn::queue(queue, Some(message)));
+        plan = &refused;
+    }
     let outlook = Outlook {
         plan,
         old,
@@ -78,6 +95,8 @@ pub fn status(
         blocked: name_taken(observed),
         total: valid.layout.replicas,
         ready,
+        placed,
+        admission: admission.as_ref(),
         waiting: waiting(valid, observed, plan, applied),
         training: report.as_ref().is_some_and(state::is_training),
         report: report.as_ref(),
@@ -96,6 +115,8 @@ pub fn status(
             last_restart: plan.restarts.last.clone(),
             attempt: Some(plan.attempt),
             failures: failures(old, plan),
+            waiting_on: state::waiting_on(&outlook).map(|text| shorten(&text, 1024)),
+            admission,
             ready_workers: ready,
             total_workers: valid.layout.replicas,
             workers,
@@ -123,6 +144,7 @@ pub fn refused_status(observed: &Observed, plan: &Plan, now: Timestamp) -> YoloT
     finish(
         YoloTrainingJobStatus {
             conditions,
+            waiting_on: None,
             ..old.clone()
         },
         observed,
@@ -197,7 +219,7 @@ fn finish(
     let done = matches!(phase, Phase::Complete | Phase::Failed(_));
     status.observed_generation = observed.generation;
     status.state = Some(state::of(&status.conditions));
-    if *phase == Phase::Suspended {
+    if matches!(phase, Phase::Suspended | Phase::Queued(_)) {
         status.start_time = None;
     } else {
         status.start_time.get_or_insert(Time(now));
@@ -277,9 +299,21 @@ fn report(observed: &Observed, plan: &Plan) -> Option<RunReport> {
     last_words.or_else(polled)
 }
 
+/// What the job's queue gave it, while it has it.
+fn admission(observed: &Observed, plan: &Plan) -> Option<AdmissionStatus> {
+    match (&observed.queue, &plan.phase) {
+        (_, Phase::Queued(_) | Phase::Suspended) => None,
+        (QueueView::Entered(entry), _) => entry.admission.clone(),
+        _ => observed.status.admission.clone(),
+    }
+}
+
 /// Whether the pods of the incarnation before are the latest.
 fn leaving(plan: &Plan) -> bool {
-    matches!(plan.phase, Phase::Restarting(_) | Phase::Suspended)
+    matches!(
+        plan.phase,
+        Phase::Restarting(_) | Phase::Suspended | Phase::Queued(_)
+    )
 }
 
 /// Every worker as the status lists it.

@@ -12,6 +12,9 @@ use crds::v1alpha1::{
 use kube::ResourceExt as _;
 use serde_json::json;
 
+use super::queue::QueueRequest;
+use crate::kueue::{PRIORITY_LABEL, QUEUE_LABEL};
+
 /// A job whose settings can all be obeyed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ValidJob {
@@ -25,6 +28,8 @@ pub struct ValidJob {
     pub failure_policy: FailurePolicy,
     /// When it runs, and what is left of it.
     pub run: RunPolicy,
+    /// The queue that it waits in.
+    pub queue: Option<QueueRequest>,
 }
 
 /// Settings that cannot be obeyed.
@@ -70,6 +75,9 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
             "failurePolicy.backoff.initialSeconds is {initial}, but maxSeconds is {max}: choose at most {max}"
         ));
     }
+    let queue = queue_request(job);
+    let batch = trainer.training.batch_size;
+    problems.extend(partial_problems(&workers, batch, queue.is_some()));
     let ranks = workers.replicas.saturating_mul(workers.processes());
     problems.extend(device_problems(&trainer, workers.gpus_per_worker));
     let known: Vec<String> = contract::spec::check(&trainer, ranks)
@@ -89,10 +97,36 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
             workers,
             failure_policy: policy.clone(),
             run,
+            queue,
         })
     } else {
         Err(InvalidSpec { problems })
     }
+}
+
+/// What the job's labels say of queues.
+fn queue_request(job: &YoloTrainingJob) -> Option<QueueRequest> {
+    let label = |name| job.labels().get(name).filter(|value| !value.is_empty());
+    Some(QueueRequest {
+        queue: label(QUEUE_LABEL)?.clone(),
+        priority_class: label(PRIORITY_LABEL).cloned(),
+    })
+}
+
+fn partial_problems(workers: &Workers, batch: u32, queued: bool) -> Option<String> {
+    let least = workers.min_replicas?;
+    let shared = least > 0 && batch.is_multiple_of(least.saturating_mul(workers.processes()));
+    if least > workers.replicas || !shared {
+        return Some(format!(
+            "workers.minReplicas is {least}: choose a number from 1 to {} (workers.replicas) whose processes can share training.batchSize, {batch}, equally",
+            workers.replicas
+        ));
+    }
+    (!queued).then(|| {
+        format!(
+            "workers.minReplicas is {least}, but only a queue admits fewer workers than workers.replicas: add the label {QUEUE_LABEL}, or remove minReplicas"
+        )
+    })
 }
 
 fn worker_problems(workers: &Workers) -> Vec<String> {

@@ -2,6 +2,8 @@
 
 use crds::conditions::Reason;
 
+use super::status::shorten;
+
 /// What keeps a worker, or the whole job, from running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WaitingOn {
@@ -41,6 +43,13 @@ pub enum WaitingOn {
     ContainersStarting,
     /// Pods are being created.
     PodCreation,
+    /// The job's queue has no room for it, or wants its room back.
+    Queue {
+        /// The `LocalQueue`.
+        queue: String,
+        /// Kueue's words, or those of the API server.
+        message: Option<String>,
+    },
     /// The last restarts led to no new checkpoint.
     BackOff {
         /// Restarts before the latest that led to none.
@@ -54,6 +63,16 @@ pub enum WaitingOn {
 }
 
 impl WaitingOn {
+    /// A job in this queue, with Kueue's words.
+    pub fn queue(queue: &str, message: Option<&str>) -> Self {
+        Self::Queue {
+            queue: queue.to_owned(),
+            message: message
+                .filter(|text| !text.is_empty())
+                .map(|text| shorten(text, 512)),
+        }
+    }
+
     /// The condition reason.
     pub fn reason(&self) -> Reason {
         match self {
@@ -65,6 +84,7 @@ impl WaitingOn {
             Self::Unschedulable { .. } => Reason::Unschedulable,
             Self::ContainersStarting => Reason::ContainersStarting,
             Self::PodCreation => Reason::CreatingPods,
+            Self::Queue { .. } => Reason::Queued,
             Self::BackOff { .. } => Reason::BackingOff,
             Self::OtherResults => Reason::SomeEnded,
         }
@@ -89,6 +109,10 @@ impl WaitingOn {
                 "images are being pulled, volumes mounted and containers started".to_owned()
             }
             Self::PodCreation => "the pods are being created".to_owned(),
+            Self::Queue { queue, message } => match message {
+                Some(message) => format!("the job waits in the queue {queue}: {message}"),
+                None => format!("the job waits in the queue {queue}"),
+            },
             Self::BackOff { fruitless, seconds } => {
                 let times = match fruitless {
                     1 => "the restart before led".to_owned(),
@@ -108,7 +132,7 @@ impl WaitingOn {
         match self {
             Self::ContainersStarting => 0,
             Self::PodCreation => 1,
-            Self::BackOff { .. } | Self::OtherResults => 2,
+            Self::Queue { .. } | Self::BackOff { .. } | Self::OtherResults => 2,
             Self::Unschedulable { .. } => 3,
             Self::Volume { .. } => 4,
             Self::ContainerCreate { .. } => 5,

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use crds::names;
-use crds::v1alpha1::WorkerTemplate;
+use crds::v1alpha1::{WorkerTemplate, is_reserved};
 use k8s_openapi::api::core::v1::{
     Affinity, NodeSelectorRequirement, NodeSelectorTerm, PreferredSchedulingTerm, Toleration,
     TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use crate::training_job::queue::Placement;
 
 /// A gang does nothing while one of its nodes is away, so it does not wait the usual five minutes for it.
 /// A node counts as away after 40 seconds of silence; restarts of its kubelet are much shorter than both.
@@ -16,6 +18,23 @@ const LOST_NODE_SECONDS: i64 = 30;
 
 /// The effect of a taint that drives pods away.
 const NO_EXECUTE: &str = "NoExecute";
+
+/// Adds what the pods carry because of the quota that they use.
+pub fn placed(template: &mut WorkerTemplate, placement: &Placement) {
+    let own = |key: &String| !is_reserved(key);
+    let foreign = |entries: &BTreeMap<String, String>| -> Vec<(String, String)> {
+        let entries = entries.iter().filter(|(key, _)| own(key));
+        entries
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    };
+    template.labels.extend(foreign(&placement.labels));
+    template.annotations.extend(foreign(&placement.annotations));
+    template
+        .node_selector
+        .extend(placement.node_selector.clone());
+    template.tolerations.extend(placement.tolerations.clone());
+}
 
 /// The job's wishes, and to keep off these nodes where others can take the pod: a wish as strong as there are,
 /// and no more, since a node may be back before there is another one.

@@ -1,0 +1,133 @@
+//! What there is of the workers: quota, nodes, containers.
+
+use crds::conditions::{ConditionType, Reason};
+
+use super::super::plan::Phase;
+use super::super::waiting::{WaitingOn, summary};
+use super::{Outlook, not_now};
+use crate::conditions::Stated;
+
+pub(super) fn admitted(outlook: &Outlook) -> Stated {
+    let kind = ConditionType::Admitted;
+    if let Some(ended) = not_now(kind, &outlook.plan.phase) {
+        return ended;
+    }
+    match outlook.admission {
+        Some(given) => Stated::new(
+            kind,
+            true,
+            Reason::QuotaReserved.as_str(),
+            match outlook.total {
+                1 => format!("the queue {} lets the worker run", given.queue),
+                n => format!("the queue {} lets {n} workers run", given.queue),
+            } + &format!(", with quota of {}", given.cluster_queue),
+        ),
+        None => Stated::new(
+            kind,
+            true,
+            Reason::NotQueued.as_str(),
+            "the job waits in no queue",
+        ),
+    }
+}
+
+/// What all workers wait for, when they do.
+fn all_wait(phase: &Phase) -> Option<WaitingOn> {
+    match phase {
+        Phase::Blocked(waiting_on) | Phase::BackingOff(waiting_on) | Phase::Queued(waiting_on) => {
+            Some(waiting_on.clone())
+        }
+        Phase::Settling => Some(WaitingOn::OtherResults),
+        _ => None,
+    }
+}
+
+/// What the job waits for, in words.
+pub fn waiting_on(outlook: &Outlook) -> Option<String> {
+    if let Some(waiting_on) = all_wait(&outlook.plan.phase) {
+        return Some(waiting_on.message());
+    }
+    match &outlook.plan.phase {
+        Phase::Gang | Phase::Restarting(_) => summary(&outlook.waiting, outlook.total),
+        _ => None,
+    }
+    .map(|(_, message)| message)
+}
+
+pub(super) fn scheduled(outlook: &Outlook) -> Stated {
+    let kind = ConditionType::Scheduled;
+    if let Some(ended) = not_now(kind, &outlook.plan.phase) {
+        return ended;
+    }
+    let total = outlook.total;
+    if outlook.placed == total && outlook.plan.create.is_empty() {
+        return Stated::new(
+            kind,
+            true,
+            Reason::NodesFound.as_str(),
+            match total {
+                1 => "the worker has a node".to_owned(),
+                n => format!("all {n} workers have nodes"),
+            },
+        );
+    }
+    if let Some(waiting_on) =
+        all_wait(&outlook.plan.phase).filter(|waiting_on| *waiting_on != WaitingOn::OtherResults)
+    {
+        return Stated::new(
+            kind,
+            false,
+            waiting_on.reason().as_str(),
+            waiting_on.message(),
+        );
+    }
+    let nodes = |(_, waiting_on): &&(u32, WaitingOn)| {
+        matches!(
+            waiting_on,
+            WaitingOn::Unschedulable { .. }
+                | WaitingOn::Volume { .. }
+                | WaitingOn::CreateRefused { .. }
+        )
+    };
+    let homeless: Vec<_> = outlook.waiting.iter().filter(nodes).cloned().collect();
+    let (reason, message) = summary(&homeless, total).unwrap_or_else(|| {
+        (
+            Reason::CreatingPods,
+            format!("{} of {total} workers have nodes", outlook.placed),
+        )
+    });
+    Stated::new(kind, false, reason.as_str(), message)
+}
+
+pub(super) fn workers_ready(outlook: &Outlook) -> Stated {
+    let kind = ConditionType::WorkersReady;
+    if let Some(ended) = not_now(kind, &outlook.plan.phase) {
+        return ended;
+    }
+    if let Some(waiting_on) = all_wait(&outlook.plan.phase) {
+        return Stated::new(
+            kind,
+            false,
+            waiting_on.reason().as_str(),
+            waiting_on.message(),
+        );
+    }
+    match summary(&outlook.waiting, outlook.total) {
+        Some((reason, message)) => Stated::new(kind, false, reason.as_str(), message),
+        None if outlook.ready == outlook.total => Stated::new(
+            kind,
+            true,
+            Reason::AllRunning.as_str(),
+            match outlook.total {
+                1 => "the worker runs".to_owned(),
+                n => format!("all {n} workers run"),
+            },
+        ),
+        None => Stated::new(
+            kind,
+            false,
+            Reason::Restarting.as_str(),
+            "workers are being replaced",
+        ),
+    }
+}
