@@ -109,6 +109,8 @@ reasons! {
     Queued,
     /// Scheduled: every worker has a node.
     NodesFound,
+    /// Scheduled, `WorkersReady`: nobody here can schedule the workers together as the spec wants it.
+    GangUnavailable,
     /// Scheduled, `WorkersReady`: pods are not created yet.
     CreatingPods,
     /// `WorkersReady`: the API server refused to create pods, for example because of a quota.

@@ -67,6 +67,16 @@ pub fn workload(job: &str, uid: &str) -> String {
     format!("{job}-{short}")
 }
 
+/// Name of the group that the workers of an incarnation are scheduled as.
+pub fn pod_group(job: &str, uid: &str, incarnation: u32) -> String {
+    format!("{}-{incarnation}", workload(job, uid))
+}
+
+/// Name of what keeps evictions off a job's workers.
+pub fn disruption_budget(job: &str, uid: &str) -> String {
+    workload(job, uid)
+}
+
 /// Name of a job's headless Service, which is also the pods' subdomain.
 pub fn service(job: &str) -> String {
     job.to_owned()

@@ -3,6 +3,7 @@
 mod container;
 mod quantity;
 mod run_policy;
+mod scheduling;
 mod status;
 mod template;
 mod training_job;
@@ -14,12 +15,14 @@ pub use contract::failure_policy::{
 };
 pub use quantity::Quantity;
 pub use run_policy::{CONTROLLER_NAME, CleanPodPolicy, MUTABLE, RunPolicy};
+pub use scheduling::{Gang, Network, Scheduling};
 pub use status::{
     AdmissionStatus, Display, FailureRecord, MAX_FAILURES, MAX_WARNINGS, Restart, State,
     WorkerState, WorkerStatus, YoloTrainingJobStatus,
 };
 pub use template::{WorkerTemplate, is_reserved};
 pub use training_job::{
-    MAX_NAME_LENGTH, YoloTrainingJob, YoloTrainingJobSpec, name_problem, name_rules,
+    MAX_NAME_LENGTH, VOLCANO_QUEUE_ALONE, YoloTrainingJob, YoloTrainingJobSpec, name_problem,
+    name_rules,
 };
 pub use workers::{Resources, Workers};

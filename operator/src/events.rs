@@ -163,7 +163,8 @@ fn new_problem<'a>(
     old: &YoloTrainingJobStatus,
     new: &'a YoloTrainingJobStatus,
 ) -> Option<&'a Condition> {
-    const PROBLEMS: [Reason; 6] = [
+    const PROBLEMS: [Reason; 7] = [
+        Reason::GangUnavailable,
         Reason::NameTaken,
         Reason::CreateRefused,
         Reason::Unschedulable,

@@ -4,7 +4,7 @@
 mod cluster;
 mod disorder;
 pub mod fixture;
-mod queue;
+mod scheduling;
 mod script;
 mod transcript;
 

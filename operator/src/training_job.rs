@@ -6,6 +6,7 @@ pub mod check;
 pub mod cluster;
 pub mod controller;
 pub mod display;
+pub mod gang;
 pub mod kubernetes;
 pub mod observe;
 pub mod plan;

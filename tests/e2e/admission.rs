@@ -309,6 +309,42 @@ fn failure_rules_name_only_what_exists() {
 }
 
 #[test]
+fn what_schedules_the_workers_must_fit_together() {
+    let namespace = Namespace::new("scheduling");
+    let job = || Job::new("j");
+    for least in [0, 3] {
+        refused(
+            &namespace,
+            &job().set("/workers/minReplicas", least),
+            &[
+                &format!("workers.minReplicas is {least}: choose a number from 1 to 2"),
+                "share training.batchSize, 8, equally",
+            ],
+        );
+    }
+    let queue = |gang: &str| job().set("/scheduling", json!({"gang": gang, "volcanoQueue": "q"}));
+    let words = "scheduling.volcanoQueue is set, but Volcano does not schedule the workers";
+    refused(&namespace, &queue("Kubernetes"), &[words]);
+    refused(&namespace, &queue("auto"), &[words]);
+    refused(
+        &namespace,
+        &job().set("/scheduling", json!({"gang": "Yunikorn"})),
+        &["scheduling.gang", "\"Coscheduling\""],
+    );
+    let reserved = json!([{"name": "PET_NNODES", "value": "9"}]);
+    refused(
+        &namespace,
+        &job().set("/workers/env", reserved),
+        &["workers.env has a variable that the operator or the agent sets itself"],
+    );
+    let fine = queue("Volcano")
+        .set("/workers/minReplicas", 1)
+        .set("/workers/network", "RoCE")
+        .set("/workers/template", json!({"hostNetwork": true}));
+    namespace.apply(&fine.manifest()).expect("a job that fits");
+}
+
+#[test]
 fn a_back_off_does_not_begin_above_its_end() {
     let job = Job::new("j").set(
         "/failurePolicy",

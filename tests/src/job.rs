@@ -42,6 +42,13 @@ impl Job {
         self
     }
 
+    /// Sets a label.
+    #[must_use]
+    pub fn label(mut self, name: &str, value: &str) -> Self {
+        self.value["metadata"]["labels"][name] = value.into();
+        self
+    }
+
     /// Removes the value at a JSON pointer below `spec`.
     #[must_use]
     pub fn without(mut self, pointer: &str) -> Self {

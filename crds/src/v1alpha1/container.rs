@@ -42,7 +42,7 @@ pub fn is_reserved_variable(name: &str) -> bool {
     PLACES.contains(&name) || RESERVED.iter().any(|prefix| name.starts_with(prefix))
 }
 
-fn environment_rules() -> Value {
+pub(super) fn environment_rules() -> Value {
     let starts = RESERVED.map(|prefix| format!("v.name.startsWith('{prefix}')"));
     let places = PLACES.map(|name| format!("v.name == '{name}'"));
     let reserved = [starts.join(" || "), places.join(" || ")].join(" || ");

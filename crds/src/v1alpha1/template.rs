@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, LocalObjectReference, Toleration, TopologySpreadConstraint,
+    Affinity, LocalObjectReference, PodResourceClaim, Toleration, TopologySpreadConstraint,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,14 @@ pub struct WorkerTemplate {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub scheduler_name: Option<String>,
+    /// Workers use their node's network, not one of their own: for fabrics that pods cannot reach otherwise. Two
+    /// workers of any job then never share a node, and the namespace must allow it.
+    pub host_network: bool,
+    /// Devices that come with a claim (dynamic resource allocation); `workers.resources.claims` gives them to the
+    /// container.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub resource_claims: Vec<PodResourceClaim>,
     /// Secrets with which the images are pulled.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]

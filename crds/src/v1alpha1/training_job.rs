@@ -9,11 +9,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::run_policy::{CONTROLLER_NAME, MUTABLE};
-use super::{CleanPodPolicy, FailurePolicy, RunPolicy, Workers, YoloTrainingJobStatus};
+use super::{CleanPodPolicy, FailurePolicy, RunPolicy, Scheduling, Workers, YoloTrainingJobStatus};
 
 /// A name of this length still leaves room for `-worker-1023-999` in a pod's host name, and for
 /// `-config`.
 pub const MAX_NAME_LENGTH: usize = 40;
+
+/// What is wrong with a queue of Volcano for workers that Volcano does not schedule.
+pub const VOLCANO_QUEUE_ALONE: &str = "scheduling.volcanoQueue is set, but Volcano does not schedule the workers: set scheduling.gang to Volcano, or remove volcanoQueue";
 
 /// What to train, on what, and with how many workers. A job is fixed once it exists, but for `suspend`,
 /// `activeDeadlineSeconds`, `ttlSecondsAfterFinished` and `cleanPodPolicy`: to change anything else, delete
@@ -82,6 +85,9 @@ pub struct YoloTrainingJobSpec {
     /// as a whole from its last checkpoint.
     #[serde(default)]
     pub workers: Workers,
+    /// How the workers get their nodes.
+    #[serde(default)]
+    pub scheduling: Scheduling,
     /// What happens when a worker fails.
     #[serde(default)]
     pub failure_policy: FailurePolicy,
@@ -167,6 +173,10 @@ fn spec_rules() -> Value {
             "messageExpression": "'training.imageSize is %s: choose a multiple of 64 from 128 to 8192 (model.size is %s)'.format([self.training.imageSize, self.model.size])",
         },
         {
+            "rule": "!has(self.scheduling.volcanoQueue) || self.scheduling.gang == 'Volcano' || (self.scheduling.gang == 'auto' && has(self.workers.template.schedulerName) && self.workers.template.schedulerName == 'volcano')",
+            "message": VOLCANO_QUEUE_ALONE,
+        },
+        {
             "rule": "self.workers.gpusPerWorker == 0 || !has(self.workers.processesPerWorker) || self.workers.processesPerWorker == self.workers.gpusPerWorker",
             "messageExpression": "'workers.processesPerWorker is %s, but workers.gpusPerWorker is %s and each process has one GPU: make them equal or leave processesPerWorker out'.format([self.workers.processesPerWorker, self.workers.gpusPerWorker])",
         },
@@ -226,6 +236,7 @@ fn immutable() -> String {
         "augmentation",
         "distributed",
         "workers",
+        "scheduling",
         "failurePolicy",
         "output",
     ];

@@ -1,11 +1,13 @@
 use std::collections::BTreeMap;
 
 use contract::config::WorkerLayout;
+use k8s_openapi::api::core::v1::{EnvVar, ResourceClaim};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Quantity, WorkerContainer, WorkerTemplate};
+use super::container::environment_rules;
+use super::{Network, Quantity, WorkerContainer, WorkerTemplate};
 
 /// The pods that train together. All of them run, or none does: a job with a lost worker restarts as a
 /// whole from its last checkpoint.
@@ -23,6 +25,10 @@ pub struct Workers {
     /// Processes (ranks) in each worker. With GPUs it is the number of GPUs; without, 1 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub processes_per_worker: Option<u32>,
+    /// The resource that a GPU is: `nvidia.com/gpu`, or a part of one such as `nvidia.com/mig-1g.10gb`. Empty where
+    /// GPUs come with `resources.claims` alone.
+    #[schemars(length(max = 253))]
+    pub gpu_resource: String,
     /// CPU, memory and other resources of each worker. GPUs are asked for with `gpusPerWorker`.
     pub resources: Resources,
     /// Size limit of /dev/shm in each worker. It lives in memory and counts towards the worker's
@@ -33,6 +39,12 @@ pub struct Workers {
         "messageExpression": "\"{path} is '\" + self + \"': write a size such as 64Mi or 1Gi\"",
     }])))]
     pub shared_memory: String,
+    /// The network between workers.
+    pub network: Network,
+    /// Variables for the workers, besides those of the operator and the agent: `NCCL_DEBUG`, for example.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 64, "x-kubernetes-validations" = environment_rules()))]
+    pub env: Vec<EnvVar>,
     /// Where workers run and what their pods carry.
     pub template: WorkerTemplate,
     /// Another program than the operator's trainer.
@@ -47,8 +59,11 @@ impl Default for Workers {
             min_replicas: None,
             gpus_per_worker: 0,
             processes_per_worker: None,
+            gpu_resource: crate::names::GPU_RESOURCE.to_owned(),
             resources: Resources::default(),
             shared_memory: "1Gi".to_owned(),
+            network: Network::Auto,
+            env: Vec::new(),
             template: WorkerTemplate::default(),
             container: None,
         }
@@ -73,7 +88,7 @@ impl Workers {
 }
 
 /// Resources of a worker, in the words of a pod's container.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Resources {
     /// The most a worker may use, for example `cpu: 4` and `memory: 8Gi`. Beyond its memory limit a
@@ -85,6 +100,10 @@ pub struct Resources {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16, "x-kubernetes-validations" = json!([gpu_rule()])))]
     pub requests: BTreeMap<String, Quantity>,
+    /// Devices of `template.resourceClaims` that the container `worker` gets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub claims: Vec<ResourceClaim>,
 }
 
 fn gpu_rule() -> serde_json::Value {

@@ -14,6 +14,7 @@ use crate::events::JobEvent;
 use crate::kueue::{ResourceFlavorSpec, Workload};
 use crate::training_job::build::Prepared;
 use crate::training_job::cluster::{ApplyError, Cluster, WriteError};
+use crate::training_job::gang::Served;
 use crate::training_job::observe::{ObserveError, Observed, config_view, from_cache, service_view};
 use crate::training_job::pods::PodView;
 use crate::training_job::queue::{self, QueueView};
@@ -28,6 +29,10 @@ pub struct World {
     pub config_map: Option<ConfigMap>,
     /// Names of its Secrets.
     pub secrets: BTreeSet<String>,
+    /// Names of what nothing is asked of.
+    pub others: BTreeSet<String>,
+    /// Who can schedule workers together.
+    pub served: Served,
     /// What stands in a queue for the job.
     pub workload: Option<Workload>,
     /// The kinds of nodes that quota is for.
@@ -97,6 +102,7 @@ impl World {
         }
         let mut observed = from_cache(&job, self.pods.values(), service, queue, progress)?;
         observed.config = config_view(self.config_map.as_ref(), &uid)?;
+        observed.served = Some(self.served.clone());
         Ok((job, observed))
     }
 
@@ -137,6 +143,8 @@ impl Cluster for SimCluster {
             service,
             retire,
             stop,
+            budget,
+            pod_group,
             pods,
             queue,
             delete_job,
@@ -160,6 +168,24 @@ impl Cluster for SimCluster {
             if let Some(service) = service {
                 lines.push(format!("create Service {}", service.name_any()));
                 world.service = Some(service);
+            }
+            if let Some(budget) = budget
+                && world.others.insert(budget.name_any())
+            {
+                lines.push(format!("create PodDisruptionBudget {}", budget.name_any()));
+            }
+            if let Some(group) = &pod_group {
+                let name = group.object.name_any();
+                lines.push(format!(
+                    "create PodGroup {name} of {}",
+                    group.resource.group
+                ));
+                world.others.insert(name);
+            }
+            if let Some(before) = pod_group.and_then(|group| group.before)
+                && world.others.remove(&before)
+            {
+                lines.push(format!("delete PodGroup {before}"));
             }
             for pod in &retire {
                 if pod.release {

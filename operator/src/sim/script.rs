@@ -37,6 +37,8 @@
 //! queue-says TEXT                 why Kueue does not admit the job
 //! admit [WORKERS]                 Kueue admits it, for fewer workers if it says so, on nodes of `kind: gpu`
 //! evict-from-queue REASON TEXT    Kueue wants its quota back
+//! scheduling JSON                 spec.scheduling
+//! serve GROUP VERSION             the API server knows this kind of PodGroup
 //! show-pod POD                    where it may run
 //! delete-job                      somebody deletes the job
 //! show                            conditions and workers
@@ -212,18 +214,12 @@ impl Player {
                 self.memory = JobMemory::default();
                 self.progress = None;
             }
-            "show-pod" => {
-                let spec = self.cluster.look().pods[words[1]].spec.clone();
-                let spec = spec.unwrap_or_default();
-                let nodes = spec.node_selector.unwrap_or_default();
-                self.cluster.say(format!("runs on nodes with {nodes:?}"));
-            }
             "show" => self.show(),
-            other => assert!(self.queue_command(&words), "unknown command {other}"),
+            other => assert!(self.scheduling_command(&words), "unknown command {other}"),
         }
     }
 
-    fn edit(&self, change: impl FnOnce(&mut YoloTrainingJobSpec)) {
+    pub(super) fn edit(&self, change: impl FnOnce(&mut YoloTrainingJobSpec)) {
         self.cluster.change(|world| {
             let job = world.job.as_mut().expect("a job");
             change(&mut job.spec);

@@ -1,6 +1,7 @@
 //! The objects that a plan asks for. Pods are built from the frozen configuration alone, so that an
 //! upgraded operator never changes a running job.
 
+mod budget;
 mod config_map;
 mod placement;
 mod pod;
@@ -14,7 +15,10 @@ pub use pod::GRACE_SECONDS;
 use contract::config::{FORMAT_VERSION, Images, JobConfig, JobIdentity};
 use crds::names;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::core::{ApiResource, DynamicObject};
 
+use super::gang;
 use super::observe::{ConfigView, Observed};
 use super::plan::{NewPod, Plan, Retired};
 use super::queue::{QueueStep, QueueView};
@@ -34,12 +38,27 @@ pub struct Prepared {
     pub retire: Vec<Retired>,
     /// Pods to delete.
     pub stop: Vec<String>,
+    /// What keeps evictions off the workers.
+    pub budget: Option<PodDisruptionBudget>,
+    /// The group that the pods are scheduled as: pods name it.
+    pub pod_group: Option<PodGroup>,
     /// Pods to create.
     pub pods: Vec<(u32, Pod)>,
     /// What Kueue is told.
     pub queue: Option<PreparedStep>,
     /// Whether to delete the job itself.
     pub delete_job: bool,
+}
+
+/// A group of pods that get nodes together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodGroup {
+    /// Its kind, which depends on the scheduler.
+    pub resource: ApiResource,
+    /// The group.
+    pub object: DynamicObject,
+    /// The group of the workers before, which is deleted.
+    pub before: Option<String>,
 }
 
 /// What is written of a job's place in a queue.
@@ -105,6 +124,7 @@ pub fn build(
         index: new.index,
         number: new.number,
         attempt: plan.attempt,
+        same_topology: valid.scheduling.same_topology.as_deref(),
         avoid: plan.restarts.last.as_ref().map_or(&[], |last| &last.avoid),
         restarts_left: (config.failure_policy.as_ref())
             .map_or(0, |policy| policy.max_restarts)
@@ -113,11 +133,15 @@ pub fn build(
     prepared.pods = plan
         .create
         .iter()
-        .map(|new| {
-            let pod = pod::pod(&config, &workers, &place(new));
-            (new.index, pod)
-        })
+        .map(|new| (new.index, pod::pod(&config, &workers, &place(new))))
         .collect();
+    if !plan.create.is_empty() {
+        prepared.budget = valid
+            .scheduling
+            .pod_disruption_budget
+            .then(|| budget::budget(&config));
+        schedule_together(&mut prepared, valid, observed, plan);
+    }
     if let (true, Some(request)) = (enters, &valid.queue) {
         let first = NewPod {
             index: 0,
@@ -128,6 +152,25 @@ pub fn build(
         prepared.queue = Some(PreparedStep::Create(Box::new(workload)));
     }
     Ok(prepared)
+}
+
+/// Makes the new pods a group, where somebody schedules groups.
+fn schedule_together(prepared: &mut Prepared, valid: &ValidJob, observed: &Observed, plan: &Plan) {
+    // A plan does not create pods whose scheduler is not there.
+    let served = observed.served.clone().unwrap_or_default();
+    let Ok(Some(scheduler)) = gang::choose(valid, &served) else {
+        return;
+    };
+    let group = gang::name(&observed.id, plan.attempt.incarnation);
+    for (_, pod) in &mut prepared.pods {
+        gang::join(pod, &scheduler, &group);
+    }
+    let before = plan.attempt.incarnation.checked_sub(1);
+    prepared.pod_group = Some(PodGroup {
+        resource: gang::resource(&scheduler),
+        object: gang::pod_group(&observed.id, valid, &scheduler, plan.attempt),
+        before: before.map(|incarnation| gang::name(&observed.id, incarnation)),
+    });
 }
 
 /// Whether there is more than one agent.

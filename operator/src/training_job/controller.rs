@@ -277,7 +277,8 @@ async fn take_up(
     let pods = pods.iter().map(AsRef::as_ref);
     let cached = from_cache(job, pods, service, queue, progress)?;
     let now = Timestamp::now();
-    let outcome = advance(&context.cluster, job, cached, &context.policy, memory, now).await?;
+    let step = advance(&context.cluster, job, cached, &context.policy, memory, now);
+    let outcome = Box::pin(step).await?;
     if let Some(reason) = outcome.restarted {
         context.metrics.restarted(reason);
     }

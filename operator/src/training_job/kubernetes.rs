@@ -1,12 +1,16 @@
 //! The effects of a reconcile on a real cluster.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use contract::config::JobIdentity;
 use contract::progress::AgentProgress;
 use crds::names;
-use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
+use crds::v1alpha1::{Gang, YoloTrainingJob, YoloTrainingJobStatus};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::events::Recorder;
@@ -15,15 +19,20 @@ use rand::distr::{Alphanumeric, SampleString as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tokio::sync::Mutex;
 
 use super::build::{Prepared, PreparedStep};
 use super::cluster::{ApplyError, Cluster, WriteError};
+use super::gang::{self, Served};
 use super::observe::{self, ObserveError, Observed};
 use super::plan::Retired;
 use super::queue::{self, QueueStep};
 use super::status::Applied;
 use crate::events::JobEvent;
 use crate::kueue::{PriorityClassRef, QUEUE_LABEL, Workload};
+
+/// How long it is remembered who can schedule workers together.
+const SERVED_FOR: Duration = Duration::from_secs(30);
 
 /// Requests in flight for one job. Pods of a gang are useless one by one, so they are made together; an
 /// API server takes this many at once without queueing.
@@ -34,12 +43,34 @@ const IN_FLIGHT: usize = 64;
 pub struct KubeCluster {
     client: Client,
     recorder: Recorder,
+    /// Who can schedule workers together, and when that was asked.
+    served: Arc<Mutex<Option<(Instant, Served)>>>,
 }
 
 impl KubeCluster {
     /// The cluster of this client; events are published through the recorder.
     pub fn new(client: Client, recorder: Recorder) -> Self {
-        Self { client, recorder }
+        Self {
+            client,
+            recorder,
+            served: Arc::default(),
+        }
+    }
+
+    /// Who can schedule the job's workers together. Asked again after a while: programs are installed.
+    async fn served(&self, job: &YoloTrainingJob) -> Result<Served, ObserveError> {
+        if job.spec.scheduling.gang == Gang::None || job.spec.workers.replicas < 2 {
+            return Ok(Served::default());
+        }
+        let mut known = self.served.lock().await;
+        if let Some((at, served)) = &*known
+            && at.elapsed() < SERVED_FOR
+        {
+            return Ok(served.clone());
+        }
+        let served = discover(&self.client).await.map_err(ObserveError::Served)?;
+        *known = Some((Instant::now(), served.clone()));
+        Ok(served)
     }
 
     fn api<K>(&self, id: &JobIdentity) -> Api<K>
@@ -56,7 +87,9 @@ impl Cluster for KubeCluster {
         id: &JobIdentity,
         progress: Option<AgentProgress>,
     ) -> Result<(YoloTrainingJob, Observed), ObserveError> {
-        observe::fresh(&self.client, id, progress).await
+        let (job, mut observed) = observe::fresh(&self.client, id, progress).await?;
+        observed.served = Some(self.served(&job).await?);
+        Ok((job, observed))
     }
 
     async fn apply(&self, id: &JobIdentity, prepared: Prepared) -> Result<Applied, ApplyError> {
@@ -67,6 +100,8 @@ impl Cluster for KubeCluster {
             service,
             retire,
             stop,
+            budget,
+            pod_group,
             pods,
             queue,
             delete_job,
@@ -83,6 +118,17 @@ impl Cluster for KubeCluster {
         if let Some(service) = &service {
             create(&self.api::<Service>(id), service, "Service").await?;
         }
+        if let Some(budget) = &budget {
+            let api = self.api::<PodDisruptionBudget>(id);
+            create(&api, budget, "PodDisruptionBudget").await?;
+        }
+        let groups = pod_group.as_ref().map(|group| {
+            let client = self.client.clone();
+            Api::<DynamicObject>::namespaced_with(client, &id.namespace, &group.resource)
+        });
+        if let (Some(groups), Some(group)) = (&groups, &pod_group) {
+            create(groups, &group.object, "PodGroup").await?;
+        }
         let api = self.api::<Pod>(id);
         release(&api, &retire).await?;
         let leaving = retire
@@ -93,6 +139,10 @@ impl Cluster for KubeCluster {
         let (deleted, created) = futures::future::join(deleted, create_pods(&api, pods)).await;
         deleted?;
         let mut applied = created?;
+        let before = pod_group.and_then(|group| group.before);
+        if let (Some(groups), Some(name)) = (groups, before) {
+            delete_one(&groups, "PodGroup", name).await?;
+        }
         if let Some(step) = queue {
             applied.not_queued = in_queue(&self.client, id, step).await?;
         }
@@ -126,6 +176,29 @@ impl Cluster for KubeCluster {
             tracing::warn!(error = %crate::telemetry::chain(&error), "an event was not published");
         }
     }
+}
+
+/// The kinds of `PodGroup` that the API server serves.
+async fn discover(client: &Client) -> Result<Served, kube::Error> {
+    let mut found = Vec::new();
+    for group in client.list_api_groups().await?.groups {
+        for version in &group.versions {
+            if !Served::wanted(&group.name).contains(&version.version.as_str()) {
+                continue;
+            }
+            // A version may be served for other kinds alone.
+            let kinds = client.list_api_group_resources(&version.group_version);
+            match kinds.await {
+                Ok(kinds) if kinds.resources.iter().any(|r| r.kind == "PodGroup") => {
+                    found.push((group.name.clone(), version.version.clone()));
+                }
+                Ok(_) => {}
+                Err(error) if is_not_found(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(gang::served(&found))
 }
 
 /// Applies a status as the given field manager. The uid keeps it off a new job of the same name.
@@ -243,19 +316,24 @@ async fn release(api: &Api<Pod>, retire: &[Retired]) -> Result<(), ApplyError> {
 /// Deletes pods gracefully: their workers may still write a checkpoint.
 async fn delete(api: &Api<Pod>, names: Vec<String>) -> Result<(), ApplyError> {
     stream::iter(names)
-        .map(|name| async move {
-            match api.delete(&name, &DeleteParams::default()).await {
-                Err(error) if !is_not_found(&error) => Err(ApplyError::Delete {
-                    kind: "pod",
-                    name,
-                    source: Box::new(error),
-                }),
-                _ => Ok(()),
-            }
-        })
+        .map(|name| delete_one(api, "pod", name))
         .buffer_unordered(IN_FLIGHT)
         .try_collect()
         .await
+}
+
+async fn delete_one<K>(api: &Api<K>, kind: &'static str, name: String) -> Result<(), ApplyError>
+where
+    K: Clone + std::fmt::Debug + DeserializeOwned,
+{
+    match api.delete(&name, &DeleteParams::default()).await {
+        Err(error) if !is_not_found(&error) => Err(ApplyError::Delete {
+            kind,
+            name,
+            source: Box::new(error),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Deletes the job; the garbage collector takes what it owns.
@@ -283,14 +361,8 @@ async fn in_queue(
     match step {
         PreparedStep::Create(workload) => enter(client, &api, *workload).await,
         PreparedStep::Change(name, QueueStep::Leave) => {
-            match api.delete(&name, &DeleteParams::background()).await {
-                Err(error) if !is_not_found(&error) => Err(ApplyError::Delete {
-                    kind: "Workload",
-                    name,
-                    source: Box::new(error),
-                }),
-                _ => Ok(None),
-            }
+            delete_one(&api, "Workload", name).await?;
+            Ok(None)
         }
         PreparedStep::Change(name, step) => {
             let told = tell(client, id, &name, &step).await;

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt as _};
 
+use super::gang::Served;
 use super::pods::PodView;
 use super::queue::{self, QueueView};
 use crate::kueue::{QUEUE_LABEL, ResourceFlavor, Workload};
@@ -36,6 +37,8 @@ pub struct Observed {
     pub pods: Vec<PodView>,
     /// Worker and number of pods that an earlier job of this name left and that still hold their names.
     pub strangers: Vec<(u32, u32)>,
+    /// Who can schedule workers together here; known only from a fresh read.
+    pub served: Option<Served>,
     /// What stands in a queue for it.
     pub queue: QueueView,
     /// What the agents last said.
@@ -118,6 +121,9 @@ pub enum ObserveError {
         #[source]
         source: kube::Error,
     },
+    /// Which kinds of objects there are.
+    #[error("asking the API server for its kinds of PodGroup failed")]
+    Served(#[source] kube::Error),
     /// The job is gone.
     #[error("the job is gone")]
     Gone,
@@ -151,6 +157,7 @@ pub fn from_cache<'a>(
         service,
         pods: own,
         strangers,
+        served: None,
         queue,
         progress,
         status,

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::back_off::{self, Restarts};
 use super::build::GRACE_SECONDS;
+use super::gang;
 use super::observe::{ConfigView, Observed, ServiceView};
 use super::pods::{PodState, PodView};
 use super::queue::{self, Gate, QueueStep};
@@ -19,6 +20,9 @@ use crate::conditions::{find, holds};
 
 /// How soon to look again at a name that somebody else holds: nothing else tells when it is free.
 const NAME_TAKEN_RETRY: SignedDuration = SignedDuration::from_secs(2);
+
+/// How soon to look again for a scheduler that is not installed.
+const GANG_RETRY: SignedDuration = SignedDuration::from_secs(15);
 
 /// How long a job that is resumed waits for its earlier workers to stop: their grace and some more. A
 /// node that is lost never says that they have.
@@ -173,7 +177,6 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     if let Some(plan) = ended(observed, attempt, &restarts, valid.run, now) {
         return plan;
     }
-    let counted = restarts.counted;
     let mut plan = Plan::idle(Phase::Gang, attempt, restarts);
     plan.freeze = observed.config == ConfigView::Absent;
     plan.expose = observed.service == ServiceView::Absent;
@@ -218,9 +221,27 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
         plan.wake_at = Some(until);
         return plan;
     }
-    let at_work = |member: &Member| matches!(member, Member::Pod(pod) if !pod.deleting && (pod.state == PodState::Running || matches!(pod.state, PodState::Succeeded(_))));
+    go_on(&mut plan, valid, observed, &members, now);
+    plan
+}
+
+/// Plans workers that may run: what failed is replaced, what is missing is created.
+fn go_on(
+    plan: &mut Plan,
+    valid: &ValidJob,
+    observed: &Observed,
+    members: &[Member],
+    now: Timestamp,
+) {
+    let attempt = plan.attempt;
+    let at_work = |member: &Member| match member {
+        Member::Pod(pod) => {
+            !pod.deleting && matches!(pod.state, PodState::Running | PodState::Succeeded(_))
+        }
+        _ => false,
+    };
     plan.queue = queue::while_running(observed, members.iter().all(at_work));
-    match judge(&members, counted, &valid.failure_policy, now) {
+    match judge(members, plan.restarts.counted, &valid.failure_policy, now) {
         Verdict::Healthy => {
             let waits = back_off::until(valid, observed).filter(|(until, _)| *until > now);
             if let Some((until, waiting_on)) = waits
@@ -228,10 +249,10 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
             {
                 plan.phase = Phase::BackingOff(waiting_on);
                 plan.wake_by(until);
-                return plan;
+                return;
             }
             let missing = (0..valid.layout.replicas)
-                .zip(&members)
+                .zip(members)
                 .filter(|(_, member)| is_missing(member));
             plan.create = missing
                 .map(|(index, _)| new_pod(observed, index, attempt))
@@ -257,15 +278,24 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
         Verdict::Permanent(failure) => {
             plan.failures.push(failure.record(attempt, now));
             let failure = JobFailure::Permanent(failure);
-            fail(&mut plan, observed, valid.run, failure);
+            fail(plan, observed, valid.run, failure);
         }
         Verdict::Exhausted(failure) => {
             plan.failures.push(failure.record(attempt, now));
             let failure = JobFailure::Exhausted(failure);
-            fail(&mut plan, observed, valid.run, failure);
+            fail(plan, observed, valid.run, failure);
         }
     }
-    plan
+    if !plan.create.is_empty()
+        && let Some(served) = &observed.served
+        && let Err(waiting_on) = gang::choose(valid, served)
+    {
+        plan.create.clear();
+        plan.wake_at = now.checked_add(GANG_RETRY).ok();
+        if plan.phase == Phase::Gang {
+            plan.phase = Phase::Blocked(waiting_on);
+        }
+    }
 }
 
 /// Plans a job whose spec is not valid: it fails, and nothing of it runs on.

@@ -174,7 +174,11 @@ pub fn urgency(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Urge
         let progress = status.progress.as_ref();
         progress.is_some_and(|progress| progress.first_step_time.is_some())
     };
-    let now = words(&old.conditions) != words(&new.conditions)
+    // What workers that were stopped say last is gone with their pods.
+    let last_words = matches!(new.state, Some(State::Queued | State::Suspended))
+        && old.checkpoint != new.checkpoint;
+    let now = last_words
+        || words(&old.conditions) != words(&new.conditions)
         || old.attempt != new.attempt
         || old.state != new.state
         || old.observed_generation != new.observed_generation

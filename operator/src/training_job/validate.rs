@@ -6,12 +6,13 @@
 use contract::config::WorkerLayout;
 use contract::spec::{Backend, Device, Precision, TrainerSpec, out_of_range};
 use crds::v1alpha1::{
-    Backoff, FailurePolicy, RunPolicy, Workers, YoloTrainingJob, is_reserved, is_reserved_variable,
-    name_problem,
+    Backoff, FailurePolicy, Gang, RunPolicy, Scheduling, VOLCANO_QUEUE_ALONE, Workers,
+    YoloTrainingJob, is_reserved, is_reserved_variable, name_problem,
 };
 use kube::ResourceExt as _;
 use serde_json::json;
 
+use super::gang::VOLCANO_SCHEDULER;
 use super::queue::QueueRequest;
 use crate::kueue::{PRIORITY_LABEL, QUEUE_LABEL};
 
@@ -28,6 +29,8 @@ pub struct ValidJob {
     pub failure_policy: FailurePolicy,
     /// When it runs, and what is left of it.
     pub run: RunPolicy,
+    /// How the workers get their nodes.
+    pub scheduling: Scheduling,
     /// The queue that it waits in.
     pub queue: Option<QueueRequest>,
 }
@@ -75,6 +78,13 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
             "failurePolicy.backoff.initialSeconds is {initial}, but maxSeconds is {max}: choose at most {max}"
         ));
     }
+    let scheduling = &job.spec.scheduling;
+    let by_volcano = scheduling.gang == Gang::Volcano
+        || scheduling.gang == Gang::Auto
+            && workers.template.scheduler_name.as_deref() == Some(VOLCANO_SCHEDULER);
+    if scheduling.volcano_queue.is_some() && !by_volcano {
+        problems.push(VOLCANO_QUEUE_ALONE.to_owned());
+    }
     let queue = queue_request(job);
     let batch = trainer.training.batch_size;
     problems.extend(partial_problems(&workers, batch, queue.is_some()));
@@ -97,6 +107,7 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
             workers,
             failure_policy: policy.clone(),
             run,
+            scheduling: job.spec.scheduling.clone(),
             queue,
         })
     } else {
@@ -150,15 +161,21 @@ fn worker_problems(workers: &Workers) -> Vec<String> {
             format!("workers.template.{kind} has {key}, which the operator sets itself: remove it")
         }));
     }
-    if let Some(container) = &workers.container {
-        let mut names = container.env.iter().map(|variable| &variable.name);
+    let of_container = workers.container.as_ref().map_or(&[][..], |own| &own.env);
+    for (field, env) in [
+        ("workers.env", &workers.env[..]),
+        ("workers.container.env", of_container),
+    ] {
+        let mut names = env.iter().map(|variable| &variable.name);
         let reserved = names.find(|name| is_reserved_variable(name));
         problems.extend(reserved.map(|name| {
-            format!("workers.container.env has {name}, which the operator or the agent sets itself: remove it")
+            format!("{field} has {name}, which the operator or the agent sets itself: remove it")
         }));
-        if container.image.is_empty() || container.command.is_empty() {
-            problems.push("workers.container needs an image and a command".to_owned());
-        }
+    }
+    if let Some(container) = &workers.container
+        && (container.image.is_empty() || container.command.is_empty())
+    {
+        problems.push("workers.container needs an image and a command".to_owned());
     }
     let resources = [
         ("limits", &workers.resources.limits),

@@ -1,6 +1,7 @@
 //! What a job waits for. Status, events, log and tests share these words.
 
 use crds::conditions::Reason;
+use crds::v1alpha1::Gang;
 
 use super::status::shorten;
 
@@ -50,6 +51,15 @@ pub enum WaitingOn {
         /// Kueue's words, or those of the API server.
         message: Option<String>,
     },
+    /// The scheduler that the spec asks for is not there.
+    GangUnavailable {
+        /// What the spec asks for.
+        gang: Gang,
+        /// The API group of its `PodGroup`.
+        group: &'static str,
+        /// The versions that would do.
+        versions: &'static [&'static str],
+    },
     /// The last restarts led to no new checkpoint.
     BackOff {
         /// Restarts before the latest that led to none.
@@ -85,6 +95,7 @@ impl WaitingOn {
             Self::ContainersStarting => Reason::ContainersStarting,
             Self::PodCreation => Reason::CreatingPods,
             Self::Queue { .. } => Reason::Queued,
+            Self::GangUnavailable { .. } => Reason::GangUnavailable,
             Self::BackOff { .. } => Reason::BackingOff,
             Self::OtherResults => Reason::SomeEnded,
         }
@@ -109,6 +120,15 @@ impl WaitingOn {
                 "images are being pulled, volumes mounted and containers started".to_owned()
             }
             Self::PodCreation => "the pods are being created".to_owned(),
+            Self::GangUnavailable {
+                gang,
+                group,
+                versions,
+            } => format!(
+                "scheduling.gang is {}, but the API server serves no PodGroup of {group}/{}: install what brings it, or create the job anew with auto or None",
+                gang.as_str(),
+                versions.join(" or ")
+            ),
             Self::Queue { queue, message } => match message {
                 Some(message) => format!("the job waits in the queue {queue}: {message}"),
                 None => format!("the job waits in the queue {queue}"),
@@ -137,7 +157,7 @@ impl WaitingOn {
             Self::Volume { .. } => 4,
             Self::ContainerCreate { .. } => 5,
             Self::ImagePull { .. } => 6,
-            Self::CreateRefused { .. } => 7,
+            Self::CreateRefused { .. } | Self::GangUnavailable { .. } => 7,
             Self::NameTaken { .. } => 8,
         }
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crds::names;
 use crds::v1alpha1::{WorkerTemplate, is_reserved};
 use k8s_openapi::api::core::v1::{
-    Affinity, NodeSelectorRequirement, NodeSelectorTerm, PreferredSchedulingTerm, Toleration,
-    TopologySpreadConstraint,
+    Affinity, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, PreferredSchedulingTerm,
+    Toleration, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
@@ -38,8 +38,27 @@ pub fn placed(template: &mut WorkerTemplate, placement: &Placement) {
 
 /// The job's wishes, and to keep off these nodes where others can take the pod: a wish as strong as there are,
 /// and no more, since a node may be back before there is another one.
-pub fn affinity(template: &WorkerTemplate, avoid: &[String]) -> Option<Affinity> {
+pub fn affinity(
+    template: &WorkerTemplate,
+    same_topology: Option<&str>,
+    labels: &BTreeMap<String, String>,
+    avoid: &[String],
+) -> Option<Affinity> {
     let mut affinity = template.affinity.clone();
+    if let Some(key) = same_topology {
+        // The scheduler lets the first pod of a gang, which nobody is there for yet, be anywhere.
+        let together = PodAffinityTerm {
+            label_selector: Some(gang(labels)),
+            topology_key: key.to_owned(),
+            ..PodAffinityTerm::default()
+        };
+        let pods = affinity.get_or_insert_default();
+        pods.pod_affinity
+            .get_or_insert_default()
+            .required_during_scheduling_ignored_during_execution
+            .get_or_insert_default()
+            .push(together);
+    }
     if avoid.is_empty() {
         return affinity;
     }
@@ -76,13 +95,7 @@ pub fn spread(
     labels: &BTreeMap<String, String>,
     avoid: &[String],
 ) -> Option<Vec<TopologySpreadConstraint>> {
-    let gang = [names::JOB_UID, names::INCARNATION]
-        .into_iter()
-        .filter_map(|name| Some((name.to_owned(), labels.get(name)?.clone())));
-    let gang = LabelSelector {
-        match_labels: Some(gang.collect()),
-        ..LabelSelector::default()
-    };
+    let gang = gang(labels);
     let mut constraints = template.topology_spread_constraints.clone();
     if constraints.is_empty() && avoid.is_empty() {
         constraints.push(TopologySpreadConstraint {
@@ -96,6 +109,17 @@ pub fn spread(
         constraint.label_selector.get_or_insert(gang.clone());
     }
     (!constraints.is_empty()).then_some(constraints)
+}
+
+/// The workers of the incarnation that these labels belong to.
+fn gang(labels: &BTreeMap<String, String>) -> LabelSelector {
+    let gang = [names::JOB_UID, names::INCARNATION]
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), labels.get(name)?.clone())));
+    LabelSelector {
+        match_labels: Some(gang.collect()),
+        ..LabelSelector::default()
+    }
 }
 
 /// The job's tolerations, and those of a node that is away for a moment, where it says nothing of them.
@@ -186,7 +210,10 @@ mod tests {
                 {"weight": 1, "preference": {"matchExpressions": [{"key": "disk", "operator": "Exists"}]}}],
         }}}));
         let lost = ["node-7".to_owned()];
-        let affinity = |avoid| serde_json::to_value(affinity(&wishes, avoid)).expect("plain data");
+        let affinity = |avoid| {
+            let none = BTreeMap::new();
+            serde_json::to_value(affinity(&wishes, None, &none, avoid)).expect("plain data")
+        };
         let terms = "/nodeAffinity/preferredDuringSchedulingIgnoredDuringExecution";
         let with = affinity(&lost);
         let [own, elsewhere] = &with
@@ -213,6 +240,24 @@ mod tests {
         assert_eq!(
             None,
             spread(&WorkerTemplate::default(), &BTreeMap::new(), &lost)
+        );
+    }
+
+    #[test]
+    fn workers_behind_one_switch_are_drawn_to_each_other() {
+        let labels = BTreeMap::from([
+            (names::JOB_UID.to_owned(), "1".to_owned()),
+            (names::INCARNATION.to_owned(), "2".to_owned()),
+            (names::WORKER_INDEX.to_owned(), "0".to_owned()),
+        ]);
+        let template = WorkerTemplate::default();
+        let affinity = affinity(&template, Some("example.com/switch"), &labels, &[]);
+        let terms = serde_json::to_value(affinity).expect("plain data");
+        assert_eq!(
+            json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{
+                "labelSelector": {"matchLabels": {(names::JOB_UID): "1", (names::INCARNATION): "2"}},
+                "topologyKey": "example.com/switch"}]}}),
+            terms
         );
     }
 

@@ -31,6 +31,8 @@ pub struct Place<'a> {
     pub number: u32,
     /// The attempt that it begins with.
     pub attempt: Attempt,
+    /// A label of nodes that has one value for all workers.
+    pub same_topology: Option<&'a str>,
     /// Nodes that it keeps off where it can.
     pub avoid: &'a [String],
     /// How often its agent may restart ranks in place.
@@ -68,12 +70,18 @@ pub fn pod(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Pod {
             enable_service_links: Some(false),
             security_context: Some(pod_security()),
             node_selector: some(&template.node_selector),
-            affinity: placement::affinity(template, place.avoid),
+            affinity: placement::affinity(template, place.same_topology, &own, place.avoid),
             topology_spread_constraints: placement::spread(template, &own, place.avoid),
             tolerations: Some(placement::tolerations(template)),
             priority_class_name: template.priority_class_name.clone(),
             runtime_class_name: template.runtime_class_name.clone(),
             scheduler_name: template.scheduler_name.clone(),
+            host_network: template.host_network.then_some(true),
+            // Else names of the cluster would not be found.
+            dns_policy: template
+                .host_network
+                .then(|| "ClusterFirstWithHostNet".to_owned()),
+            resource_claims: some(&template.resource_claims),
             image_pull_secrets: some(&template.image_pull_secrets),
             init_containers: Some(vec![agent(config)]),
             containers: vec![worker(config, workers, place)],
@@ -172,10 +180,13 @@ fn environment(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Vec<
         let (name, value) = env::CUBLAS_WORKSPACE;
         (name, value.to_owned())
     });
+    let network = workers.network.environment().iter();
+    let network = network.map(|&(name, value)| (name, value.to_owned()));
     let all = pairs
         .iter()
         .cloned()
         .chain(torchrun)
+        .chain(network)
         .chain(others)
         .chain(group)
         .chain(snapshots)
@@ -187,7 +198,8 @@ fn environment(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Vec<
         ..EnvVar::default()
     });
     let own = workers.container.iter().flat_map(|own| own.env.clone());
-    all.chain(own).collect()
+    // What the user writes comes last, and so counts.
+    all.chain(workers.env.iter().cloned()).chain(own).collect()
 }
 
 fn port(name: &str, port: u16) -> ContainerPort {
@@ -207,15 +219,15 @@ fn resources(workers: &Workers) -> ResourceRequirements {
     };
     let mut limits = plain(&workers.resources.limits);
     let mut requests = plain(&workers.resources.requests);
-    if workers.gpus_per_worker > 0 {
+    if workers.gpus_per_worker > 0 && !workers.gpu_resource.is_empty() {
         let gpus = Quantity(workers.gpus_per_worker.to_string());
-        limits.insert(names::GPU_RESOURCE.to_owned(), gpus.clone());
-        requests.insert(names::GPU_RESOURCE.to_owned(), gpus);
+        limits.insert(workers.gpu_resource.clone(), gpus.clone());
+        requests.insert(workers.gpu_resource.clone(), gpus);
     }
     ResourceRequirements {
         limits: (!limits.is_empty()).then_some(limits),
         requests: (!requests.is_empty()).then_some(requests),
-        ..ResourceRequirements::default()
+        claims: some(&workers.resources.claims),
     }
 }
 
@@ -266,6 +278,7 @@ pub(super) mod tests {
                 incarnation: 2,
                 restart: 0,
             },
+            same_topology: None,
             avoid: &[],
             restarts_left: 4,
         };
@@ -398,6 +411,50 @@ pub(super) mod tests {
         assert_eq!("volcano", spec["schedulerName"]);
         let plain = built(|_, _| {})["spec"].clone();
         for field in ["nodeSelector", "affinity", "imagePullSecrets"] {
+            assert!(plain.get(field).is_none(), "{field}");
+        }
+    }
+
+    #[test]
+    fn devices_and_networks_are_what_the_job_says() {
+        let workers: Workers = serde_json::from_value(json!({
+            "gpusPerWorker": 2,
+            "gpuResource": "nvidia.com/mig-1g.10gb",
+            "network": "RoCE",
+            "env": [{"name": "NCCL_IB_GID_INDEX", "value": "5"}],
+            "resources": {"claims": [{"name": "nic"}]},
+            "template": {
+                "hostNetwork": true,
+                "resourceClaims": [{"name": "nic", "resourceClaimTemplateName": "fast-nic"}],
+            },
+        }))
+        .expect("workers");
+        let pod = built(|_, own| *own = workers.clone());
+        let spec = &pod["spec"];
+        let worker = &spec["containers"][0];
+        assert_eq!("2", worker["resources"]["limits"]["nvidia.com/mig-1g.10gb"]);
+        assert_eq!(json!([{"name": "nic"}]), worker["resources"]["claims"]);
+        assert_eq!(
+            "fast-nic",
+            spec["resourceClaims"][0]["resourceClaimTemplateName"]
+        );
+        assert_eq!(json!(true), spec["hostNetwork"]);
+        assert_eq!("ClusterFirstWithHostNet", spec["dnsPolicy"]);
+        assert_eq!("IB", named(&worker["env"], "NCCL_NET")["value"]);
+        // The last of a name counts.
+        let env = worker["env"].as_array().expect("variables");
+        let of_name = |variable: &&Value| variable["name"] == "NCCL_IB_GID_INDEX";
+        let last = env.iter().rfind(of_name).expect("there");
+        assert_eq!("5", last["value"]);
+
+        let by_claims = built(|_, own| {
+            *own = workers.clone();
+            own.gpu_resource = String::new();
+        });
+        let resources = &by_claims["spec"]["containers"][0]["resources"];
+        assert!(resources.get("limits").is_none(), "{resources}");
+        let plain = built(|_, _| {})["spec"].clone();
+        for field in ["hostNetwork", "dnsPolicy", "resourceClaims"] {
             assert!(plain.get(field).is_none(), "{field}");
         }
     }

@@ -1,4 +1,5 @@
-//! Kueue in the simulated cluster: it does what the script says.
+//! What decides when and where the workers run in the simulated cluster: Kueue and schedulers do what the script
+//! says.
 
 use jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -8,12 +9,13 @@ use super::cluster::World;
 use super::script::{Player, number};
 use crate::kueue::{ADMITTED, EVICTED, QUEUE_LABEL, QUOTA_RESERVED, ResourceFlavorSpec, Workload};
 use crate::training_job::build::PreparedStep;
+use crate::training_job::gang;
 use crate::training_job::queue::{self, QueueStep};
 use crate::training_job::status::Applied;
 
 impl Player {
-    /// Carries out a command that is about queues; says whether it was one.
-    pub(super) fn queue_command(&self, words: &[&str]) -> bool {
+    /// Carries out a command that is about queues and nodes; says whether it was one.
+    pub(super) fn scheduling_command(&self, words: &[&str]) -> bool {
         let rest = |from: usize| words.get(from..).unwrap_or_default().join(" ");
         match words[0] {
             "queue" => self.cluster.change(|world| {
@@ -34,6 +36,18 @@ impl Player {
             "evict-from-queue" => self.kueue(|status| {
                 set(status, EVICTED, true, words[1], &rest(2));
             }),
+            "scheduling" => self.edit(|spec| {
+                spec.scheduling = serde_json::from_str(&rest(1)).expect("scheduling");
+            }),
+            "serve" => self.cluster.change(|world| {
+                world.served = gang::served(&[(words[1].to_owned(), words[2].to_owned())]);
+            }),
+            "show-pod" => {
+                let spec = self.cluster.look().pods[words[1]].spec.clone();
+                let spec = spec.unwrap_or_default();
+                let nodes = spec.node_selector.unwrap_or_default();
+                self.cluster.say(format!("runs on nodes with {nodes:?}"));
+            }
             _ => return false,
         }
         true

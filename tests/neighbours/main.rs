@@ -1,0 +1,7 @@
+//! Other programs drive our jobs, or ours drives with theirs. `make test-neighbours` installs them and runs this.
+
+#[path = "../e2e/seen.rs"]
+#[expect(dead_code, reason = "the other tests need the rest")]
+mod seen;
+
+mod kueue;
