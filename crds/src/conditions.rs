@@ -1,6 +1,6 @@
 //! Condition types and reasons.
 //!
-//! Nine conditions, all present from the first reconcile on, so that `kubectl wait` and other programs
+//! Ten conditions, all present from the first reconcile on, so that `kubectl wait` and other programs
 //! find them whatever their status:
 //!
 //! | type         | True means                                                                      |
@@ -9,6 +9,7 @@
 //! | Admitted     | the job's queue lets its workers run, or it waits in none                       |
 //! | Scheduled    | every worker has a node                                                         |
 //! | `WorkersReady` | the container of every worker runs; while False, the message says what is missing |
+//! | `PreflightPassed` | the workers found what they need, and each other: their ranks were started     |
 //! | Running      | the gang works: reason `Starting` before the first training step of the attempt, then `Training` |
 //! | Restarting   | a worker failed and all are being replaced; the message says which and why      |
 //! | Suspended    | the workers are stopped because `spec.suspend` is true                          |
@@ -29,6 +30,8 @@ pub enum ConditionType {
     Scheduled,
     /// The container of every worker runs.
     WorkersReady,
+    /// The workers found what they need, and each other.
+    PreflightPassed,
     /// The gang works.
     Running,
     /// A worker failed and all are being replaced.
@@ -43,11 +46,12 @@ pub enum ConditionType {
 
 impl ConditionType {
     /// All types, in the order in which a status lists them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Accepted,
         Self::Admitted,
         Self::Scheduled,
         Self::WorkersReady,
+        Self::PreflightPassed,
         Self::Running,
         Self::Restarting,
         Self::Suspended,
@@ -62,6 +66,7 @@ impl ConditionType {
             Self::Admitted => "Admitted",
             Self::Scheduled => "Scheduled",
             Self::WorkersReady => "WorkersReady",
+            Self::PreflightPassed => "PreflightPassed",
             Self::Running => "Running",
             Self::Restarting => "Restarting",
             Self::Suspended => "Suspended",
@@ -129,11 +134,15 @@ reasons! {
     AllRunning,
     /// `WorkersReady`: a worker has ended without success, and the results of the others are awaited.
     SomeEnded,
+    /// `PreflightPassed`: the workers look around, and for each other.
+    Checking,
+    /// `PreflightPassed`: the ranks were started.
+    RanksStarted,
     /// Running: no training step was done in this attempt yet.
     Starting,
     /// Running: training steps are being done.
     Training,
-    /// Running: not all workers run.
+    /// `PreflightPassed`, Running: not all workers run.
     WorkersNotReady,
     /// Running, Restarting: all workers are being replaced.
     Restarting,

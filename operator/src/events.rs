@@ -105,6 +105,25 @@ pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<J
             format!("{workers} in attempt {attempt}"),
         ));
     }
+    let slow = |status: &YoloTrainingJobStatus| status.straggler.as_ref().map(|s| s.worker);
+    if let Some(straggler) = &new.straggler
+        && slow(old) != slow(new)
+    {
+        let node = new
+            .workers
+            .iter()
+            .find(|worker| worker.index == straggler.worker)
+            .and_then(|worker| worker.node.as_deref())
+            .unwrap_or("unknown");
+        events.push(event(
+            true,
+            "Straggler",
+            format!(
+                "the others wait {:.3} s of each step of {:.3} s for worker {} (rank {}) on the node {node}: look at what else runs there, and at its clock speed, cooling and disks",
+                straggler.waited_seconds, straggler.step_seconds, straggler.worker, straggler.rank
+            ),
+        ));
+    }
     if let Some(complete) = became_true(old, new, ConditionType::Complete) {
         events.push(event(false, "Complete", complete.message.clone()));
     }

@@ -310,6 +310,9 @@ mod tests {
             report: RunReport::default(),
             ranks: Vec::new(),
             restarted_after: None,
+            started: true,
+            straggler: None,
+            warnings: Vec::new(),
         }
     }
 

@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 use torch_bridge::{ProcessGroup, ReduceOp, Work};
 
 pub use ddp::{Ddp, Gradients};
+
+/// Bytes of the all-reduce by which the ranks try their network.
+const PROBE: i64 = 4 << 20;
 
 /// What came of a call that other ranks take part in.
 pub type Result<T> = std::result::Result<T, torch_bridge::Error>;
@@ -86,6 +89,29 @@ impl Ranks {
     /// Time spent waiting in these methods since the last question.
     pub fn take_waited(&mut self) -> Duration {
         std::mem::take(&mut self.waited)
+    }
+
+    /// Bytes a second that an all-reduce of [`PROBE`] bytes on this device moves, the better of two; none in a world
+    /// of one.
+    pub fn bandwidth(&mut self, device: Device) -> Result<Option<f64>> {
+        let mut best = None;
+        for _ in 0..2 {
+            let mut tensor = Tensor::zeros([PROBE / 4], (Kind::Float, device));
+            // Both ends wait for the device, which may have other work in its queue.
+            let _ = tensor.double_value(&[0]);
+            let start = Instant::now();
+            let alone = self.waiting(|group| match group {
+                None => Ok(true),
+                Some(group) => group.all_reduce(&mut tensor, ReduceOp::Sum).map(|()| false),
+            })?;
+            if alone {
+                return Ok(None);
+            }
+            let _ = tensor.double_value(&[0]);
+            let rate = PROBE as f64 / start.elapsed().as_secs_f64();
+            best = Some(best.map_or(rate, |before: f64| before.max(rate)));
+        }
+        Ok(best)
     }
 
     /// Starts summing `values`, element by element, over all ranks.

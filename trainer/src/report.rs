@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use contract::metric_names::{
-    EVAL_MAP50, EVAL_MAP50_95, EVAL_PRECISION, EVAL_RECALL, Metric, TRAIN_EPOCH,
-    TRAIN_IMAGES_SKIPPED_TOTAL, TRAIN_IMAGES_TOTAL, TRAIN_LEARNING_RATE, TRAIN_LOSS, TRAIN_STEP,
-    TRAIN_STEP_SECONDS, TRAIN_WAIT_SECONDS,
+    ALL_REDUCE_BYTES_PER_SECOND, EVAL_MAP50, EVAL_MAP50_95, EVAL_PRECISION, EVAL_RECALL, Metric,
+    TRAIN_EPOCH, TRAIN_IMAGES_SKIPPED_TOTAL, TRAIN_IMAGES_TOTAL, TRAIN_LEARNING_RATE, TRAIN_LOSS,
+    TRAIN_STEP, TRAIN_STEP_SECONDS, TRAIN_WAIT_SECONDS,
 };
 use contract::progress::{CheckpointRef, EpochMetrics, Losses, Phase, RunReport};
 use contract::protocol::{RankResult, Sample};
@@ -123,6 +123,18 @@ impl Reporter {
     pub fn phase(&mut self, phase: Phase) {
         self.report.phase = phase;
         self.send(Urgency::Now);
+    }
+
+    /// Says how fast the ranks exchange gradients.
+    pub fn all_reduce(&mut self, bytes_per_second: f64) {
+        self.report.all_reduce_bytes_per_second = Some(bytes_per_second);
+        if self.speaks {
+            self.metrics(vec![gauge(&ALL_REDUCE_BYTES_PER_SECOND, bytes_per_second)]);
+            let rate = bytes_per_second / 1e6;
+            console::say(&format!(
+                "the ranks exchange {rate:.0} MB/s (an all-reduce of 4 MiB)"
+            ));
+        }
     }
 
     /// Says that a run is about to go on from `state`.

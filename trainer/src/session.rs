@@ -131,6 +131,9 @@ impl<'a> Session<'a> {
         reporter.phase(Phase::Rendezvous);
         let mut ranks = rendezvous::meet(&place, chosen.backend.clone(), limits(spec))?;
         data.agree(&mut ranks)?;
+        if let Some(rate) = ranks.bandwidth(chosen.device)? {
+            reporter.all_reduce(rate);
+        }
 
         let folder = RunFolder::new(&job.output, &job.config, place.attempt);
         let store = CheckpointStore::new(folder.checkpoints(), place.attempt);

@@ -31,6 +31,8 @@ pub const LOCAL_WORLD_SIZE: &str = "LOCAL_WORLD_SIZE";
 pub const AGENT_SOCKET: &str = "YOLO_AGENT_SOCKET";
 /// The present attempt as `INCARNATION.RESTART`.
 pub const ATTEMPT: &str = "YOLO_ATTEMPT";
+/// The node that the worker's pod runs on, for messages.
+pub const NODE_NAME: &str = "YOLO_NODE_NAME";
 /// Path of the frozen job configuration.
 pub const CONFIG: &str = "YOLO_CONFIG";
 

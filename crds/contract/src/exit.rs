@@ -14,6 +14,8 @@ pub enum FailureReason {
     InvalidDataset,
     /// The output folder cannot be created or written.
     OutputUnwritable,
+    /// A check of the worker's surroundings failed before its ranks were started: no GPU is seen, for example.
+    PreflightFailed,
     /// The ranks did not find each other in time.
     RendezvousFailed,
     /// A collective failed because another rank ended or was cut off.
@@ -51,10 +53,11 @@ pub enum Retry {
 
 impl FailureReason {
     /// All reasons, for tables and tests.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::InvalidConfig,
         Self::InvalidDataset,
         Self::OutputUnwritable,
+        Self::PreflightFailed,
         Self::RendezvousFailed,
         Self::PeerLost,
         Self::NonFiniteLoss,
@@ -75,6 +78,7 @@ impl FailureReason {
             Self::InvalidConfig => 64,
             Self::InvalidDataset => 65,
             Self::OutputUnwritable => 73,
+            Self::PreflightFailed => 84,
             Self::RendezvousFailed => 69,
             Self::PeerLost => 76,
             Self::NonFiniteLoss => 80,
@@ -111,7 +115,8 @@ impl FailureReason {
             | Self::OutputUnwritable
             | Self::NonFiniteLoss
             | Self::CheckpointUnreadable => Retry::Never,
-            Self::RendezvousFailed
+            Self::PreflightFailed
+            | Self::RendezvousFailed
             | Self::PeerLost
             | Self::OutOfMemory
             | Self::IoFailed
@@ -137,6 +142,7 @@ impl FailureReason {
             Self::InvalidConfig => "InvalidConfig",
             Self::InvalidDataset => "InvalidDataset",
             Self::OutputUnwritable => "OutputUnwritable",
+            Self::PreflightFailed => "PreflightFailed",
             Self::RendezvousFailed => "RendezvousFailed",
             Self::PeerLost => "PeerLost",
             Self::NonFiniteLoss => "NonFiniteLoss",

@@ -129,8 +129,15 @@ pub const TRAIN_WAIT_SECONDS: Metric = Metric {
     labels: &["rank", "on"],
 };
 
+/// How fast the ranks exchange gradients.
+pub const ALL_REDUCE_BYTES_PER_SECOND: Metric = gauge(
+    "yolo_train_all_reduce_bytes_per_second",
+    "Bytes a second that a small all-reduce over all ranks moved before the first step.",
+    &[],
+);
+
 /// Every series the agent serves.
-pub const TRAINING: [Metric; 12] = [
+pub const TRAINING: [Metric; 13] = [
     TRAIN_LOSS,
     EVAL_PRECISION,
     EVAL_RECALL,
@@ -143,6 +150,7 @@ pub const TRAINING: [Metric; 12] = [
     TRAIN_IMAGES_SKIPPED_TOTAL,
     TRAIN_STEP_SECONDS,
     TRAIN_WAIT_SECONDS,
+    ALL_REDUCE_BYTES_PER_SECOND,
 ];
 
 /// Reconciles by controller and outcome (ok, error).

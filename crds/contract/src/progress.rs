@@ -136,6 +136,9 @@ pub struct RunReport {
     /// What a user should know although the run goes on: a skipped file and its reason, and the like.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Bytes a second that a small all-reduce over all ranks moved before the first step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub all_reduce_bytes_per_second: Option<f64>,
 }
 
 /// The `/progress` document of one agent.
@@ -155,6 +158,31 @@ pub struct AgentProgress {
     /// What made the agents start the present attempt in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarted_after: Option<RankFailure>,
+    /// Whether ranks were started in this attempt.
+    #[serde(default)]
+    pub started: bool,
+    /// The worker that the others wait for, step after step. Only worker 0 knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub straggler: Option<Straggler>,
+    /// What a user should know of the workers, though they run: clocks that differ, for example. Only worker 0
+    /// knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// A worker that the others wait for, step after step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Straggler {
+    /// Index of the worker.
+    pub worker: u32,
+    /// Its slowest rank.
+    pub rank: u32,
+    /// Duration of a step in seconds, recently.
+    pub step_seconds: f64,
+    /// Seconds of each step that the others wait for it: the median over them.
+    pub waited_seconds: f64,
 }
 
 /// Why a rank did not succeed, as the agents of a job tell it to each other and to the operator.

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use contract::attempt::Attempt;
-use contract::progress::{CheckpointRef, EpochMetrics, Progress};
+use contract::progress::{CheckpointRef, EpochMetrics, Progress, Straggler};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ pub struct YoloTrainingJobStatus {
     /// What the job is doing, in a word; derived from the conditions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
-    /// Accepted, Admitted, Scheduled, `WorkersReady`, Running, Restarting, Suspended, Complete and Failed, each with reason and message.
+    /// Accepted, Admitted, Scheduled, `WorkersReady`, `PreflightPassed`, Running, Restarting, Suspended, Complete and Failed, each with reason and message.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend(
         "x-kubernetes-list-type" = "map",
@@ -83,6 +83,9 @@ pub struct YoloTrainingJobStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic", "maxItems" = MAX_WARNINGS))]
     pub warnings: Vec<String>,
+    /// The worker that the others wait for, step after step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub straggler: Option<Straggler>,
     /// When the operator took up the job, or took it up again after it was suspended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,

@@ -480,6 +480,9 @@ impl Player {
                 ..RunReport::default()
             },
             ranks: Vec::new(),
+            started: true,
+            straggler: None,
+            warnings: Vec::new(),
             restarted_after: self
                 .progress
                 .as_ref()

@@ -3,7 +3,7 @@
 mod workers;
 
 pub use self::workers::waiting_on;
-use self::workers::{admitted, scheduled, workers_ready};
+use self::workers::{admitted, preflight, scheduled, workers_ready};
 
 use std::fmt::Write as _;
 
@@ -50,8 +50,8 @@ pub struct Outlook<'a> {
     pub admission: Option<&'a AdmissionStatus>,
     /// What the others wait for.
     pub waiting: Vec<(u32, WaitingOn)>,
-    /// Whether training steps are being done.
-    pub training: bool,
+    /// Whether ranks were started.
+    pub ranks_started: bool,
     /// Whether another program than the trainer runs, which may report nothing.
     pub other_program: bool,
     /// What rank 0 last said.
@@ -100,6 +100,7 @@ pub fn conditions(outlook: &Outlook) -> Vec<Stated> {
         admitted(outlook),
         scheduled(outlook),
         workers_ready(outlook),
+        preflight(outlook),
         running(outlook),
         restarting(outlook),
         suspended(outlook),
@@ -133,6 +134,7 @@ pub fn refused(problems: &str) -> Vec<Stated> {
         failed(ConditionType::Admitted),
         failed(ConditionType::Scheduled),
         failed(ConditionType::WorkersReady),
+        failed(ConditionType::PreflightPassed),
         failed(ConditionType::Running),
         failed(ConditionType::Restarting),
         failed(ConditionType::Suspended),
@@ -247,7 +249,7 @@ fn running(outlook: &Outlook) -> Stated {
     // Agents that do not answer for a moment do not make a job start again.
     let trained_before = outlook.old.attempt == Some(attempt)
         && before.is_some_and(|before| before.reason == Reason::Training.as_str());
-    if outlook.training || trained_before {
+    if outlook.report.is_some_and(is_training) || trained_before {
         Stated::new(
             kind,
             true,

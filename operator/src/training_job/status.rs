@@ -1,6 +1,6 @@
 //! The status that follows from what was observed, planned and applied. Pure; one patch writes it.
 
-use contract::progress::RunReport;
+use contract::progress::{AgentProgress, Phase as RunPhase, RunReport, Straggler};
 use crds::conditions::{ConditionType, Reason};
 use crds::v1alpha1::{
     AdmissionStatus, FailureRecord, MAX_FAILURES, MAX_WARNINGS, State, WorkerState, WorkerStatus,
@@ -98,7 +98,7 @@ pub fn status(
         placed,
         admission: admission.as_ref(),
         waiting: waiting(valid, observed, plan, applied),
-        training: report.as_ref().is_some_and(state::is_training),
+        ranks_started: ranks_started(observed, plan),
         report: report.as_ref(),
         other_program: valid.workers.container.is_some(),
     };
@@ -115,13 +115,18 @@ pub fn status(
             last_restart: plan.restarts.last.clone(),
             attempt: Some(plan.attempt),
             failures: failures(old, plan),
+            straggler: straggler(observed, plan),
             waiting_on: state::waiting_on(&outlook).map(|text| shorten(&text, 1024)),
             admission,
             ready_workers: ready,
             total_workers: valid.layout.replicas,
             workers,
             conditions,
-            ..take_over(old, report)
+            ..take_over(
+                old,
+                report,
+                told(observed, plan).map_or(&[], |told| &told.warnings),
+            )
         },
         observed,
         &plan.phase,
@@ -243,7 +248,11 @@ fn finish(
 
 /// The old status with what a report says. What it does not say yet (after a restart, before the
 /// checkpoint is read) stays.
-fn take_over(old: &YoloTrainingJobStatus, report: Option<RunReport>) -> YoloTrainingJobStatus {
+fn take_over(
+    old: &YoloTrainingJobStatus,
+    report: Option<RunReport>,
+    of_workers: &[String],
+) -> YoloTrainingJobStatus {
     let mut status = old.clone();
     let Some(report) = report else {
         return status;
@@ -261,10 +270,10 @@ fn take_over(old: &YoloTrainingJobStatus, report: Option<RunReport>) -> YoloTrai
     status.checkpoint = report.checkpoint.or(status.checkpoint);
     status.best_weights = report.best_weights.or(status.best_weights);
     status.skipped_images = status.skipped_images.max(report.skipped_images);
-    if !report.warnings.is_empty() {
-        status.warnings = report
-            .warnings
-            .iter()
+    let warnings: Vec<&String> = of_workers.iter().chain(&report.warnings).collect();
+    if !warnings.is_empty() {
+        status.warnings = warnings
+            .into_iter()
             .take(MAX_WARNINGS)
             .map(|warning| shorten(warning, 512))
             .collect();
@@ -301,6 +310,23 @@ fn report(observed: &Observed, plan: &Plan) -> Option<RunReport> {
         (progress.attempt.incarnation == incarnation).then(|| progress.report.clone())
     };
     last_words.or_else(polled)
+}
+
+/// What the agents of the present gang last told.
+fn told<'a>(observed: &'a Observed, plan: &Plan) -> Option<&'a AgentProgress> {
+    let told = observed.progress.as_ref()?;
+    let present = told.attempt.incarnation == plan.attempt.incarnation;
+    (present && plan.phase == Phase::Gang).then_some(told)
+}
+
+/// Whether the agents have started ranks: they do that together, when all are content.
+fn ranks_started(observed: &Observed, plan: &Plan) -> bool {
+    // Agents of an earlier version do not say so themselves.
+    told(observed, plan).is_some_and(|told| told.started || told.report.phase != RunPhase::Starting)
+}
+
+fn straggler(observed: &Observed, plan: &Plan) -> Option<Straggler> {
+    told(observed, plan)?.straggler.clone()
 }
 
 /// What the job's queue gave it, while it has it.
@@ -491,10 +517,10 @@ mod tests {
         report.progress.step = 50;
         report.best_weights = Some("digits-1/weights".to_owned());
         report.warnings = vec!["x".repeat(1000); 30];
-        old = take_over(&old, Some(report));
+        old = take_over(&old, Some(report), &[]);
         assert_eq!(MAX_WARNINGS, old.warnings.len());
         assert_eq!(513, old.warnings[0].chars().count());
-        let after_restart = take_over(&old, Some(RunReport::default()));
+        let after_restart = take_over(&old, Some(RunReport::default()), &[]);
         assert_eq!(old, after_restart);
     }
 }

@@ -7,11 +7,15 @@ use std::time::Duration;
 
 use contract::attempt::Attempt;
 use contract::progress::{
-    AgentProgress, PROGRESS_VERSION, Phase, RankFailure, RankProgress, RunReport,
+    AgentProgress, PROGRESS_VERSION, Phase, RankFailure, RankProgress, RunReport, Straggler,
 };
 
+use crate::group::message::Pace;
 use crate::hang::Sighting;
 use crate::place::Place;
+
+/// How much of the mean of past steps a new one replaces.
+const RECENCY: f64 = 0.2;
 
 /// The latest news of every rank of this worker.
 #[derive(Debug)]
@@ -20,6 +24,9 @@ pub struct Board {
     report: Option<RunReport>,
     ranks: BTreeMap<u32, News>,
     restarted_after: Option<RankFailure>,
+    straggler: Option<Straggler>,
+    /// By worker.
+    warnings: BTreeMap<u32, String>,
 }
 
 #[derive(Debug, Default)]
@@ -31,7 +38,10 @@ struct News {
     /// The first step it spoke of while training.
     first_step: Option<u64>,
     heard_at: Duration,
+    started: bool,
     alive: bool,
+    /// Seconds of a step and of waiting for the others in it, recently.
+    pace: Option<(f64, f64)>,
 }
 
 impl Board {
@@ -43,6 +53,8 @@ impl Board {
             report: None,
             ranks,
             restarted_after: None,
+            straggler: None,
+            warnings: BTreeMap::new(),
         }
     }
 
@@ -50,6 +62,7 @@ impl Board {
     pub fn started(&mut self, now: Duration, rank: u32) {
         if let Some(news) = self.ranks.get_mut(&rank) {
             news.alive = true;
+            news.started = true;
             news.heard_at = now;
         }
     }
@@ -87,6 +100,37 @@ impl Board {
         }
     }
 
+    /// The rank did a step of so many seconds, and waited for the others in so many of them.
+    pub fn paced(&mut self, rank: u32, step: f64, waited: f64) {
+        if let Some(news) = self.ranks.get_mut(&rank) {
+            let (step_before, waited_before) = news.pace.unwrap_or((step, waited));
+            let mean = |before: f64, now: f64| before + RECENCY * (now - before);
+            news.pace = Some((mean(step_before, step), mean(waited_before, waited)));
+        }
+    }
+
+    /// The pace of the rank that waits least for the others; none before the first step.
+    pub fn pace(&self) -> Option<Pace> {
+        let paces = self.ranks.iter();
+        let paces = paces.filter_map(|(&rank, news)| news.pace.map(|pace| (rank, pace)));
+        let least = paces.min_by(|(_, (_, a)), (_, (_, b))| a.total_cmp(b));
+        least.map(|(rank, (step, waited))| Pace {
+            rank,
+            step_us: (step * 1e6) as u64,
+            waited_us: (waited * 1e6) as u64,
+        })
+    }
+
+    /// The worker that the others wait for.
+    pub fn waits_for(&mut self, straggler: Option<Straggler>) {
+        self.straggler = straggler;
+    }
+
+    /// What a user should know of a worker. Returns whether that is news.
+    pub fn warn(&mut self, worker: u32, warning: String) -> bool {
+        self.warnings.insert(worker, warning).is_none()
+    }
+
     /// Whether a rank has done a training step in this attempt.
     pub fn trained(&self) -> bool {
         self.ranks
@@ -106,6 +150,7 @@ impl Board {
             // How the run stood is what is known until the ranks say more.
             report,
             restarted_after,
+            warnings: std::mem::take(&mut self.warnings),
             ..Self::new(place)
         };
     }
@@ -156,6 +201,9 @@ impl Board {
             report: self.report.clone().unwrap_or_default(),
             ranks: ranks.collect(),
             restarted_after: self.restarted_after.clone(),
+            started: self.ranks.values().any(|news| news.started),
+            straggler: self.straggler.clone(),
+            warnings: self.warnings.values().cloned().collect(),
         }
     }
 }

@@ -12,13 +12,14 @@
 //! What it does not let, or what a pod's loss makes impossible, ends every worker, and the operator
 //! decides what follows.
 //!
-//! [`coordinator`] decides and knows no clock and no network. [`host`] gives it both on worker 0, and
+//! [`coordinator`] decides and knows no clock and no network; [`straggler`] finds who keeps the others waiting. [`host`] gives it both on worker 0, and
 //! [`link`] is how the others reach it. A worker without a token has a group of its own.
 
 pub mod coordinator;
 pub mod host;
 pub mod link;
 pub mod message;
+pub mod straggler;
 
 pub use coordinator::Coordinator;
 pub use message::{Order, OrderKind, Phase, Standing};

@@ -29,6 +29,7 @@ pub mod metrics;
 pub mod outcome;
 pub mod output;
 pub mod place;
+pub mod preflight;
 pub mod ranks;
 pub mod run;
 pub mod settings;

@@ -25,7 +25,7 @@ use crate::shared::Shared;
 use crate::signals::{Caught, Signals};
 use crate::socket::Hub;
 use crate::worker::Worker;
-use crate::{error_chain, http, socket, telemetry};
+use crate::{error_chain, http, preflight, socket, telemetry};
 
 /// The agent itself cannot do its work.
 #[derive(Debug, thiserror::Error)]
@@ -134,6 +134,13 @@ async fn run_worker(settings: &Settings) -> Result<Outcome, RunError> {
         .map_err(|source| RunError::Port { port, source })?;
     tokio::spawn(http::serve(listener, Arc::clone(&shared)));
 
+    if let Some(problem) = preflight::check(settings) {
+        let reason = FailureReason::PreflightFailed;
+        let outcome = Outcome::of_agent(Some(place), reason, problem);
+        log(&outcome);
+        outcome.write(&args.termination_message_file);
+        return Ok(outcome);
+    }
     let membership = Membership::join(&settings.group, &shared).await?;
     let mut worker = Worker::new(
         settings,

@@ -92,6 +92,10 @@ pub struct Settings {
     pub config_path: PathBuf,
     /// Whose worker this is.
     pub job: JobIdentity,
+    /// GPUs that this worker should see.
+    pub gpus: u32,
+    /// The node it runs on, where that is known.
+    pub node: Option<String>,
     /// What ranks are told of training, for the cache of images.
     pub training: Training,
     /// The job's agents.
@@ -241,6 +245,8 @@ impl Settings {
             place,
             group,
             config_path,
+            gpus: config.workers.gpus_per_worker,
+            node: get(env::NODE_NAME),
             job: config.job,
             training: config.spec.training,
         })

@@ -1,7 +1,7 @@
 //! What the socket writes and the HTTP server reads.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use contract::attempt::Attempt;
 use contract::config::JobIdentity;
@@ -11,6 +11,12 @@ use crate::board::Board;
 use crate::group::{Phase, Standing};
 use crate::metrics::{RegisterError, TrainingMetrics};
 use crate::place::Place;
+
+/// This machine's clock, in milliseconds since 1970.
+pub fn clock_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as i64)
+}
 
 /// The news of the ranks, and the clock they are dated with.
 pub struct Shared {
@@ -53,6 +59,11 @@ impl Shared {
     pub fn standing(&self, standing: &Standing) -> Standing {
         Standing {
             trained: standing.phase != Phase::Waiting && self.board().trained(),
+            pace: self
+                .board()
+                .pace()
+                .filter(|_| standing.phase == Phase::Running),
+            clock_ms: clock_ms(),
             ..standing.clone()
         }
     }

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use contract::attempt::Attempt;
-use contract::protocol::{AgentMessage, PROTOCOL_VERSION, RankMessage, encode};
+use contract::metric_names::{TRAIN_STEP_SECONDS, TRAIN_WAIT_SECONDS};
+use contract::protocol::{AgentMessage, PROTOCOL_VERSION, RankMessage, Sample, encode};
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
@@ -223,6 +224,9 @@ impl Hub {
                 self.shared.board().at_step(rank, step, phase);
             }
             RankMessage::Metrics { samples } => {
+                if let Some((step, waited)) = pace(&samples) {
+                    self.shared.board().paced(rank, step, waited);
+                }
                 for sample in samples {
                     if let Err(dropped) = self.shared.metrics().record(rank, &sample) {
                         self.complain(rank, &error_chain(&dropped));
@@ -258,6 +262,18 @@ impl Hub {
     fn links(&self) -> MutexGuard<'_, Links> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Seconds of a step and of waiting for the others in it, where the samples have both.
+fn pace(samples: &[Sample]) -> Option<(f64, f64)> {
+    let step = samples
+        .iter()
+        .find(|sample| sample.metric == TRAIN_STEP_SECONDS.name)?;
+    let waited = samples.iter().find(|sample| {
+        sample.metric == TRAIN_WAIT_SECONDS.name
+            && sample.labels.get("on").is_some_and(|on| on == "collective")
+    })?;
+    Some((step.value, waited.value))
 }
 
 async fn write_messages(mut write: OwnedWriteHalf, mut messages: UnboundedReceiver<AgentMessage>) {

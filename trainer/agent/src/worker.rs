@@ -412,8 +412,8 @@ impl<'a> Worker<'a> {
             attempt: self.place.attempt,
             phase,
             failure,
-            trained: false,
             leaving: self.leaving,
+            ..Standing::default()
         };
         self.membership.standing.send_if_modified(|told| {
             let news = *told != standing;

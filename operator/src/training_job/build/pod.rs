@@ -8,8 +8,8 @@ use contract::{env, paths};
 use crds::names;
 use crds::v1alpha1::{Quantity as SpecQuantity, Workers};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, Pod, PodSecurityContext, PodSpec,
-    ResourceRequirements, SeccompProfile, SecurityContext,
+    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, ObjectFieldSelector, Pod,
+    PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, SecurityContext,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
@@ -198,6 +198,18 @@ fn environment(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Vec<
         ..EnvVar::default()
     });
     let own = workers.container.iter().flat_map(|own| own.env.clone());
+    let node = EnvVar {
+        name: env::NODE_NAME.to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: "spec.nodeName".to_owned(),
+                ..ObjectFieldSelector::default()
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    };
+    let all = all.chain([node]);
     // What the user writes comes last, and so counts.
     all.chain(workers.env.iter().cloned()).chain(own).collect()
 }

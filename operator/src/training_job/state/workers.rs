@@ -4,8 +4,8 @@ use crds::conditions::{ConditionType, Reason};
 
 use super::super::plan::Phase;
 use super::super::waiting::{WaitingOn, summary};
-use super::{Outlook, not_now};
-use crate::conditions::Stated;
+use super::{Outlook, all_run, not_now};
+use crate::conditions::{Stated, find, holds};
 
 pub(super) fn admitted(outlook: &Outlook) -> Stated {
     let kind = ConditionType::Admitted;
@@ -130,4 +130,43 @@ pub(super) fn workers_ready(outlook: &Outlook) -> Stated {
             "workers are being replaced",
         ),
     }
+}
+
+pub(super) fn preflight(outlook: &Outlook) -> Stated {
+    let kind = ConditionType::PreflightPassed;
+    if let Some(ended) = not_now(kind, &outlook.plan.phase) {
+        return ended;
+    }
+    if !all_run(outlook) {
+        return Stated::new(
+            kind,
+            false,
+            Reason::WorkersNotReady.as_str(),
+            "not all workers run; see the condition WorkersReady",
+        );
+    }
+    // Agents that do not answer for a moment take nothing back.
+    let passed =
+        outlook.old.attempt == Some(outlook.plan.attempt) && holds(&outlook.old.conditions, kind);
+    if !outlook.ranks_started && !passed {
+        return Stated::new(
+            kind,
+            false,
+            Reason::Checking.as_str(),
+            "the workers look for what they need, and for each other",
+        );
+    }
+    let rate = outlook
+        .report
+        .and_then(|report| report.all_reduce_bytes_per_second)
+        .map(|rate| format!("; the ranks exchange {:.0} MB/s", rate / 1e6));
+    let before = find(&outlook.old.conditions, kind).filter(|_| passed);
+    let message = match (rate, before) {
+        (None, Some(before)) => before.message.clone(),
+        (rate, _) => format!(
+            "the workers found what they need, and each other{}",
+            rate.unwrap_or_default()
+        ),
+    };
+    Stated::new(kind, true, Reason::RanksStarted.as_str(), message)
 }

@@ -23,7 +23,7 @@ use contract::exit::FailureReason;
 use contract::failure_policy::{FailureAction, FailureFacts, FailurePolicy};
 use contract::progress::RankFailure;
 
-use super::message::{Order, OrderKind, Phase, Standing};
+use super::message::{Order, OrderKind, Pace, Phase, Standing};
 
 /// How long the cause of a failure that is only an echo is awaited.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -107,6 +107,15 @@ impl Coordinator {
     /// What all workers are to do now.
     pub fn order(&self) -> &Order {
         &self.order
+    }
+
+    /// How fast each worker goes.
+    pub fn paces(&self) -> Vec<Option<Pace>> {
+        let attempt = self.order.attempt;
+        let standings = self.members.iter().map(|member| member.standing.as_ref());
+        standings
+            .map(|standing| standing.filter(|s| s.attempt == attempt)?.pace)
+            .collect()
     }
 
     /// A worker said how it stands.

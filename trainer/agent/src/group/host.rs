@@ -20,12 +20,15 @@ use tracing::{info, warn};
 use super::coordinator::Coordinator;
 use super::link::{BEAT, Trouble};
 use super::message::{Hello, Order, OrderKind, Standing};
+use super::straggler::StragglerWatch;
 use crate::lines::{Line, Lines};
 use crate::settings::{Group, Token};
-use crate::shared::Shared;
+use crate::shared::{Shared, clock_ms};
 
 /// How long a connection may take to say who it is.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
+/// Clocks that differ by so much are worth a warning.
+const CLOCK_SKEW_MS: i64 = 2000;
 /// How long the last order is given to reach the others.
 const SEE_OFF: Duration = Duration::from_secs(2);
 
@@ -270,6 +273,7 @@ async fn coordinate(
     orders: watch::Sender<Order>,
 ) {
     let mut beat = interval(BEAT);
+    let mut stragglers = StragglerWatch::default();
     loop {
         let deadline = coordinator.deadline();
         let due = async {
@@ -278,6 +282,7 @@ async fn coordinate(
                 None => std::future::pending().await,
             }
         };
+        let mut beats = false;
         let (said, own_news) = select! {
             said = news.recv() => (said, false),
             changed = own.changed() => {
@@ -286,12 +291,18 @@ async fn coordinate(
                 }
                 (None, true)
             }
-            _ = beat.tick() => (None, true),
+            _ = beat.tick() => {
+                beats = true;
+                (None, true)
+            }
             () = due => (None, false),
         };
         let now = shared.now();
         match said {
-            Some(News::Standing(worker, standing)) => coordinator.heard(now, worker, standing),
+            Some(News::Standing(worker, standing)) => {
+                note_clock(&shared, worker, clock_ms() - standing.clock_ms);
+                coordinator.heard(now, worker, standing);
+            }
             Some(News::Unlinked(worker)) => coordinator.unlinked(now, worker),
             None if own_news => {
                 let standing = shared.standing(&own.borrow_and_update());
@@ -309,6 +320,25 @@ async fn coordinate(
         if changed {
             log(coordinator.order());
         }
+        if beats {
+            let straggler = stragglers.look(&coordinator.paces());
+            shared.board().waits_for(straggler);
+        }
+    }
+}
+
+/// Says that the clock of a worker differs much from ours. Messages take no time to speak of.
+fn note_clock(shared: &Shared, worker: u32, ahead_ms: i64) {
+    if ahead_ms.abs() < CLOCK_SKEW_MS {
+        return;
+    }
+    let seconds = ahead_ms.abs() / 1000;
+    let direction = if ahead_ms > 0 { "behind" } else { "ahead of" };
+    let told = shared.board().warn(worker, format!(
+        "the clock of worker {worker} is {seconds} s {direction} that of worker 0: times in its logs are off, and certificates may count as expired; look at time synchronisation on its node"
+    ));
+    if told {
+        warn!(worker, seconds, "its clock is {direction} that of worker 0");
     }
 }
 

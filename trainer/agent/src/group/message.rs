@@ -33,6 +33,24 @@ pub struct Standing {
     pub trained: bool,
     /// Whether its pod can have no further attempt: it was asked to end, or a process is left that nothing ends.
     pub leaving: bool,
+    /// How fast its ranks go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<Pace>,
+    /// Its clock, in milliseconds since 1970.
+    #[serde(default)]
+    pub clock_ms: i64,
+}
+
+/// How fast the ranks of a worker go: that of the one that waits least for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pace {
+    /// The global rank.
+    pub rank: u32,
+    /// Microseconds of a step, recently.
+    pub step_us: u64,
+    /// Of these, what it waited for the others.
+    pub waited_us: u64,
 }
 
 /// What the ranks of a worker do.

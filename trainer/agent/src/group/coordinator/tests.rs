@@ -45,6 +45,7 @@ impl Group {
             failure,
             trained: true,
             leaving: false,
+            ..Standing::default()
         };
         self.coordinator.heard(self.now, worker, standing);
     }
@@ -175,6 +176,7 @@ fn restarts_end_with_the_budget_and_when_none_of_them_trains() {
                 failure: Some(failure(worker, FailureReason::Internal)),
                 trained,
                 leaving: false,
+                ..Standing::default()
             };
             group.coordinator.heard(group.now, worker, standing);
         }
@@ -323,6 +325,7 @@ fn a_coordinator_that_comes_anew_goes_beyond_what_workers_have_seen() {
         failure: None,
         trained: true,
         leaving: false,
+        ..Standing::default()
     };
     group.coordinator.heard(group.now, 1, seen.clone());
     group.says(0, Phase::Waiting, None);
@@ -346,6 +349,7 @@ fn a_worker_that_is_leaving_gets_no_further_attempt() {
         failure: Some(failure(2, FailureReason::IoFailed)),
         trained: true,
         leaving: true,
+        ..Standing::default()
     };
     group.coordinator.heard(group.now, 2, leaving);
     group.coordinator.unlinked(group.now, 2);

@@ -1,0 +1,174 @@
+//! What is looked at before a rank is started: cheaper now than after the data set was read, and with a remedy.
+//!
+//! That the workers find and reach each other shows when they gather; that the data set can be read, when the ranks
+//! read it.
+
+use std::fs;
+use std::path::Path;
+
+use contract::paths;
+use rustix::fs::{StatVfs, statvfs};
+
+use crate::settings::Settings;
+
+const MIB: u64 = 1 << 20;
+/// What NCCL may use of /dev/shm for each rank of a worker.
+const SHM_OF_RANK: u64 = 16 * MIB;
+/// Less than this on the output volume is not worth beginning with.
+const LEAST_OUTPUT: u64 = 16 * MIB;
+
+/// What the worker finds around itself. `None` is what cannot be found out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Found {
+    /// GPUs whose device files are there.
+    gpus: Option<u32>,
+    /// Size of /dev/shm.
+    shm: Option<u64>,
+    /// Bytes that are free on the output volume.
+    output: Option<u64>,
+}
+
+/// What it needs.
+#[derive(Clone, Copy, Debug)]
+struct Needs {
+    gpus: u32,
+    ranks: u32,
+}
+
+/// Looks around; returns the first thing with which the ranks could only fail, and what to do about it.
+pub fn check(settings: &Settings) -> Option<String> {
+    let needs = Needs {
+        gpus: settings.gpus,
+        ranks: settings.place.ranks_per_node,
+    };
+    let found = Found {
+        gpus: gpus(Path::new("/dev")),
+        shm: total(Path::new("/dev/shm")),
+        output: free(Path::new(paths::OUTPUT_DIR)),
+    };
+    let whose = match &settings.node {
+        Some(node) => format!("worker {} on the node {node}", settings.place.node_rank),
+        None => format!("worker {}", settings.place.node_rank),
+    };
+    problem(needs, found).map(|problem| format!("{whose}: {problem}"))
+}
+
+fn problem(needs: Needs, found: Found) -> Option<String> {
+    if needs.gpus > 0 && found.gpus == Some(0) {
+        return Some(format!(
+            "workers.gpusPerWorker is {}, but no NVIDIA device is in /dev: the node's container runtime does not bring GPUs in; set workers.template.runtimeClassName (nvidia, mostly), or look at the device plugin",
+            needs.gpus
+        ));
+    }
+    let shm = SHM_OF_RANK * u64::from(needs.ranks);
+    if let Some(size) = found.shm.filter(|size| *size < shm)
+        && needs.gpus > 1
+    {
+        return Some(format!(
+            "/dev/shm has {} MiB, and NCCL may need {} MiB between {} processes: raise workers.sharedMemory",
+            size / MIB,
+            shm / MIB,
+            needs.ranks
+        ));
+    }
+    let room = found.output.filter(|free| *free < LEAST_OUTPUT)?;
+    Some(format!(
+        "the output volume has {} MiB left: remove old runs, or take a larger one",
+        room / MIB
+    ))
+}
+
+/// NVIDIA's device files, `nvidia0` and so on; `None` where there are none of the driver at all and DirectX has the
+/// GPU instead.
+fn gpus(devices: &Path) -> Option<u32> {
+    let names = fs::read_dir(devices).ok()?;
+    let mut count = 0;
+    for name in names.flatten().map(|entry| entry.file_name()) {
+        let name = name.to_string_lossy();
+        if name == "dxg" {
+            return None;
+        }
+        let number = name.strip_prefix("nvidia");
+        let is_gpu = number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+        count += u32::from(is_gpu);
+    }
+    Some(count)
+}
+
+fn total(folder: &Path) -> Option<u64> {
+    let volume = stat(folder)?;
+    Some(volume.f_blocks.saturating_mul(volume.f_frsize))
+}
+
+fn free(folder: &Path) -> Option<u64> {
+    let volume = stat(folder)?;
+    Some(volume.f_bavail.saturating_mul(volume.f_frsize))
+}
+
+/// Some file systems do not say how large they are.
+fn stat(folder: &Path) -> Option<StatVfs> {
+    statvfs(folder).ok().filter(|volume| volume.f_blocks > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FINE: Found = Found {
+        gpus: Some(8),
+        shm: Some(1024 * MIB),
+        output: Some(10_000 * MIB),
+    };
+
+    #[test]
+    fn each_problem_has_a_remedy() {
+        let needs = Needs { gpus: 8, ranks: 8 };
+        assert_eq!(None, problem(needs, FINE));
+        assert_eq!(None, problem(needs, Found::default()));
+        for (found, words) in [
+            (
+                Found {
+                    gpus: Some(0),
+                    ..FINE
+                },
+                "workers.template.runtimeClassName",
+            ),
+            (
+                Found {
+                    shm: Some(64 * MIB),
+                    ..FINE
+                },
+                "raise workers.sharedMemory",
+            ),
+            (
+                Found {
+                    output: Some(5 * MIB),
+                    ..FINE
+                },
+                "has 5 MiB left",
+            ),
+        ] {
+            let found = problem(needs, found).expect("a problem");
+            assert!(found.contains(words), "{found}");
+        }
+        let cpus = Needs { gpus: 0, ranks: 4 };
+        let small = Found {
+            gpus: Some(0),
+            shm: Some(MIB),
+            ..FINE
+        };
+        assert_eq!(None, problem(cpus, small));
+    }
+
+    #[test]
+    fn gpus_are_counted_by_their_device_files() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["nvidia0", "nvidia11", "nvidiactl", "nvidia-uvm", "null"] {
+            fs::write(folder.path().join(name), "").expect("written");
+        }
+        assert_eq!(Some(2), gpus(folder.path()));
+        fs::write(folder.path().join("dxg"), "").expect("written");
+        assert_eq!(None, gpus(folder.path()));
+        assert_eq!(None, gpus(&folder.path().join("missing")));
+    }
+}
