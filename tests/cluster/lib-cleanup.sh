@@ -9,6 +9,7 @@ remove_cluster() {
     ip link delete "$BRIDGE" 2>/dev/null || true
     ip route delete unreachable "$NETWORK" 2>/dev/null || true
     while host_rules -D 2>/dev/null; do :; done
+    mend_network
     while read -r folder; do umount --lazy "$folder"; done < <(host_mounts)
     wait_for 10 "the kernel to let go of the cgroups" remove_cgroups
     if [[ -f $STATE/made-folders ]]; then

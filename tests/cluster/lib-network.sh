@@ -10,6 +10,7 @@
 node_cable() { printf 'yolo-n%s' "$1"; }
 
 RULE_COMMENT=yolo-operator-cluster
+LOSSY_COMMENT=$RULE_COMMENT-lossy
 
 # Places with one fixed path, given to each node as its own by a bind mount
 # inside its mount namespace: kubelet's device plugin socket, CNI's results,
@@ -39,6 +40,18 @@ host_rules() {
     for chain in INPUT FORWARD; do
         iptables --wait "$1" "$chain" -i "$BRIDGE" -m comment --comment "$RULE_COMMENT" -j ACCEPT
     done
+}
+
+# What network.sh did, whatever it was.
+mend_network() {
+    local n rule
+    for n in "${NODES[@]}"; do
+        tc qdisc del dev "$(node_cable "$n")" root 2>/dev/null || true
+    done
+    while read -r rule; do
+        # shellcheck disable=SC2086 # a rule is words
+        iptables --wait --table raw ${rule/#-A/-D}
+    done < <(iptables --wait --table raw -S PREROUTING | grep -F -- "$LOSSY_COMMENT" | tr -d '"')
 }
 
 # A command inside a node: `in_node 0 ip address`.

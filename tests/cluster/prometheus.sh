@@ -4,13 +4,14 @@
 #   prometheus.sh up CONFIG    starts it anew with this configuration file
 #   prometheus.sh down
 #   prometheus.sh url
+#   prometheus.sh test-rules FILE    promtool's tests of alerts; needs no cluster
 set -euo pipefail
 CALLED_FROM=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./lib.sh
 source ./lib-process.sh
 
-USAGE="usage: prometheus.sh up CONFIG | down | url"
+USAGE="usage: prometheus.sh up CONFIG | down | url | test-rules FILE"
 URL=http://127.0.0.1:$PROMETHEUS_PORT
 
 prometheus_ready() { busybox wget -q -O /dev/null "$URL/-/ready"; }
@@ -36,6 +37,12 @@ main() {
         rm -rf "$STATE/prometheus"
         ;;
     url) echo "$URL" ;;
+    test-rules)
+        (($# == 2)) || die "$USAGE"
+        ./binaries.sh prometheus
+        cd "$CALLED_FROM"
+        "$PROMETHEUS/promtool" test rules "$2"
+        ;;
     *) die "$USAGE" ;;
     esac
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use tests::{Job, Namespace, OPERATOR_NAMESPACE, data, helm, kubectl, kubectl_in, script, until};
 
 use crate::seen;
@@ -41,6 +42,7 @@ fn it_lints_and_renders_what_its_values_ask_for() {
         CHART,
         "--set=metrics.serviceMonitor.enabled=true",
         "--set=metrics.podMonitor.enabled=true",
+        "--set=metrics.prometheusRule.enabled=true",
         "--set=dashboard.enabled=true",
         "--set=crds.keep=false",
         "--set=watchNamespace=team",
@@ -49,6 +51,7 @@ fn it_lints_and_renders_what_its_values_ask_for() {
     for text in [
         "kind: ServiceMonitor",
         "kind: PodMonitor",
+        "alert: YoloJobStalled",
         "YOLO training",
         "--namespace=team",
     ] {
@@ -59,6 +62,12 @@ fn it_lints_and_renders_what_its_values_ask_for() {
         !rich.contains("kind: ClusterRole"),
         "one namespace needs no cluster-wide role"
     );
+    assert!(!rich.contains("kind: ValidatingAdmissionPolicy"));
+    script(
+        "tests/cluster/prometheus.sh",
+        &["test-rules", "tests/alerts.yaml"],
+    )
+    .expect("alerts");
 
     let guarded = helm(&[
         "template",
@@ -84,6 +93,71 @@ fn it_lints_and_renders_what_its_values_ask_for() {
         "{}",
         refused.stderr
     );
+}
+
+#[test]
+fn a_nodes_network_is_for_namespaces_that_may_have_it() {
+    let namespace = Namespace::new("host");
+    // Pods of it would be refused by Pod Security; the job is refused before.
+    let job = Job::new("fabric").set("/workers/template", json!({"hostNetwork": true}));
+    let refused = namespace.apply(&job.manifest());
+    let words = "does not have the label yolo-operator.dev/allow-host=true";
+    assert!(
+        !refused.success && refused.stderr.contains(words),
+        "{}",
+        refused.stderr
+    );
+    kubectl(&[
+        "label",
+        "namespace",
+        namespace.name(),
+        "yolo-operator.dev/allow-host=true",
+        "pod-security.kubernetes.io/enforce=privileged",
+        "--overwrite",
+    ])
+    .expect("labelling the namespace");
+    let allowed = job.set("/suspend", true);
+    namespace
+        .apply(&allowed.manifest())
+        .expect("a job that may");
+
+    // No worker gets what no job can ask for, whoever asks in the operator's name.
+    let pod = |spec: serde_json::Value| {
+        let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {
+                "name": "p", "labels": {"app.kubernetes.io/managed-by": "yolo-operator"}},
+            "spec": {"containers": [{"name": "worker", "image": "x"}]}});
+        for (key, value) in spec.as_object().expect("an object") {
+            pod["spec"][key] = value.clone();
+        }
+        let arguments = [
+            "--namespace",
+            namespace.name(),
+            "apply",
+            "--dry-run=server",
+            "-f",
+            "-",
+        ];
+        kubectl_in(&arguments, &pod.to_string())
+    };
+    for (spec, words) in [
+        (
+            json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}),
+            "hostPath volume",
+        ),
+        (
+            json!({"containers": [{"name": "w", "image": "x", "securityContext": {"privileged": true}}]}),
+            "privileged container",
+        ),
+        (json!({"hostPID": true}), "shares processes"),
+    ] {
+        let refused = pod(spec);
+        assert!(
+            !refused.success && refused.stderr.contains(words),
+            "{words}: {}",
+            refused.stderr
+        );
+    }
+    pod(json!({"hostNetwork": true})).expect("a worker that may");
 }
 
 #[test]

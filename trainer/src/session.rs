@@ -131,7 +131,11 @@ impl<'a> Session<'a> {
         reporter.phase(Phase::Rendezvous);
         let mut ranks = rendezvous::meet(&place, chosen.backend.clone(), limits(spec))?;
         data.agree(&mut ranks)?;
-        if let Some(rate) = ranks.bandwidth(chosen.device)? {
+        let rate = ranks.bandwidth(chosen.device);
+        if let Some(rate) = rate.map_err(|source| Error::Ranks {
+            when: "a trial of their network",
+            source,
+        })? {
             reporter.all_reduce(rate);
         }
 

@@ -1,0 +1,142 @@
+//! The cluster takes pods away.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tests::{Namespace, kubectl, kubectl_in, until};
+
+use crate::{ends_like_one_left_alone, long_job, seen, training, trains_again};
+
+fn evict(namespace: &Namespace, pod: &str) -> tests::Output {
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction",
+        "metadata": {"name": pod, "namespace": namespace.name()}});
+    let path = format!(
+        "/api/v1/namespaces/{}/pods/{pod}/eviction",
+        namespace.name()
+    );
+    kubectl_in(
+        &["create", "--raw", &path, "-f", "-"],
+        &eviction.to_string(),
+    )
+}
+
+#[test]
+fn an_evicted_worker_costs_no_restart_and_a_budget_keeps_it() {
+    let namespace = training("evict", &long_job("run"));
+    let pods = seen::active_pods(&namespace, "run");
+    let start = Instant::now();
+    evict(&namespace, &pods[1]).expect("evicting a worker");
+    seen::replaced(&namespace, "run", &pods);
+    let (attempt, _) = trains_again(&namespace);
+    println!(
+        "evicted: attempt {attempt} trains after {:.1?}",
+        start.elapsed()
+    );
+    let ended = ends_like_one_left_alone(&namespace, long_job);
+    let status = &ended["status"];
+    assert_eq!(
+        (1, 0),
+        (
+            status["restarts"].as_u64().unwrap_or(9),
+            status["countedRestarts"].as_u64().unwrap_or(9)
+        ),
+        "{status}"
+    );
+
+    let guarded = long_job("guarded").set("/scheduling", json!({"podDisruptionBudget": true}));
+    namespace
+        .apply(&guarded.manifest())
+        .expect("applying the job");
+    seen::wait_training(&namespace, "guarded");
+    let pods = seen::active_pods(&namespace, "guarded");
+    // The controller of budgets counts pods now and then.
+    until("the budget to hold", Duration::from_secs(30), || {
+        let refused = evict(&namespace, &pods[1]);
+        if refused.stderr.contains("disruption budget") {
+            Ok(())
+        } else {
+            Err(refused.stdout + &refused.stderr)
+        }
+    });
+    seen::wait_complete(&namespace, "guarded");
+}
+
+/// A node that takes pods again when this goes.
+struct Drained(String);
+
+impl Drop for Drained {
+    fn drop(&mut self) {
+        kubectl(&["uncordon", &self.0]);
+    }
+}
+
+#[test]
+fn a_drained_node_sends_its_worker_elsewhere() {
+    let namespace = training("drain", &long_job("run"));
+    let pods = seen::active_pods(&namespace, "run");
+    let pod = namespace.get("pod", &pods[0]).expect("a pod");
+    let node = pod["spec"]["nodeName"].as_str().expect("a node").to_owned();
+    let drained = Drained(node.clone());
+    let selector = "--pod-selector=yolo-operator.dev/job-name=run";
+    let start = Instant::now();
+    kubectl(&[
+        "drain",
+        &node,
+        selector,
+        "--force",
+        "--delete-emptydir-data",
+        "--ignore-daemonsets",
+        "--timeout=90s",
+    ])
+    .expect("draining a node");
+    seen::replaced(&namespace, "run", &pods);
+    let (attempt, _) = trains_again(&namespace);
+    println!(
+        "drained: attempt {attempt} trains elsewhere after {:.1?}",
+        start.elapsed()
+    );
+    for name in seen::active_pods(&namespace, "run") {
+        let pod = namespace.get("pod", &name).expect("a pod");
+        assert_ne!(node, pod["spec"]["nodeName"].as_str().unwrap_or_default());
+    }
+    let ended = seen::wait_complete(&namespace, "run");
+    assert_eq!(0, ended["status"]["countedRestarts"], "{}", ended["status"]);
+    drop(drained);
+}
+
+/// A class of priority that goes with this.
+struct Priority(String);
+
+impl Drop for Priority {
+    fn drop(&mut self) {
+        kubectl(&["delete", "priorityclass", &self.0, "--ignore-not-found"]);
+    }
+}
+
+#[test]
+fn a_preempted_job_waits_and_goes_on() {
+    let request = json!({"requests": {"cpu": "1200m"}});
+    let modest = |name: &str| long_job(name).set("/workers/resources", request.clone());
+    let namespace = training("preempt", &modest("run"));
+    let class = Priority(namespace.name().to_owned());
+    let manifest = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+        "metadata": {"name": class.0}, "value": 1000});
+    kubectl_in(&["apply", "-f", "-"], &manifest.to_string()).expect("a class");
+    // Each node has room for one such worker.
+    let urgent = tests::Job::new("urgent")
+        .set("/workers/resources", request.clone())
+        .set("/workers/template", json!({"priorityClassName": class.0}));
+    let start = Instant::now();
+    namespace
+        .apply(&urgent.manifest())
+        .expect("applying the job");
+    seen::wait_complete(&namespace, "urgent");
+    println!(
+        "preempted: the urgent job was complete after {:.1?}",
+        start.elapsed()
+    );
+    let ended = ends_like_one_left_alone(&namespace, modest);
+    let status = &ended["status"];
+    assert_eq!(0, status["countedRestarts"], "{status}");
+    assert!(status["restarts"].as_u64().unwrap_or(0) > 0, "{status}");
+}

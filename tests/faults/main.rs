@@ -1,0 +1,87 @@
+//! The faults that `make test` has no time for. `make test-faults` runs them, one after the other, on the local
+//! cluster, and each prints what it cost.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "what a fault cost is the result of its test"
+)]
+
+#[path = "../e2e/seen.rs"]
+#[expect(dead_code, reason = "the other tests need the rest")]
+mod seen;
+
+mod control_plane;
+mod disruption;
+mod network;
+mod storage;
+mod workers;
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tests::{Job, Namespace, data, until};
+
+/// Lets a fault last.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long it lasts is what is tried, not a condition that comes true"
+)]
+fn last(seconds: u64) {
+    std::thread::sleep(Duration::from_secs(seconds));
+}
+
+/// A job that trains for a while, with its last checkpoint at the end: what a fault loses is then seen.
+fn long_job(name: &str) -> Job {
+    Job::new(name)
+        .set("/training/epochs", 60)
+        .set("/training/checkpointEvery", 5)
+        .set("/training/snapshotSeconds", 2)
+}
+
+/// A namespace with a data set, where this job trains.
+fn training(test: &str, job: &Job) -> Namespace {
+    let namespace = Namespace::new(test);
+    data::digits(&namespace, 64, 16, 64);
+    namespace.apply(&job.manifest()).expect("applying the job");
+    seen::wait_training(&namespace, "run");
+    namespace
+}
+
+/// Waits until worker 0 does training steps; returns its attempt, and how long that took.
+fn trains_again(namespace: &Namespace) -> (Value, Duration) {
+    let start = Instant::now();
+    let mut first: Option<(Value, u64)> = None;
+    let attempt = until("training steps", Duration::from_secs(180), || {
+        let pods = seen::active_pods(namespace, "run");
+        let now = pods.first().and_then(|pod| seen::progress(namespace, pod));
+        let now = now.ok_or("no answer")?;
+        let rank = &now["ranks"][0];
+        let step = rank["step"].as_u64().ok_or("no step")?;
+        if rank["phase"] != "Training" {
+            return Err(now.to_string());
+        }
+        match &first {
+            Some((attempt, before)) if *attempt == now["attempt"] && *before < step => {
+                Ok(now["attempt"].clone())
+            }
+            Some((attempt, _)) if *attempt == now["attempt"] => Err(now.to_string()),
+            _ => {
+                first = Some((now["attempt"].clone(), step));
+                Err("a first step".to_owned())
+            }
+        }
+    });
+    (attempt, start.elapsed())
+}
+
+/// The job as it was left alone ends with the same bytes.
+#[track_caller]
+fn ends_like_one_left_alone(namespace: &Namespace, job: impl Fn(&str) -> Job) -> Value {
+    let disturbed = seen::wait_complete(namespace, "run");
+    namespace
+        .apply(&job("alone").manifest())
+        .expect("applying the job");
+    let alone = seen::wait_complete(namespace, "alone");
+    data::assert_same_weights(namespace, [&disturbed, &alone]);
+    disturbed
+}

@@ -1,0 +1,133 @@
+//! The output volume is full, or a checkpoint is not whole.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use serde_json::json;
+use tests::{Namespace, data};
+
+use crate::{ends_like_one_left_alone, long_job, seen, training, trains_again};
+
+/// A small file system over a folder of this machine, for as long as this lives.
+struct Small<'a>(&'a Path);
+
+impl<'a> Small<'a> {
+    fn new(folder: &'a Path, size: &str) -> Self {
+        run(
+            "mount",
+            &[
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={size},mode=0777"),
+                "yolo-small",
+                &folder.to_string_lossy(),
+            ],
+        );
+        Self(folder)
+    }
+
+    fn resize(&self, size: &str) {
+        run(
+            "mount",
+            &[
+                "-o",
+                &format!("remount,size={size}"),
+                &self.0.to_string_lossy(),
+            ],
+        );
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        // Pods may still hold it; it goes with the last of them.
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let status = Command::new(program).args(arguments).status();
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "{program} {arguments:?}"
+    );
+}
+
+#[test]
+fn a_full_volume_is_named_and_a_larger_one_lets_the_run_go_on() {
+    let namespace = Namespace::new("full");
+    data::digits(&namespace, 64, 16, 64);
+    let folder = data::folder(&namespace, data::RUNS_CLAIM);
+    // Two checkpoints of yolov5n with optimiser and average need about 50 MiB.
+    let small = Small::new(&folder, "60m");
+    let job = long_job("run").set("/training/checkpointEvery", 1).set(
+        "/failurePolicy",
+        json!({"maxRestarts": 100, "backoff": {"initialSeconds": 2, "maxSeconds": 5}}),
+    );
+    namespace.apply(&job.manifest()).expect("applying the job");
+    let failed = seen::wait(&namespace, "run", "the first failure", |job| {
+        let failures = job["status"]["failures"].as_array();
+        failures.is_some_and(|failures| !failures.is_empty())
+            || seen::condition(job, "Complete").is_some()
+            || seen::condition(job, "Failed").is_some()
+    });
+    let failure = &failed["status"]["failures"][0];
+    println!("full volume: {}: {}", failure["reason"], failure["message"]);
+    let message = failure["message"].as_str().unwrap_or_default();
+    assert!(
+        message.contains("No space left") || message.contains("MiB left"),
+        "{}",
+        failed["status"]
+    );
+    let start = Instant::now();
+    small.resize("1g");
+    let (attempt, _) = trains_again(&namespace);
+    println!(
+        "larger volume: attempt {attempt} trains after {:.1?}",
+        start.elapsed()
+    );
+    seen::wait_complete(&namespace, "run");
+}
+
+#[test]
+fn a_checkpoint_that_is_not_whole_is_passed_over() {
+    let job = |name: &str| long_job(name).set("/training/checkpointEvery", 2);
+    let namespace = training("truncated", &job("run"));
+    let before = seen::wait(&namespace, "run", "a second checkpoint", |job| {
+        job["status"]["checkpoint"]["step"].as_u64().unwrap_or(0) >= 32
+    });
+    let pods = seen::active_pods(&namespace, "run");
+    namespace
+        .kubectl(&[
+            "delete",
+            "pod",
+            &pods[0],
+            &pods[1],
+            "--grace-period=0",
+            "--force",
+            "--wait=false",
+        ])
+        .expect("killing both workers");
+    // The newest there is; the workers are gone.
+    let newest = data::checkpoint(&namespace, &before);
+    let folder = newest.parent().expect("a folder of checkpoints");
+    let mut steps: Vec<_> = fs::read_dir(folder)
+        .expect("readable")
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.join("model.safetensors").exists())
+        .collect();
+    steps.sort();
+    let newest = steps.last().expect("a checkpoint");
+    let model = fs::OpenOptions::new()
+        .write(true)
+        .open(newest.join("model.safetensors"))
+        .expect("writable");
+    model.set_len(1000).expect("truncated");
+    println!("truncated: {}", newest.display());
+    seen::replaced(&namespace, "run", &pods);
+    trains_again(&namespace);
+    ends_like_one_left_alone(&namespace, job);
+}

@@ -1,0 +1,119 @@
+//! What happens to a worker itself.
+
+use serde_json::json;
+use tests::processes;
+
+use crate::{ends_like_one_left_alone, long_job, seen, training, trains_again};
+
+#[test]
+fn a_killed_agent_costs_its_pod_and_not_the_run() {
+    let namespace = training("agent", &long_job("run"));
+    let pods = seen::active_pods(&namespace, "run");
+    let pod = namespace.get("pod", &pods[1]).expect("a pod");
+    processes::signal(processes::agent(&pod).expect("an agent"), "KILL");
+    let new = seen::replaced(&namespace, "run", &pods);
+    let (attempt, took) = trains_again(&namespace);
+    println!(
+        "agent killed: {} workers anew, training again after {took:.1?}",
+        new.len()
+    );
+    assert_eq!(1, attempt["incarnation"], "{attempt}");
+    ends_like_one_left_alone(&namespace, long_job);
+}
+
+#[test]
+fn a_worker_that_needs_too_much_memory_says_what_to_raise() {
+    let greedy = long_job("run")
+        .set("/training/imageSize", 640)
+        .set("/training/batchSize", 32)
+        .set("/workers/replicas", 1)
+        .set("/workers/resources", json!({"limits": {"memory": "400Mi"}}))
+        .set(
+            "/failurePolicy",
+            json!({"maxRestarts": 1, "backoff": {"initialSeconds": 1}}),
+        );
+    let namespace = tests::Namespace::new("memory");
+    tests::data::digits(&namespace, 64, 16, 640);
+    namespace
+        .apply(&greedy.manifest())
+        .expect("applying the job");
+    let (reason, message) = seen::wait_failed(&namespace, "run");
+    println!("out of memory: {reason}: {message}");
+    assert_eq!("RestartLimitReached", reason);
+    assert!(
+        message.contains("workers.resources.limits.memory"),
+        "{message}"
+    );
+    let job = namespace.get("ytj", "run").expect("the job");
+    let failures = job["status"]["failures"].as_array().expect("failures");
+    assert!(!failures.is_empty());
+    for failure in failures {
+        let word = failure["reason"].as_str().unwrap_or_default();
+        assert!(["OOMKilled", "Killed"].contains(&word), "{failure}");
+    }
+}
+
+#[test]
+fn a_worker_that_the_others_wait_for_is_named() {
+    // Both processes of worker 1 share a twentieth of a core with each other.
+    let job = long_job("run").set("/training/epochs", 400);
+    let namespace = training("straggler", &job);
+    let pods = seen::active_pods(&namespace, "run");
+    let pod = namespace.get("pod", &pods[1]).expect("a pod");
+    let rank = *processes::of_rank(&pod, 1).first().expect("a process");
+    let slowed = Slowed::new(rank);
+    let told = seen::wait(&namespace, "run", "the straggler", |job| {
+        job["status"]["straggler"]["worker"].is_u64()
+    });
+    let straggler = &told["status"]["straggler"];
+    println!("straggler: {straggler}");
+    assert_eq!(
+        (1, 1),
+        (
+            straggler["worker"].as_u64().unwrap(),
+            straggler["rank"].as_u64().unwrap()
+        )
+    );
+    let events = namespace
+        .kubectl(&["describe", "ytj", "run"])
+        .expect("kubectl describe");
+    assert!(events.contains("Straggler"), "{events}");
+    drop(slowed);
+    seen::wait(&namespace, "run", "it to be as fast as the others", |job| {
+        job["status"]["straggler"].is_null()
+    });
+}
+
+/// A process that is stopped for nine tenths of the time.
+struct Slowed {
+    stop: std::sync::mpsc::Sender<()>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Slowed {
+    fn new(pid: u32) -> Self {
+        use std::sync::mpsc::RecvTimeoutError::Timeout;
+        use std::time::Duration;
+        let (stop, stopped) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            while let Err(Timeout) = stopped.recv_timeout(Duration::from_millis(10)) {
+                processes::signal(pid, "STOP");
+                let _ = stopped.recv_timeout(Duration::from_millis(90));
+                processes::signal(pid, "CONT");
+            }
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Slowed {
+    fn drop(&mut self) {
+        let _ = self.stop.send(());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
