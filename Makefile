@@ -66,9 +66,17 @@ test-cluster: install ## the whole on a real cluster: admission, life of a job, 
 	@echo "== cluster tests"
 	scripts/test-cluster.sh
 
+.PHONY: test-faults
+test-faults: install ## the faults that test-cluster has no time for: etcd, DNS, network, disk, eviction, preemption (25 minutes)
+	@scripts/long-test.sh faults
+
+.PHONY: test-neighbours
+test-neighbours: install ## jobs in queues of Kueue (15 minutes, with its build)
+	@scripts/long-test.sh neighbours
+
 .PHONY: soak
 soak: install ## break everything around a job, SOAK_SECONDS=600 with SOAK_SEED=1, and compare its weights (20 minutes)
-	@scripts/soak.sh
+	@scripts/long-test.sh soak
 
 .PHONY: parity
 parity: libtorch ## compare with the Python YOLOv5, step by step and over whole trainings (40 minutes)

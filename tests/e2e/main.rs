@@ -17,4 +17,5 @@ mod program;
 mod recovery;
 mod run_policy;
 mod scale;
+mod scheduling;
 mod seen;

@@ -8,12 +8,17 @@ use tests::{Namespace, kubectl, until};
 /// A job of this size, with both workers started on two busy cores, ends well within this.
 pub const END: Duration = Duration::from_secs(300);
 
-/// The job's condition of this type, when it is true.
-pub fn condition<'a>(job: &'a Value, kind: &str) -> Option<&'a Value> {
+/// The job's condition of this type, whatever it says.
+pub fn stated<'a>(job: &'a Value, kind: &str) -> Option<&'a Value> {
     job["status"]["conditions"]
         .as_array()?
         .iter()
-        .find(|condition| condition["type"] == kind && condition["status"] == "True")
+        .find(|condition| condition["type"] == kind)
+}
+
+/// The job's condition of this type, when it is true.
+pub fn condition<'a>(job: &'a Value, kind: &str) -> Option<&'a Value> {
+    stated(job, kind).filter(|condition| condition["status"] == "True")
 }
 
 /// Waits until the job is in a state for which `wanted` says yes, and returns it.

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Runs one of the long tests on the cluster that `make install` prepared.
+#
+#   scripts/long-test.sh soak          breaks everything around one job: SOAK_SECONDS=600 SOAK_SEED=1 SOAK_EPOCHS=200
+#   scripts/long-test.sh faults        the faults that the daily tests have no time for
+#   scripts/long-test.sh neighbours    beside Kueue, which is built, installed and removed again
+#
+# What follows the name is given to the tests, a filter for example.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/cluster-env.sh
+
+((LOCAL_CLUSTER)) ||
+    die "these tests break nodes and the control plane: they run only on the local cluster (unset CLUSTER_KUBECONFIG)"
+
+name=${1:-}
+[[ $name == soak || $name == faults || $name == neighbours ]] || die "usage: scripts/long-test.sh soak|faults|neighbours [FILTER]..."
+shift
+if [[ $name == neighbours ]]; then
+    trap 'tests/neighbours/kueue.sh down' EXIT
+    tests/neighbours/kueue.sh down
+    tests/neighbours/kueue.sh up
+fi
+export YOLO_TEST_CLUSTER=1
+export YOLO_TEST_TRAINER_IMAGE="$TRAINER_IMAGE:dev"
+cargo test --locked -p tests --test "$name" -- --test-threads=1 --nocapture "$@"
