@@ -289,7 +289,7 @@ fn nothing_is_left_when_crds_are_not_kept() {
         }
     });
     let kinds = "clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,services,\
-                 deployments,configmaps";
+                 deployments,configmaps,validatingadmissionpolicies,validatingadmissionpolicybindings";
     let left = kubectl(&[
         "get",
         kinds,

@@ -57,6 +57,11 @@ fn two_workers_on_two_nodes_train_and_everything_can_be_seen() {
         );
     }
 
+    // Nobody kept the others waiting.
+    let events = namespace
+        .kubectl(&["get", "events", "--output=jsonpath={.items[*].reason}"])
+        .expect("events");
+    assert!(!events.contains("Straggler"), "{events}");
     // So does kubectl.
     let table = namespace
         .kubectl(&["get", "ytj", "life"])

@@ -14,6 +14,7 @@ mod control_plane;
 mod disruption;
 mod network;
 mod storage;
+mod upgrade;
 mod workers;
 
 use std::time::{Duration, Instant};
@@ -44,6 +45,10 @@ fn training(test: &str, job: &Job) -> Namespace {
     data::digits(&namespace, 64, 16, 64);
     namespace.apply(&job.manifest()).expect("applying the job");
     seen::wait_training(&namespace, "run");
+    seen::wait(&namespace, "run", "the workers' checks", |job| {
+        let passed = seen::condition(job, "PreflightPassed");
+        passed.is_some_and(|told| told["message"].to_string().contains("MB/s"))
+    });
     namespace
 }
 

@@ -40,6 +40,7 @@ pub const VOLCANO_QUEUE_ALONE: &str = "scheduling.volcanoQueue is set, but Volca
     printcolumn = r#"{"name": "Progress", "type": "string", "jsonPath": ".status.display.progress", "description": "Part of the run that is done."}"#,
     printcolumn = r#"{"name": "ETA", "type": "string", "jsonPath": ".status.display.eta", "description": "Estimated time until the end."}"#,
     printcolumn = r#"{"name": "Restarts", "type": "integer", "jsonPath": ".status.restarts", "description": "How often all workers were replaced.", "priority": 1}"#,
+    printcolumn = r#"{"name": "Waiting on", "type": "string", "jsonPath": ".status.waitingOn", "description": "What the job waits for.", "priority": 1}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": "Time since the job was created."}"#
 )]
 #[serde(rename_all = "camelCase")]
