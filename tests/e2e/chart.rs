@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tests::{Job, Namespace, OPERATOR_NAMESPACE, data, helm, kubectl, kubectl_in, script, until};
+use tests::{
+    Job, Namespace, OPERATOR_NAMESPACE, Reinstall, data, helm, kubectl, kubectl_in, script, until,
+};
 
 use crate::seen;
 
@@ -11,21 +13,6 @@ const CHART: &str = "charts/yolo-operator";
 
 fn crd_exists() -> bool {
     kubectl(&["get", "crd", "yolotrainingjobs.yolo-operator.dev"]).success
-}
-
-/// Puts back what the other tests need, also when the test fails.
-struct Reinstall;
-
-impl Drop for Reinstall {
-    fn drop(&mut self) {
-        let output = script("scripts/install.sh", &[]);
-        assert!(
-            output.success || std::thread::panicking(),
-            "{}{}",
-            output.stdout,
-            output.stderr
-        );
-    }
 }
 
 #[test]

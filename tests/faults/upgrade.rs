@@ -1,24 +1,9 @@
 //! The operator is upgraded under a running job.
 
 use serde_json::Value;
-use tests::{Namespace, OPERATOR_NAMESPACE, helm, script};
+use tests::{Namespace, OPERATOR_NAMESPACE, Reinstall, helm};
 
 use crate::{ends_like_one_left_alone, long_job, seen, training, trains_again};
-
-/// Puts back what the other tests need.
-struct Reinstall;
-
-impl Drop for Reinstall {
-    fn drop(&mut self) {
-        let output = script("scripts/install.sh", &[]);
-        assert!(
-            output.success || std::thread::panicking(),
-            "{}{}",
-            output.stdout,
-            output.stderr
-        );
-    }
-}
 
 fn images(namespace: &Namespace) -> Vec<Value> {
     let pods = namespace.list(

@@ -156,3 +156,18 @@ impl Drop for NodeCut {
         assert!(success || std::thread::panicking(), "{stderr}");
     }
 }
+
+/// Puts the chart back as the other tests need it, also when a test fails.
+pub struct Reinstall;
+
+impl Drop for Reinstall {
+    fn drop(&mut self) {
+        let output = script("scripts/install.sh", &[]);
+        assert!(
+            output.success || std::thread::panicking(),
+            "{}{}",
+            output.stdout,
+            output.stderr
+        );
+    }
+}

@@ -18,7 +18,7 @@ pub mod processes;
 pub mod wait;
 
 pub use cluster::{
-    NodeCut, Output, helm, kubectl, kubectl_in, kubectl_json, operator_node, script,
+    NodeCut, Output, Reinstall, helm, kubectl, kubectl_in, kubectl_json, operator_node, script,
 };
 pub use job::Job;
 pub use namespace::Namespace;
