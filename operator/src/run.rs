@@ -111,7 +111,11 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::new()?);
     let readiness = Arc::new(Readiness::new());
     let context = Arc::new(Context {
-        cluster: KubeCluster::new(client.clone(), Recorder::new(client.clone(), reporter)),
+        cluster: KubeCluster::new(
+            client.clone(),
+            Recorder::new(client.clone(), reporter),
+            settings.gang_scheduling,
+        ),
         client: client.clone(),
         caches: caches.clone(),
         progress: Arc::new(ProgressBoard::default()),

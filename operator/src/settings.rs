@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{ArgAction, Parser, ValueEnum};
 use contract::config::Images;
 use jiff::SignedDuration;
 
@@ -53,6 +53,10 @@ pub struct Arguments {
     /// Seconds between reads of a running job's progress.
     #[arg(long, env = "YOLO_PROGRESS_INTERVAL_SECONDS", default_value_t = 5)]
     progress_interval_seconds: u64,
+    /// Whether workers are scheduled as a gang where the API server serves a kind of `PodGroup`; the operator must
+    /// then be allowed to create and delete them.
+    #[arg(long, env = "YOLO_GANG_SCHEDULING", default_value_t = true, action = ArgAction::Set)]
+    gang_scheduling: bool,
     /// Least seconds between two statuses of a job in which only its progress differs.
     #[arg(long, env = "YOLO_STATUS_INTERVAL_SECONDS", default_value_t = 10)]
     status_interval_seconds: u64,
@@ -112,6 +116,8 @@ pub struct Settings {
     pub log_level: String,
     /// Time between reads of a running job's progress.
     pub progress_interval: Duration,
+    /// Whether workers may be scheduled as a gang.
+    pub gang_scheduling: bool,
 }
 
 /// A setting that cannot be obeyed.
@@ -190,6 +196,7 @@ impl Arguments {
             log_format: self.log_format,
             log_level: self.log_level,
             progress_interval: Duration::from_secs(self.progress_interval_seconds),
+            gang_scheduling: self.gang_scheduling,
         })
     }
 }
@@ -236,5 +243,7 @@ mod tests {
             settings(&["--lease-name="]).err()
         );
         assert_eq!(None, settings(&["--namespace="]).expect("valid").namespace);
+        let alone = settings(&["--gang-scheduling=false"]).expect("valid");
+        assert!(!alone.gang_scheduling);
     }
 }

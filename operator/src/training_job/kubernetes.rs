@@ -45,21 +45,25 @@ pub struct KubeCluster {
     recorder: Recorder,
     /// Who can schedule workers together, and when that was asked.
     served: Arc<Mutex<Option<(Instant, Served)>>>,
+    /// Whether that is wanted here.
+    gang_scheduling: bool,
 }
 
 impl KubeCluster {
     /// The cluster of this client; events are published through the recorder.
-    pub fn new(client: Client, recorder: Recorder) -> Self {
+    pub fn new(client: Client, recorder: Recorder, gang_scheduling: bool) -> Self {
         Self {
             client,
             recorder,
             served: Arc::default(),
+            gang_scheduling,
         }
     }
 
     /// Who can schedule the job's workers together. Asked again after a while: programs are installed.
     async fn served(&self, job: &YoloTrainingJob) -> Result<Served, ObserveError> {
-        if job.spec.scheduling.gang == Gang::None || job.spec.workers.replicas < 2 {
+        let alone = job.spec.workers.replicas < 2;
+        if !self.gang_scheduling || alone || job.spec.scheduling.gang == Gang::None {
             return Ok(Served::default());
         }
         let mut known = self.served.lock().await;

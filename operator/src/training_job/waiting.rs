@@ -125,7 +125,7 @@ impl WaitingOn {
                 group,
                 versions,
             } => format!(
-                "scheduling.gang is {}, but the API server serves no PodGroup of {group}/{}: install what brings it, or create the job anew with auto or None",
+                "scheduling.gang is {}, but the API server serves no PodGroup of {group}/{}: install what brings it (the chart's gangScheduling.enabled must be true, too), or create the job anew with auto or None",
                 gang.as_str(),
                 versions.join(" or ")
             ),
