@@ -22,7 +22,7 @@ pub use status::{
 };
 pub use template::{WorkerTemplate, is_reserved};
 pub use training_job::{
-    MAX_NAME_LENGTH, VOLCANO_QUEUE_ALONE, YoloTrainingJob, YoloTrainingJobSpec, name_problem,
-    name_rules,
+    COSCHEDULING_UNNAMED, MAX_NAME_LENGTH, NO_GPU_RESOURCE, OTHER_SCHEDULER, VOLCANO_QUEUE_ALONE,
+    YoloTrainingJob, YoloTrainingJobSpec, name_problem, name_rules,
 };
 pub use workers::{Resources, Workers};

@@ -204,6 +204,9 @@ fn decide(
 /// The job as it is planned: with as many workers as its queue admits.
 pub(crate) fn valid(job: &YoloTrainingJob, observed: &Observed) -> Result<ValidJob, InvalidSpec> {
     let mut valid = validate(job)?;
+    queue::check(&valid, observed).map_err(|problem| InvalidSpec {
+        problems: vec![problem],
+    })?;
     valid.layout.replicas = queue::replicas(&valid, observed);
     Ok(valid)
 }

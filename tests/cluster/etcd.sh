@@ -15,7 +15,7 @@ source ./lib-control-plane.sh
 USAGE="usage: etcd.sh backup|restore FOLDER"
 
 main() {
-    local folder
+    local folder n
     require_root
     (($# == 2)) || die "$USAGE"
     folder=$(cd "$CALLED_FROM" && realpath "$2")
@@ -42,6 +42,11 @@ main() {
         stop_process kube-scheduler
         start_controller_manager
         start_scheduler
+        # Pods go on without their kubelet.
+        for n in "${NODES[@]}"; do
+            stop_process "node-$n-kubelet"
+            start_kubelet "$n"
+        done
     fi
     say "$1: apiserver ready"
 }

@@ -328,6 +328,19 @@ fn what_schedules_the_workers_must_fit_together() {
     refused(&namespace, &queue("auto"), &[words]);
     refused(
         &namespace,
+        &job().set("/scheduling", json!({"gang": "Coscheduling"})),
+        &["name that in workers.template.schedulerName"],
+    );
+    let other = job()
+        .set("/scheduling", json!({"gang": "Kubernetes"}))
+        .set("/workers/template", json!({"schedulerName": "mine"}));
+    refused(&namespace, &other, &["name different schedulers"]);
+    let unasked = job()
+        .set("/workers/gpusPerWorker", 1)
+        .set("/workers/gpuResource", "");
+    refused(&namespace, &unasked, &["workers.gpuResource is empty"]);
+    refused(
+        &namespace,
         &job().set("/scheduling", json!({"gang": "Yunikorn"})),
         &["scheduling.gang", "\"Coscheduling\""],
     );
@@ -340,7 +353,7 @@ fn what_schedules_the_workers_must_fit_together() {
     let fine = queue("Volcano")
         .set("/workers/minReplicas", 1)
         .set("/workers/network", "RoCE")
-        .set("/workers/template", json!({"hostNetwork": true}));
+        .set("/workers/sharedMemory", "64Mi");
     namespace.apply(&fine.manifest()).expect("a job that fits");
 }
 

@@ -113,6 +113,8 @@ impl Session<'_> {
 
     fn step(&mut self) -> Result<(StepOutput, Gradients), Error> {
         let start = Instant::now();
+        // What was waited for between steps, in evaluations for example, is no part of this one.
+        let _ = self.ranks.take_waited();
         let batch = self.loader.next().ok_or(Error::LoaderEnded)??;
         let data = start.elapsed();
         self.skipped.note(&batch.skipped);

@@ -18,6 +18,15 @@ pub const MAX_NAME_LENGTH: usize = 40;
 /// What is wrong with a queue of Volcano for workers that Volcano does not schedule.
 pub const VOLCANO_QUEUE_ALONE: &str = "scheduling.volcanoQueue is set, but Volcano does not schedule the workers: set scheduling.gang to Volcano, or remove volcanoQueue";
 
+/// What is wrong with the coscheduling plugin of no scheduler in particular.
+pub const COSCHEDULING_UNNAMED: &str = "scheduling.gang is Coscheduling, which is a plugin of another scheduler: name that in workers.template.schedulerName";
+
+/// What is wrong with a gang of one scheduler whose pods go to another.
+pub const OTHER_SCHEDULER: &str = "scheduling.gang and workers.template.schedulerName name different schedulers: remove schedulerName, or set gang to auto or None";
+
+/// What is wrong with GPUs that nothing asks for.
+pub const NO_GPU_RESOURCE: &str = "workers.gpuResource is empty, but no workers.resources.claims bring GPUs: name a resource, or add a claim";
+
 /// What to train, on what, and with how many workers. A job is fixed once it exists, but for `suspend`,
 /// `activeDeadlineSeconds`, `ttlSecondsAfterFinished` and `cleanPodPolicy`: to change anything else, delete
 /// it and create it anew.
@@ -172,6 +181,18 @@ fn spec_rules() -> Value {
         {
             "rule": format!("!has(self.model.size) || !(self.model.size in [{large}]) || (self.training.imageSize >= 128 && self.training.imageSize % 64 == 0)"),
             "messageExpression": "'training.imageSize is %s: choose a multiple of 64 from 128 to 8192 (model.size is %s)'.format([self.training.imageSize, self.model.size])",
+        },
+        {
+            "rule": "self.scheduling.gang != 'Coscheduling' || has(self.workers.template.schedulerName)",
+            "message": COSCHEDULING_UNNAMED,
+        },
+        {
+            "rule": "!has(self.workers.template.schedulerName) || !(self.scheduling.gang in ['Kubernetes', 'Volcano']) || self.workers.template.schedulerName == (self.scheduling.gang == 'Volcano' ? 'volcano' : 'default-scheduler')",
+            "message": OTHER_SCHEDULER,
+        },
+        {
+            "rule": "self.workers.gpusPerWorker == 0 || self.workers.gpuResource != '' || (has(self.workers.resources.claims) && self.workers.resources.claims.size() > 0)",
+            "message": NO_GPU_RESOURCE,
         },
         {
             "rule": "!has(self.scheduling.volcanoQueue) || self.scheduling.gang == 'Volcano' || (self.scheduling.gang == 'auto' && has(self.workers.template.schedulerName) && self.workers.template.schedulerName == 'volcano')",

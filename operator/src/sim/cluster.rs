@@ -144,6 +144,7 @@ impl Cluster for SimCluster {
             retire,
             stop,
             budget,
+            drop_budget,
             pod_group,
             pods,
             queue,
@@ -169,24 +170,7 @@ impl Cluster for SimCluster {
                 lines.push(format!("create Service {}", service.name_any()));
                 world.service = Some(service);
             }
-            if let Some(budget) = budget
-                && world.others.insert(budget.name_any())
-            {
-                lines.push(format!("create PodDisruptionBudget {}", budget.name_any()));
-            }
-            if let Some(group) = &pod_group {
-                let name = group.object.name_any();
-                lines.push(format!(
-                    "create PodGroup {name} of {}",
-                    group.resource.group
-                ));
-                world.others.insert(name);
-            }
-            if let Some(before) = pod_group.and_then(|group| group.before)
-                && world.others.remove(&before)
-            {
-                lines.push(format!("delete PodGroup {before}"));
-            }
+            world.keep_or_drop(budget, drop_budget, pod_group, &mut lines);
             for pod in &retire {
                 if pod.release {
                     lines.push(format!("release {}", pod.name));

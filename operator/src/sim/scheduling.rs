@@ -2,13 +2,14 @@
 //! says.
 
 use jiff::Timestamp;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use super::cluster::World;
 use super::script::{Player, number};
 use crate::kueue::{ADMITTED, EVICTED, QUEUE_LABEL, QUOTA_RESERVED, ResourceFlavorSpec, Workload};
-use crate::training_job::build::PreparedStep;
+use crate::training_job::build::{PodGroup, PreparedStep};
 use crate::training_job::gang;
 use crate::training_job::queue::{self, QueueStep};
 use crate::training_job::status::Applied;
@@ -81,6 +82,39 @@ impl Player {
 }
 
 impl World {
+    /// What stands around the pods: a budget, and the group that they are scheduled as.
+    pub(super) fn keep_or_drop(
+        &mut self,
+        budget: Option<PodDisruptionBudget>,
+        drop_budget: Option<String>,
+        pod_group: Option<PodGroup>,
+        lines: &mut Vec<String>,
+    ) {
+        if let Some(name) = drop_budget
+            && self.others.remove(&name)
+        {
+            lines.push(format!("delete PodDisruptionBudget {name}"));
+        }
+        if let Some(budget) = budget
+            && self.others.insert(budget.name_any())
+        {
+            lines.push(format!("create PodDisruptionBudget {}", budget.name_any()));
+        }
+        if let Some(group) = &pod_group {
+            let name = group.object.name_any();
+            lines.push(format!(
+                "create PodGroup {name} of {}",
+                group.resource.group
+            ));
+            self.others.insert(name);
+        }
+        if let Some(before) = pod_group.and_then(|group| group.before)
+            && self.others.remove(&before)
+        {
+            lines.push(format!("delete PodGroup {before}"));
+        }
+    }
+
     /// Does what the operator wants of Kueue's objects.
     pub(super) fn tell_kueue(
         &mut self,

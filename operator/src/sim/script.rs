@@ -285,7 +285,9 @@ impl Player {
                 return self.cluster.say("the process died".to_owned());
             }
         }
-        if knows_all && !self.dead() {
+        // What Kueue was told changes what comes next.
+        let told = seen.workload != self.cluster.look().workload;
+        if knows_all && !told && !self.dead() {
             self.check_rest();
         }
     }

@@ -40,6 +40,8 @@ pub struct Prepared {
     pub stop: Vec<String>,
     /// What keeps evictions off the workers.
     pub budget: Option<PodDisruptionBudget>,
+    /// Its name, when there is nothing to keep any more.
+    pub drop_budget: Option<String>,
     /// The group that the pods are scheduled as: pods name it.
     pub pod_group: Option<PodGroup>,
     /// Pods to create.
@@ -96,6 +98,10 @@ pub fn build(
     };
     if plan.expose {
         prepared.service = Some(service::service(&observed.id));
+    }
+    if plan.unguard && valid.scheduling.pod_disruption_budget {
+        let id = &observed.id;
+        prepared.drop_budget = Some(names::disruption_budget(&id.name, &id.uid));
     }
     let enters = plan.queue == Some(QueueStep::Enter);
     if let Some(step) = plan.queue.clone().filter(|_| !enters) {

@@ -95,7 +95,7 @@ pub async fn run(
         // A sender that is gone means the same.
         let _ = stop.wait_for(|stop| *stop).await;
     };
-    Controller::for_stream(jobs, context.caches.jobs.clone())
+    let mut results = Controller::for_stream(jobs, context.caches.jobs.clone())
         .owns_stream(pods)
         .owns_stream(services)
         .owns_stream(workloads)
@@ -103,21 +103,31 @@ pub async fn run(
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .graceful_shutdown_on(stopped)
         .run(reconcile, on_error, Arc::clone(&context))
-        .for_each(|result| async {
-            match result {
-                // Reconcile errors are logged where their back-off is decided, and an object that is gone
-                // needs nothing.
-                Ok(_)
-                | Err(
-                    controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_),
-                ) => {}
-                Err(error) => {
-                    tracing::warn!(error = %chain(&error), "a watch failed and is retried");
+        .boxed();
+    while let Some(result) = results.next().await {
+        match result {
+            // Reconcile errors are logged where their back-off is decided, and an object that is gone needs
+            // nothing.
+            Ok(_)
+            | Err(controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_)) =>
+                {}
+            Err(error) => {
+                let text = chain(&error).to_string();
+                tracing::warn!(error = text, "a watch failed and is retried");
+                if text.contains(OTHER_PAST) {
+                    tracing::error!(
+                        "the API server was put back to an earlier state: what is known here is of no use, and this process begins anew"
+                    );
+                    return;
                 }
             }
-        })
-        .await;
+        }
+    }
 }
+
+/// What an API server says to a watch from a state that it has not come to: it was restored from a backup. The watch
+/// would be tried from there for ever.
+const OTHER_PAST: &str = "Too large resource version";
 
 fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
 where

@@ -216,7 +216,10 @@ mod tests {
             job.spec.scheduling.gang = Gang::Volcano;
         });
         assert_eq!(Ok(None), kind(&alone, &Served::default()));
-        let wanted = job(|job| job.spec.scheduling.gang = Gang::Coscheduling);
+        let wanted = job(|job| {
+            job.spec.scheduling.gang = Gang::Coscheduling;
+            job.spec.workers.template.scheduler_name = Some("mine".to_owned());
+        });
         assert_eq!(Ok(Some(Gang::Coscheduling)), kind(&wanted, &all()));
         let refused = kind(&wanted, &Served::default()).expect_err("not there");
         assert!(

@@ -105,6 +105,7 @@ impl Cluster for KubeCluster {
             retire,
             stop,
             budget,
+            drop_budget,
             pod_group,
             pods,
             queue,
@@ -122,6 +123,10 @@ impl Cluster for KubeCluster {
         if let Some(service) = &service {
             create(&self.api::<Service>(id), service, "Service").await?;
         }
+        if let Some(name) = drop_budget {
+            let api = self.api::<PodDisruptionBudget>(id);
+            delete_one(&api, "PodDisruptionBudget", name).await?;
+        }
         if let Some(budget) = &budget {
             let api = self.api::<PodDisruptionBudget>(id);
             create(&api, budget, "PodDisruptionBudget").await?;
@@ -131,7 +136,18 @@ impl Cluster for KubeCluster {
             Api::<DynamicObject>::namespaced_with(client, &id.namespace, &group.resource)
         });
         if let (Some(groups), Some(group)) = (&groups, &pod_group) {
-            create(groups, &group.object, "PodGroup").await?;
+            match create(groups, &group.object, "PodGroup").await {
+                // Pods without their group would be nobody's.
+                Err(ApplyError::Create { source, .. }) if is_refusal(&source) => {
+                    let first = pods.first().map_or(0, |(index, _)| *index);
+                    let message = format!("the PodGroup: {source}");
+                    return Ok(Applied {
+                        refused: Some((first, message)),
+                        ..Applied::default()
+                    });
+                }
+                made => made?,
+            }
         }
         let api = self.api::<Pod>(id);
         release(&api, &retire).await?;
@@ -461,6 +477,10 @@ fn parameters() -> PostParams {
         field_manager: Some(names::FIELD_MANAGER.to_owned()),
         ..PostParams::default()
     }
+}
+
+fn is_refusal(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.is_forbidden() || status.is_invalid())
 }
 
 fn is_conflict(error: &kube::Error) -> bool {

@@ -222,7 +222,8 @@ async fn queue_of(
     let conditions = job.status.as_ref().map_or(&[][..], |s| &s.conditions);
     let admitted = crate::conditions::find(conditions, ConditionType::Admitted);
     let waited = admitted.is_some_and(|c| c.reason != Reason::NotQueued.as_str());
-    if !job.labels().contains_key(QUEUE_LABEL) && !waited {
+    let labelled = job.labels().contains_key(QUEUE_LABEL);
+    if !labelled && !waited {
         return Ok(QueueView::Absent);
     }
     let name = names::workload(&id.name, &id.uid);
@@ -231,10 +232,12 @@ async fn queue_of(
         move |source| ObserveError::Queue { kind, name, source }
     };
     let workloads = Api::<Workload>::namespaced(client.clone(), &id.namespace);
-    let workload = workloads
-        .get_opt(&name)
-        .await
-        .map_err(failed("Workload", &name))?;
+    let workload = match workloads.get_opt(&name).await {
+        // Without the right to look (the chart's kueue.enabled) nothing of ours stands in a queue. A job that is
+        // to wait in one learns that when it enters.
+        Err(kube::Error::Api(status)) if status.is_forbidden() && !labelled => None,
+        read => read.map_err(failed("Workload", &name))?,
+    };
     let mut view = queue::view(workload.as_ref(), &id.uid);
     if let (QueueView::Entered(entry), Some(workload)) = (&mut view, &workload)
         && entry.admitted
@@ -242,8 +245,14 @@ async fn queue_of(
         let flavors = Api::<ResourceFlavor>::all(client.clone());
         let mut given = Vec::new();
         for flavor in queue::flavors(workload) {
-            let read = flavors.get(&flavor).await;
-            given.push(read.map_err(failed("ResourceFlavor", &flavor))?.spec);
+            match flavors.get(&flavor).await {
+                Err(kube::Error::Api(status)) if status.is_forbidden() => {
+                    entry.unreadable = Some(format!(
+                        "it is admitted, but the operator may not read the ResourceFlavor {flavor}: set the chart's kueue.clusterRole to true"
+                    ));
+                }
+                read => given.push(read.map_err(failed("ResourceFlavor", &flavor))?.spec),
+            }
         }
         entry.placement = queue::placement(workload, &given);
     }

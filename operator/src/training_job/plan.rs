@@ -29,6 +29,10 @@ const GANG_RETRY: SignedDuration = SignedDuration::from_secs(15);
 const STOP_LIMIT: SignedDuration = SignedDuration::from_secs(GRACE_SECONDS + 15);
 
 /// What is to be done for a job.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "things to do or not to do, in any combination"
+)]
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// The attempt that the job is in once this plan is carried out.
@@ -49,6 +53,8 @@ pub struct Plan {
     pub restarts: Restarts,
     /// The failures that the status does not know yet.
     pub failures: Vec<FailureRecord>,
+    /// Whether evictions need not be kept off the workers any more.
+    pub unguard: bool,
     /// What Kueue is told.
     pub queue: Option<QueueStep>,
     /// Whether to delete the job itself.
@@ -129,6 +135,7 @@ impl Plan {
             stop: Vec::new(),
             restarts,
             failures: Vec::new(),
+            unguard: false,
             queue: None,
             delete_job: false,
             wake_at: None,
@@ -165,6 +172,7 @@ impl Plan {
             || !self.create.is_empty()
             || !self.retire.is_empty()
             || !self.stop.is_empty()
+            || self.unguard
             || self.queue.is_some()
             || self.delete_job
     }
@@ -183,8 +191,10 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     plan.retire = retired(observed, attempt.incarnation);
     plan.failures.extend(restart::told(observed, attempt, now));
     let members = members(valid, observed, attempt);
+    let guarded = valid.scheduling.pod_disruption_budget;
     if members.iter().all(succeeded) {
         plan.phase = Phase::Complete;
+        plan.unguard = guarded;
         plan.freeze = false;
         plan.expose = false;
         if valid.run.clean_pods == CleanPodPolicy::All {
@@ -194,7 +204,7 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     }
     // Before the deadline: the time of a suspended job does not run, also if nobody noted that yet.
     if valid.run.suspend {
-        stand_still(&mut plan, observed, Phase::Suspended);
+        stand_still(&mut plan, observed, Phase::Suspended, guarded);
         plan.queue = queue::while_suspended(observed);
         return plan;
     }
@@ -211,7 +221,7 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     if let Gate::Closed { waiting_on, step } = queue::gate(valid, observed) {
         // How many workers there are is known when they may run.
         plan.freeze &= valid.workers.min_replicas.is_none();
-        stand_still(&mut plan, observed, Phase::Queued(waiting_on));
+        stand_still(&mut plan, observed, Phase::Queued(waiting_on), guarded);
         plan.queue = step;
         return plan;
     }
@@ -240,7 +250,7 @@ fn go_on(
         }
         _ => false,
     };
-    plan.queue = queue::while_running(observed, members.iter().all(at_work));
+    plan.queue = queue::while_running(valid, observed, members.iter().all(at_work));
     match judge(members, plan.restarts.counted, &valid.failure_policy, now) {
         Verdict::Healthy => {
             let waits = back_off::until(valid, observed).filter(|(until, _)| *until > now);
@@ -363,7 +373,7 @@ fn succeeded(member: &Member) -> bool {
 
 /// Stops the workers, and lets none begin. Those that come later are of another incarnation: that these were stopped is then no
 /// failure.
-fn stand_still(plan: &mut Plan, observed: &Observed, phase: Phase) {
+fn stand_still(plan: &mut Plan, observed: &Observed, phase: Phase, guarded: bool) {
     plan.phase = phase;
     let incarnation = plan.attempt.incarnation;
     if observed
@@ -375,6 +385,7 @@ fn stand_still(plan: &mut Plan, observed: &Observed, phase: Phase) {
         plan.attempt = plan.attempt.next_incarnation();
     }
     plan.retire = retired(observed, plan.attempt.incarnation);
+    plan.unguard = guarded && !plan.retire.is_empty();
 }
 
 /// Until when a job that was suspended waits for workers that are still stopping: they may be writing the
@@ -418,7 +429,7 @@ fn ended(
         return None;
     }
     let mut plan = idle(Phase::Ended);
-    plan.queue = queue::when_over(observed, !failed);
+    plan.queue = queue::when_over(observed, !failed, run.clean_pods);
     if failed || run.clean_pods == CleanPodPolicy::All {
         plan.stop = unwanted(observed, run.clean_pods);
     }

@@ -5,18 +5,19 @@
 
 use std::collections::BTreeMap;
 
-use crds::v1alpha1::AdmissionStatus;
+use crds::names;
+use crds::v1alpha1::{AdmissionStatus, CleanPodPolicy};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Toleration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 
-use super::observe::Observed;
+use super::observe::{ConfigView, Observed};
 use super::validate::ValidJob;
 use super::waiting::WaitingOn;
 use crate::kueue::{
-    ADMITTED, AdmissionCheck, Assignment, EVICTED, FINISHED, PODS_READY, QUOTA_RESERVED, REQUEUED,
-    ResourceFlavorSpec, Workload,
+    ADMITTED, AdmissionCheck, Assignment, EVICTED, FINISHED, PODS_READY, QUEUE_LABEL,
+    QUOTA_RESERVED, REQUEUED, ResourceFlavorSpec, Workload,
 };
 use crate::metadata::owned_by;
 
@@ -53,6 +54,8 @@ pub enum QueueView {
 pub struct Entry {
     /// Its queue.
     pub queue: String,
+    /// Its `WorkloadPriorityClass`, where it has one.
+    pub priority_class: Option<String>,
     /// Whether it may be admitted; Kueue and people may forbid that.
     pub active: bool,
     /// Whether it is being deleted.
@@ -71,6 +74,8 @@ pub struct Entry {
     pub pending: Option<String>,
     /// Workers that it asks for.
     pub wanted: u32,
+    /// Why what it was given cannot be read.
+    pub unreadable: Option<String>,
     /// What it was given.
     pub admission: Option<AdmissionStatus>,
     /// What the pods carry because of that. Known only from a fresh read.
@@ -105,7 +110,12 @@ pub enum QueueStep {
         message: String,
     },
     /// All pods run, or no longer do.
-    PodsReady(bool),
+    PodsReady {
+        /// Whether they do.
+        ready: bool,
+        /// Workers that were admitted and cannot share the batch: their quota is given back.
+        surplus: u32,
+    },
     /// The job has ended.
     Finish {
         /// Whether with success.
@@ -150,6 +160,9 @@ pub fn view(workload: Option<&Workload>, uid: &str) -> QueueView {
     });
     QueueView::Entered(Box::new(Entry {
         queue: workload.spec.queue_name.clone(),
+        priority_class: (workload.spec.priority_class_ref.as_ref())
+            .filter(|class| class.kind == "WorkloadPriorityClass")
+            .map(|class| class.name.clone()),
         active: workload.spec.active.unwrap_or(true),
         deleting: workload.metadata.deletion_timestamp.is_some(),
         reserved: holds(QUOTA_RESERVED) || status.admission.is_some(),
@@ -161,6 +174,7 @@ pub fn view(workload: Option<&Workload>, uid: &str) -> QueueView {
             .filter(|c| c.status != "True")
             .map(|c| c.message.clone()),
         wanted: workload.spec.pod_sets.iter().map(|set| set.count).sum(),
+        unreadable: None,
         admission: assignment,
         placement: Placement::default(),
     }))
@@ -214,14 +228,15 @@ pub fn gate(valid: &ValidJob, observed: &Observed) -> Gate {
         (QueueView::Absent, Some(request)) => {
             return Gate::Closed {
                 waiting_on: WaitingOn::queue(&request.queue, None),
-                step: Some(QueueStep::Enter),
+                // Those that still stop use what the next ones are to be given.
+                step: (!alive(observed)).then_some(QueueStep::Enter),
             };
         }
-        (QueueView::Foreign, Some(request)) => {
+        (QueueView::Foreign, Some(_)) => {
             return Gate::Closed {
                 waiting_on: WaitingOn::NameTaken {
                     kind: "Workload",
-                    name: request.queue.clone(),
+                    name: names::workload(&observed.id.name, &observed.id.uid),
                 },
                 step: None,
             };
@@ -235,28 +250,37 @@ pub fn gate(valid: &ValidJob, observed: &Observed) -> Gate {
     if entry.deleting {
         return closed(None, None);
     }
-    if let Some((reason, message)) = &entry.evicted {
-        let step = (entry.reserved && !alive(observed)).then(|| QueueStep::GiveBack {
-            reason: reason.clone(),
-            message: message.clone(),
-        });
-        return closed(Some(message), step);
+    if entry.reserved {
+        return match &entry.evicted {
+            Some((reason, message)) => {
+                let step = (!alive(observed)).then(|| QueueStep::GiveBack {
+                    reason: reason.clone(),
+                    message: message.clone(),
+                });
+                closed(Some(message), step)
+            }
+            None if entry.unreadable.is_some() => closed(entry.unreadable.as_deref(), None),
+            None if entry.admitted => Gate::Open,
+            None => closed(entry.pending.as_deref(), None),
+        };
     }
-    if entry.admitted {
-        return Gate::Open;
-    }
-    // The gang that began is the gang that goes on.
-    if entry.wanted != valid.layout.replicas && !entry.reserved && !alive(observed) {
+    // Anew where it was entered for another queue or another number: the gang that began is the gang that goes on.
+    let asked = |request: &QueueRequest| {
+        request.queue == entry.queue && request.priority_class == entry.priority_class
+    };
+    let as_asked = entry.wanted == valid.layout.replicas && valid.queue.as_ref().is_some_and(asked);
+    if !as_asked && !alive(observed) {
         return closed(entry.pending.as_deref(), Some(QueueStep::Leave));
     }
-    let inactive = "it is not active: Kueue gave it up, or somebody set spec.active of its Workload to false; set that to true to let it wait again";
-    let pending = if entry.active {
-        entry.pending.as_deref()
-    } else {
-        Some(inactive)
-    };
-    closed(pending, None)
+    if !entry.active {
+        return closed(Some(INACTIVE), None);
+    }
+    let evicted = entry.evicted.as_ref().map(|(_, message)| message.as_str());
+    closed(entry.pending.as_deref().or(evicted), None)
 }
+
+/// What is said of a `Workload` that Kueue does not look at.
+const INACTIVE: &str = "it is not active: Kueue gave it up, or somebody set spec.active of its Workload to false; set that to true to let it wait again";
 
 /// What to tell Kueue of a job that waits because its spec says so: nothing stands in a queue for it once
 /// its workers are gone.
@@ -268,22 +292,50 @@ pub fn while_suspended(observed: &Observed) -> Option<QueueStep> {
 }
 
 /// What to tell Kueue of workers that may run.
-pub fn while_running(observed: &Observed, all_run: bool) -> Option<QueueStep> {
+pub fn while_running(valid: &ValidJob, observed: &Observed, all_run: bool) -> Option<QueueStep> {
     match &observed.queue {
         QueueView::Entered(entry) if all_run != entry.ready.unwrap_or(false) => {
-            Some(QueueStep::PodsReady(all_run))
+            let admitted = entry.admission.as_ref().and_then(|given| given.workers);
+            let surplus = admitted.map_or(0, |given| given.saturating_sub(valid.layout.replicas));
+            Some(QueueStep::PodsReady {
+                ready: all_run,
+                surplus,
+            })
         }
         _ => None,
     }
 }
 
 /// What to tell Kueue of a job that has ended.
-pub fn when_over(observed: &Observed, success: bool) -> Option<QueueStep> {
+pub fn when_over(
+    observed: &Observed,
+    success: bool,
+    clean_pods: CleanPodPolicy,
+) -> Option<QueueStep> {
+    // Pods that are to stay are not waited for.
+    let stopping = alive(observed) && clean_pods != CleanPodPolicy::None;
     match &observed.queue {
-        QueueView::Entered(entry) if !entry.finished && !entry.deleting => {
+        QueueView::Entered(entry) if !entry.finished && !entry.deleting && !stopping => {
             Some(QueueStep::Finish { success })
         }
         _ => None,
+    }
+}
+
+/// Whether a job that has yet to begin can have fewer workers than it asks for, where it says so. A label that is
+/// taken off later ends nothing.
+pub fn check(valid: &ValidJob, observed: &Observed) -> Result<(), String> {
+    match valid.workers.min_replicas {
+        Some(least)
+            if valid.queue.is_none()
+                && observed.queue == QueueView::Absent
+                && observed.config == ConfigView::Absent =>
+        {
+            Err(format!(
+                "workers.minReplicas is {least}, but only a queue admits fewer workers than workers.replicas: add the label {QUEUE_LABEL}, or remove minReplicas"
+            ))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -292,8 +344,11 @@ pub fn when_over(observed: &Observed, success: bool) -> Option<QueueStep> {
 pub fn replicas(valid: &ValidJob, observed: &Observed) -> u32 {
     let wanted = valid.workers.replicas;
     let begun = observed.status.total_workers;
-    if is_frozen(observed) && begun > 0 {
-        return begun;
+    match &observed.config {
+        ConfigView::Frozen(config) => return config.workers.replicas,
+        // What the cache knows of it.
+        ConfigView::Present if begun > 0 => return begun,
+        _ => {}
     }
     let (Some(least), QueueView::Entered(entry)) = (valid.workers.min_replicas, &observed.queue)
     else {
@@ -304,13 +359,6 @@ pub fn replicas(valid: &ValidJob, observed: &Observed) -> u32 {
     let batch = valid.trainer.training.batch_size;
     let shared = |workers: &u32| batch.is_multiple_of(workers * valid.layout.processes_per_worker);
     (least..=most).rev().find(shared).unwrap_or(least)
-}
-
-fn is_frozen(observed: &Observed) -> bool {
-    crate::conditions::holds(
-        &observed.status.conditions,
-        crds::conditions::ConditionType::Accepted,
-    )
 }
 
 fn alive(observed: &Observed) -> bool {
@@ -335,11 +383,16 @@ pub fn tell(status: &mut Value, step: &QueueStep, generation: Option<i64>, now: 
                 "NoReservation",
                 "The workload has no reservation",
             );
+            // The next start has its own time, whatever became of this one.
+            state(PODS_READY, false, "WaitForStart", "Not admitted");
             if let Some(status) = status.as_object_mut() {
                 status.remove("admission");
             }
         }
-        QueueStep::PodsReady(ready) => {
+        QueueStep::PodsReady { ready, surplus } => {
+            if *ready && *surplus > 0 {
+                status["reclaimablePods"] = json!([{"name": POD_SET, "count": surplus}]);
+            }
             let words = if *ready {
                 ("PodsReady", "All workers run")
             } else {

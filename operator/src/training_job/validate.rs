@@ -5,9 +5,11 @@
 
 use contract::config::WorkerLayout;
 use contract::spec::{Backend, Device, Precision, TrainerSpec, out_of_range};
+use crds::names::GPU_RESOURCE;
 use crds::v1alpha1::{
-    Backoff, FailurePolicy, Gang, RunPolicy, Scheduling, VOLCANO_QUEUE_ALONE, Workers,
-    YoloTrainingJob, is_reserved, is_reserved_variable, name_problem,
+    Backoff, COSCHEDULING_UNNAMED, FailurePolicy, Gang, NO_GPU_RESOURCE, OTHER_SCHEDULER,
+    RunPolicy, Scheduling, VOLCANO_QUEUE_ALONE, Workers, YoloTrainingJob, is_reserved,
+    is_reserved_variable, name_problem,
 };
 use kube::ResourceExt as _;
 use serde_json::json;
@@ -82,12 +84,32 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
     let by_volcano = scheduling.gang == Gang::Volcano
         || scheduling.gang == Gang::Auto
             && workers.template.scheduler_name.as_deref() == Some(VOLCANO_SCHEDULER);
-    if scheduling.volcano_queue.is_some() && !by_volcano {
-        problems.push(VOLCANO_QUEUE_ALONE.to_owned());
+    let named = workers.template.scheduler_name.as_deref();
+    let other = match (scheduling.gang, named) {
+        (Gang::Kubernetes, Some(name)) => name != "default-scheduler",
+        (Gang::Volcano, Some(name)) => name != VOLCANO_SCHEDULER,
+        _ => false,
+    };
+    let unasked = workers.gpus_per_worker > 0
+        && workers.gpu_resource.is_empty()
+        && workers.resources.claims.is_empty();
+    let unnamed = scheduling.gang == Gang::Coscheduling && named.is_none();
+    for (wrong, problem) in [
+        (
+            scheduling.volcano_queue.is_some() && !by_volcano,
+            VOLCANO_QUEUE_ALONE,
+        ),
+        (unnamed, COSCHEDULING_UNNAMED),
+        (other, OTHER_SCHEDULER),
+        (unasked, NO_GPU_RESOURCE),
+    ] {
+        if wrong {
+            problems.push(problem.to_owned());
+        }
     }
     let queue = queue_request(job);
     let batch = trainer.training.batch_size;
-    problems.extend(partial_problems(&workers, batch, queue.is_some()));
+    problems.extend(partial_problems(&workers, batch));
     let ranks = workers.replicas.saturating_mul(workers.processes());
     problems.extend(device_problems(&trainer, workers.gpus_per_worker));
     let known: Vec<String> = contract::spec::check(&trainer, ranks)
@@ -124,18 +146,13 @@ fn queue_request(job: &YoloTrainingJob) -> Option<QueueRequest> {
     })
 }
 
-fn partial_problems(workers: &Workers, batch: u32, queued: bool) -> Option<String> {
+fn partial_problems(workers: &Workers, batch: u32) -> Option<String> {
     let least = workers.min_replicas?;
     let shared = least > 0 && batch.is_multiple_of(least.saturating_mul(workers.processes()));
-    if least > workers.replicas || !shared {
-        return Some(format!(
+    (least > workers.replicas || !shared).then(|| {
+        format!(
             "workers.minReplicas is {least}: choose a number from 1 to {} (workers.replicas) whose processes can share training.batchSize, {batch}, equally",
             workers.replicas
-        ));
-    }
-    (!queued).then(|| {
-        format!(
-            "workers.minReplicas is {least}, but only a queue admits fewer workers than workers.replicas: add the label {QUEUE_LABEL}, or remove minReplicas"
         )
     })
 }
@@ -182,9 +199,16 @@ fn worker_problems(workers: &Workers) -> Vec<String> {
         ("requests", &workers.resources.requests),
     ];
     for (kind, resources) in resources {
-        if resources.contains_key(crds::names::GPU_RESOURCE) {
+        let mut gpus = vec![GPU_RESOURCE];
+        if workers.gpu_resource != GPU_RESOURCE {
+            gpus.push(&workers.gpu_resource);
+        }
+        for name in gpus
+            .into_iter()
+            .filter(|name| resources.contains_key(*name))
+        {
             problems.push(format!(
-                "workers.resources.{kind} has nvidia.com/gpu: remove it and set workers.gpusPerWorker"
+                "workers.resources.{kind} has {name}: remove it and set workers.gpusPerWorker"
             ));
         }
     }
@@ -311,7 +335,7 @@ mod tests {
             |job| {
                 let gpu = crds::v1alpha1::Quantity("1".to_owned());
                 let limits = &mut job.spec.workers.resources.limits;
-                limits.insert(crds::names::GPU_RESOURCE.to_owned(), gpu);
+                limits.insert(GPU_RESOURCE.to_owned(), gpu);
             },
             "workers.resources.limits has nvidia.com/gpu: remove it and set workers.gpusPerWorker",
         );

@@ -40,8 +40,10 @@ struct News {
     heard_at: Duration,
     started: bool,
     alive: bool,
-    /// Seconds of a step and of waiting for the others in it, recently.
+    /// Seconds of a step and the share of it that was waited for the others, recently.
     pace: Option<(f64, f64)>,
+    /// Steps that it told the pace of.
+    paced: u64,
 }
 
 impl Board {
@@ -103,21 +105,29 @@ impl Board {
     /// The rank did a step of so many seconds, and waited for the others in so many of them.
     pub fn paced(&mut self, rank: u32, step: f64, waited: f64) {
         if let Some(news) = self.ranks.get_mut(&rank) {
-            let (step_before, waited_before) = news.pace.unwrap_or((step, waited));
+            // A share, so that one step in which somebody wrote a checkpoint does not weigh more than others.
+            let share = if step > 0.0 {
+                (waited / step).min(1.0)
+            } else {
+                0.0
+            };
+            let (step_before, share_before) = news.pace.unwrap_or((step, 0.0));
             let mean = |before: f64, now: f64| before + RECENCY * (now - before);
-            news.pace = Some((mean(step_before, step), mean(waited_before, waited)));
+            news.pace = Some((mean(step_before, step), mean(share_before, share)));
+            news.paced += 1;
         }
     }
 
     /// The pace of the rank that waits least for the others; none before the first step.
     pub fn pace(&self) -> Option<Pace> {
         let paces = self.ranks.iter();
-        let paces = paces.filter_map(|(&rank, news)| news.pace.map(|pace| (rank, pace)));
-        let least = paces.min_by(|(_, (_, a)), (_, (_, b))| a.total_cmp(b));
-        least.map(|(rank, (step, waited))| Pace {
+        let paces = paces.filter_map(|(&rank, news)| Some((rank, news.paced, news.pace?)));
+        let least = paces.min_by(|(.., (_, a)), (.., (_, b))| a.total_cmp(b));
+        least.map(|(rank, steps, (step, share))| Pace {
             rank,
+            steps,
             step_us: (step * 1e6) as u64,
-            waited_us: (waited * 1e6) as u64,
+            waited_us: (step * share * 1e6) as u64,
         })
     }
 
@@ -126,9 +136,12 @@ impl Board {
         self.straggler = straggler;
     }
 
-    /// What a user should know of a worker. Returns whether that is news.
-    pub fn warn(&mut self, worker: u32, warning: String) -> bool {
-        self.warnings.insert(worker, warning).is_none()
+    /// What a user should know of a worker, if anything. Returns whether that is news.
+    pub fn warn(&mut self, worker: u32, warning: Option<String>) -> bool {
+        match warning {
+            Some(warning) => self.warnings.insert(worker, warning).is_none(),
+            None => self.warnings.remove(&worker).is_some(),
+        }
     }
 
     /// Whether a rank has done a training step in this attempt.

@@ -15,6 +15,7 @@
 //! [`coordinator`] decides and knows no clock and no network; [`straggler`] finds who keeps the others waiting. [`host`] gives it both on worker 0, and
 //! [`link`] is how the others reach it. A worker without a token has a group of its own.
 
+pub mod clock;
 pub mod coordinator;
 pub mod host;
 pub mod link;

@@ -35,8 +35,11 @@ struct Needs {
     ranks: u32,
 }
 
-/// Looks around; returns the first thing with which the ranks could only fail, and what to do about it.
+/// Looks around; returns the first thing with which the trainer could only fail, and what to do about it.
 pub fn check(settings: &Settings) -> Option<String> {
+    if settings.other_program {
+        return None;
+    }
     let needs = Needs {
         gpus: settings.gpus,
         ranks: settings.place.ranks_per_node,

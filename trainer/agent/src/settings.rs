@@ -94,6 +94,8 @@ pub struct Settings {
     pub job: JobIdentity,
     /// GPUs that this worker should see.
     pub gpus: u32,
+    /// Whether the ranks run another program than the trainer, whose needs are not known.
+    pub other_program: bool,
     /// The node it runs on, where that is known.
     pub node: Option<String>,
     /// What ranks are told of training, for the cache of images.
@@ -246,6 +248,7 @@ impl Settings {
             group,
             config_path,
             gpus: config.workers.gpus_per_worker,
+            other_program: !config.command.is_empty(),
             node: get(env::NODE_NAME),
             job: config.job,
             training: config.spec.training,

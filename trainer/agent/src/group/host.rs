@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{interval, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
+use super::clock::ClockWatch;
 use super::coordinator::Coordinator;
 use super::link::{BEAT, Trouble};
 use super::message::{Hello, Order, OrderKind, Standing};
@@ -27,8 +28,6 @@ use crate::shared::{Shared, clock_ms};
 
 /// How long a connection may take to say who it is.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
-/// Clocks that differ by so much are worth a warning.
-const CLOCK_SKEW_MS: i64 = 2000;
 /// How long the last order is given to reach the others.
 const SEE_OFF: Duration = Duration::from_secs(2);
 
@@ -274,6 +273,7 @@ async fn coordinate(
 ) {
     let mut beat = interval(BEAT);
     let mut stragglers = StragglerWatch::default();
+    let mut clocks = ClockWatch::default();
     loop {
         let deadline = coordinator.deadline();
         let due = async {
@@ -300,7 +300,9 @@ async fn coordinate(
         let now = shared.now();
         match said {
             Some(News::Standing(worker, standing)) => {
-                note_clock(&shared, worker, clock_ms() - standing.clock_ms);
+                if let Some(differs) = clocks.note(worker, clock_ms() - standing.clock_ms) {
+                    note_clock(&shared, worker, differs);
+                }
                 coordinator.heard(now, worker, standing);
             }
             Some(News::Unlinked(worker)) => coordinator.unlinked(now, worker),
@@ -327,18 +329,22 @@ async fn coordinate(
     }
 }
 
-/// Says that the clock of a worker differs much from ours. Messages take no time to speak of.
-fn note_clock(shared: &Shared, worker: u32, ahead_ms: i64) {
-    if ahead_ms.abs() < CLOCK_SKEW_MS {
-        return;
-    }
-    let seconds = ahead_ms.abs() / 1000;
-    let direction = if ahead_ms > 0 { "behind" } else { "ahead of" };
-    let told = shared.board().warn(worker, format!(
-        "the clock of worker {worker} is {seconds} s {direction} that of worker 0: times in its logs are off, and certificates may count as expired; look at time synchronisation on its node"
-    ));
-    if told {
-        warn!(worker, seconds, "its clock is {direction} that of worker 0");
+/// Says by how many milliseconds the clock of a worker is behind ours, when that is much.
+fn note_clock(shared: &Shared, worker: u32, behind_ms: Option<i64>) {
+    let warning = behind_ms.map(|behind_ms| {
+        let seconds = behind_ms.abs() / 1000;
+        let direction = if behind_ms > 0 { "behind" } else { "ahead of" };
+        format!(
+            "the clock of worker {worker} is {seconds} s {direction} that of worker 0: times in its logs are off, and certificates may count as expired; look at time synchronisation on its node"
+        )
+    });
+    let text = warning.clone();
+    if shared.board().warn(worker, warning) {
+        if let Some(text) = text {
+            warn!("{text}");
+        } else {
+            info!(worker, "its clock is as that of worker 0 again");
+        }
     }
 }
 

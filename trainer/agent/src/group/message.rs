@@ -47,6 +47,8 @@ pub struct Standing {
 pub struct Pace {
     /// The global rank.
     pub rank: u32,
+    /// Steps that it told of.
+    pub steps: u64,
     /// Microseconds of a step, recently.
     pub step_us: u64,
     /// Of these, what it waited for the others.

@@ -17,12 +17,21 @@ const SHARE: f64 = 0.15;
 pub struct StragglerWatch {
     suspect: Option<u32>,
     looks: u32,
+    /// Steps of all workers at the last look.
+    steps: u64,
+    found: Option<Straggler>,
 }
 
 impl StragglerWatch {
     /// The worker that the others wait for, when they have for a while. `paces` has one entry for each worker, without
     /// a value for those that have done no step.
     pub fn look(&mut self, paces: &[Option<Pace>]) -> Option<Straggler> {
+        let steps = paces.iter().flatten().map(|pace| pace.steps).sum();
+        if steps == self.steps {
+            // Nothing new is known: an evaluation, for example.
+            return self.found.clone();
+        }
+        self.steps = steps;
         let found = slowest(paces);
         let worker = found.as_ref().map(|straggler| straggler.worker);
         if worker.is_none() || worker != self.suspect {
@@ -30,7 +39,8 @@ impl StragglerWatch {
             self.looks = 0;
         }
         self.looks = self.looks.saturating_add(1);
-        found.filter(|_| self.looks >= LOOKS)
+        self.found = found.filter(|_| self.looks >= LOOKS);
+        self.found.clone()
     }
 }
 
@@ -63,6 +73,7 @@ mod tests {
         let pace = |(rank, waited_ms): (u32, &u64)| {
             Some(Pace {
                 rank,
+                steps: 0,
                 step_us: 1_000_000,
                 waited_us: waited_ms * 1000,
             })
@@ -87,14 +98,28 @@ mod tests {
 
     #[test]
     fn it_takes_a_while_and_one_good_look_clears_it() {
-        let slow = paces(&[400, 10]);
-        let even = paces(&[40, 10]);
+        let at = |step: u64, waited_ms: &[u64]| {
+            let mut paces = paces(waited_ms);
+            paces
+                .iter_mut()
+                .flatten()
+                .for_each(|pace| pace.steps = step);
+            paces
+        };
+        let (slow, even) = ([400, 10], [40, 10]);
         let mut watch = StragglerWatch::default();
-        for _ in 1..LOOKS {
-            assert_eq!(None, watch.look(&slow));
+        let first = at(1, &slow);
+        // Without a new step, a look tells nothing.
+        for _ in 0..2 * LOOKS {
+            assert_eq!(None, watch.look(&first));
         }
-        assert!(watch.look(&slow).is_some());
-        assert_eq!(None, watch.look(&even));
-        assert_eq!(None, watch.look(&slow));
+        for step in 2..u64::from(LOOKS) {
+            assert_eq!(None, watch.look(&at(step, &slow)));
+        }
+        let last = at(LOOKS.into(), &slow);
+        assert!(watch.look(&last).is_some());
+        assert!(watch.look(&last).is_some());
+        assert_eq!(None, watch.look(&at(50, &even)));
+        assert_eq!(None, watch.look(&at(51, &slow)));
     }
 }
