@@ -15,6 +15,9 @@ LOGS=$STATE/logs
 PIDS=$STATE/pids
 PKI=$STATE/pki
 KUBECONFIG_FILE=$STATE/kubeconfig
+# There when the cluster was started for benchmarks; see up.sh.
+BENCH_MARK=$STATE/bench
+AUDIT_LOG=$LOGS/audit.log
 # The name of the cgroup that holds every process of the cluster.
 CGROUP=yolo-operator-cluster
 
