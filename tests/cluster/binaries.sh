@@ -4,17 +4,12 @@
 #   binaries.sh            all parts
 #   binaries.sh NAME...    some: kubernetes etcd containerd coredns helm
 #                          local-path-provisioner prometheus kwok
-#
-# Each part lands in CACHE/NAME-VERSION with one rename, so that a killed run
-# never leaves half a part, and a part that is there costs nothing.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+source "$CLUSTER_DIR/lib-build.sh"
 
 ALL=(kubernetes etcd containerd coredns helm local-path-provisioner prometheus kwok)
 KUBERNETES_PROGRAMS=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl)
-
-# Static programs: they run in any container and on any libc.
-export CGO_ENABLED=0 GOWORK=off GOFLAGS='-trimpath -buildvcs=false -modcacherw'
 
 version_of() {
     case $1 in
@@ -29,9 +24,6 @@ version_of() {
     *) die "unknown part '$1'; the parts are: ${ALL[*]}" ;;
     esac
 }
-
-# Each build_NAME is called in an empty scratch folder and puts its programs
-# into the folder $1.
 
 build_kubernetes() {
     local out=$1 module gomod program packages=() version=v$KUBERNETES_VERSION
@@ -92,51 +84,6 @@ build_kwok() {
     cp -r --no-preserve=mode "$module/kustomize/stage" "$1/stage"
 }
 
-# A line every ten seconds while the process $2 lives.
-report() {
-    local what=$1 pid=$2 begun=$SECONDS
-    while kill -0 "$pid" 2>/dev/null; do
-        sleep 1
-        if (((SECONDS - begun) % 10 == 0 && SECONDS > begun)); then
-            say "$what: building, $((SECONDS - begun)) s"
-        fi
-    done
-}
-
-# build_part NAME POSITION TOTAL
-build_part() {
-    local name=$1 version dir work what pid
-    version=$(version_of "$name")
-    dir=$(part_dir "$name" "$version")
-    what="$2 of $3, $name $version"
-    [[ ! -d $dir ]] || return 0
-
-    # One builder at a time; a second run waits instead of doing it twice.
-    exec 9>"$CACHE/.lock-$name"
-    until flock --wait 10 9; do say "$what: another run is building it, waiting"; done
-    if [[ ! -d $dir ]]; then
-        rm -rf "$CACHE/.building-$name-"*
-        work=$CACHE/.building-$name-$version
-        mkdir -p "$work/out" "$work/scratch"
-        say "$what: building"
-        # Modules and objects (up to 8 GB) are of no use once the programs are there, and go with them.
-        (
-            export GOMODCACHE=$work/modules GOCACHE=$work/objects
-            cd "$work/scratch" && "build_$name" "$work/out"
-        ) >"$work/log" 2>&1 9>&- &
-        pid=$!
-        report "$what" "$pid"
-        if ! wait "$pid"; then
-            tail -n 20 "$work/log" >&2
-            die "building $name $version failed; the whole log is $work/log"
-        fi
-        mv "$work/out" "$dir"
-        rm -rf "$work"
-        say "$what: built"
-    fi
-    exec 9>&-
-}
-
 main() {
     local names=("$@") name i=0 missing=()
     ((${#names[@]})) || names=("${ALL[@]}")
@@ -144,11 +91,10 @@ main() {
         [[ -d $(part_dir "$name" "$(version_of "$name")") ]] || missing+=("$name")
     done
     ((${#missing[@]})) || return 0
-    mkdir -p "$CACHE"
     say "programs to build: ${missing[*]}; once only, all of them take about 20 minutes on 2 cores"
     for name in "${missing[@]}"; do
         i=$((i + 1))
-        build_part "$name" "$i" "${#missing[@]}"
+        build_part "$name" "$(version_of "$name")" "$i of ${#missing[@]}, $name $(version_of "$name")"
     done
 }
 

@@ -109,6 +109,9 @@ kubeAPIBurst: 400
 # grace, and one that is back within seconds.
 nodeStatusUpdateFrequency: 4s
 nodeLeaseDurationSeconds: 12
+# How soon a pod sees that a Secret it mounts has changed: controllers that make
+# their own certificates are not ready before.
+syncFrequency: 5s
 # The disk and memory are the host's: never evict pods or delete images over
 # what other programs use.
 evictionHard: {memory.available: "0%", nodefs.available: "0%", nodefs.inodesFree: "0%", imagefs.available: "0%", imagefs.inodesFree: "0%"}
