@@ -169,7 +169,7 @@ impl Cluster for SimCluster {
                 world.pods_made += 1;
                 pod.metadata.uid = Some(format!("pod-{}", world.pods_made));
                 world.pods.insert(name.clone(), pod);
-                applied.created.push((index, name));
+                applied.created.insert(index, name);
             }
             applied
         });

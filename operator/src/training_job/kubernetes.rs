@@ -1,18 +1,20 @@
 //! The effects of a reconcile on a real cluster.
 
+use std::borrow::Cow;
+
 use contract::config::JobIdentity;
 use contract::progress::AgentProgress;
 use crds::names;
 use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret, Service};
+use hyper::header::{ACCEPT, HeaderValue};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Secret};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::DynamicObject;
+use kube::core::Request;
 use kube::runtime::events::Recorder;
 use kube::{Client, Resource, ResourceExt as _};
 use rand::distr::{Alphanumeric, SampleString as _};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::build::Prepared;
@@ -37,6 +39,54 @@ impl KubeCluster {
     /// The cluster of this client; events are published through the recorder.
     pub fn new(client: Client, recorder: Recorder) -> Self {
         Self { client, recorder }
+    }
+
+    async fn create<K>(&self, id: &JobIdentity, object: &K) -> Result<(), kube::Error>
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
+        let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
+        send(&self.client, requests::<K>(id).create(&parameters(), body)).await
+    }
+
+    /// Creates an object that is written once. One that is there already is of an earlier try: the plan was
+    /// made from a read that did not have it, and the next one will judge it.
+    async fn create_once<K>(
+        &self,
+        id: &JobIdentity,
+        object: Option<&K>,
+        kind: &'static str,
+    ) -> Result<(), ApplyError>
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
+        let Some(object) = object else {
+            return Ok(());
+        };
+        match self.create(id, object).await {
+            Err(error) if !is_conflict(&error) => Err(ApplyError::Create {
+                kind,
+                name: object.meta().name.clone().unwrap_or_default(),
+                source: Box::new(error),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn create_pods(
+        &self,
+        id: &JobIdentity,
+        pods: Vec<(u32, Pod)>,
+    ) -> Result<Applied, ApplyError> {
+        let results: Vec<_> = stream::iter(pods)
+            .map(|(index, pod)| async move {
+                let result = self.create(id, &pod).await;
+                (index, pod.name_any(), result)
+            })
+            .buffer_unordered(IN_FLIGHT)
+            .collect()
+            .await;
+        judge_created(results)
     }
 
     fn api<K>(&self, id: &JobIdentity) -> Api<K>
@@ -70,15 +120,14 @@ impl Cluster for KubeCluster {
         if delete_job {
             delete_own(&self.api::<YoloTrainingJob>(id), id).await?;
         }
-        if let Some(config_map) = &config_map {
-            create(&self.api::<ConfigMap>(id), config_map, "ConfigMap").await?;
-        }
-        if let Some(secret) = secret {
-            create(&self.api::<Secret>(id), &with_token(secret), "Secret").await?;
-        }
-        if let Some(service) = &service {
-            create(&self.api::<Service>(id), service, "Service").await?;
-        }
+        let secret = secret.map(with_token);
+        let (config_map, secret, service) = futures::future::join3(
+            self.create_once(id, config_map.as_ref(), "ConfigMap"),
+            self.create_once(id, secret.as_ref(), "Secret"),
+            self.create_once(id, service.as_ref(), "Service"),
+        )
+        .await;
+        config_map.and(secret).and(service)?;
         let api = self.api::<Pod>(id);
         release(&api, &retire).await?;
         let leaving = retire
@@ -86,7 +135,7 @@ impl Cluster for KubeCluster {
             .filter(|pod| pod.delete)
             .map(|pod| pod.name);
         let deleted = delete(&api, leaving.chain(stop).collect());
-        let (deleted, created) = futures::future::join(deleted, create_pods(&api, pods)).await;
+        let (deleted, created) = futures::future::join(deleted, self.create_pods(id, pods)).await;
         deleted?;
         created
     }
@@ -96,7 +145,7 @@ impl Cluster for KubeCluster {
         id: &JobIdentity,
         status: &YoloTrainingJobStatus,
     ) -> Result<(), WriteError> {
-        patch_status(&self.client, id, names::FIELD_MANAGER, &json!(status)).await
+        patch_status(&self.client, id, names::FIELD_MANAGER, status).await
     }
 
     async fn publish(&self, id: &JobIdentity, event: JobEvent) {
@@ -120,46 +169,69 @@ impl Cluster for KubeCluster {
     }
 }
 
+/// What a status is applied as.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Applying<'a, S> {
+    api_version: Cow<'static, str>,
+    kind: Cow<'static, str>,
+    metadata: ApplyingMeta<'a>,
+    status: &'a S,
+}
+
+#[derive(Serialize)]
+struct ApplyingMeta<'a> {
+    name: &'a str,
+    uid: &'a str,
+}
+
 /// Applies a status as the given field manager. The uid keeps it off a new job of the same name.
 pub async fn patch_status(
     client: &Client,
     id: &JobIdentity,
     manager: &str,
-    status: &serde_json::Value,
+    status: &impl Serialize,
 ) -> Result<(), WriteError> {
-    let resource = kube::core::ApiResource::erase::<YoloTrainingJob>(&());
-    let api = Api::<DynamicObject>::namespaced_with(client.clone(), &id.namespace, &resource);
-    let body = json!({
-        "apiVersion": YoloTrainingJob::api_version(&()),
-        "kind": YoloTrainingJob::kind(&()),
-        "metadata": {"name": id.name, "uid": id.uid},
-        "status": status,
-    });
+    let body = Applying {
+        api_version: YoloTrainingJob::api_version(&()),
+        kind: YoloTrainingJob::kind(&()),
+        metadata: ApplyingMeta {
+            name: &id.name,
+            uid: &id.uid,
+        },
+        status,
+    };
     let params = PatchParams::apply(manager).force();
-    match api
-        .patch_status(&id.name, &params, &Patch::Apply(&body))
-        .await
-    {
+    let request = requests::<YoloTrainingJob>(id).patch_subresource(
+        "status",
+        &id.name,
+        &params,
+        &Patch::Apply(&body),
+    );
+    match send(client, request).await {
         // A job that was deleted meanwhile needs no status.
         Err(error) if is_not_found(&error) => Ok(()),
-        other => other.map(drop).map_err(|error| WriteError(Box::new(error))),
+        other => other.map_err(|error| WriteError(Box::new(error))),
     }
 }
 
-/// Creates an object that is written once. One that is there already is of an earlier try: the plan was
-/// made from a read that did not have it, and the next one will judge it.
-async fn create<K>(api: &Api<K>, object: &K, kind: &'static str) -> Result<(), ApplyError>
+fn requests<K>(id: &JobIdentity) -> Request
 where
-    K: Resource + Clone + std::fmt::Debug + Serialize + DeserializeOwned,
+    K: Resource<DynamicType = ()>,
 {
-    match api.create(&parameters(), object).await {
-        Err(error) if !is_conflict(&error) => Err(ApplyError::Create {
-            kind,
-            name: object.meta().name.clone().unwrap_or_default(),
-            source: Box::new(error),
-        }),
-        _ => Ok(()),
-    }
+    Request::new(K::url_path(&(), Some(&id.namespace)))
+}
+
+/// Sends what writes an object and has only its metadata sent back: nobody reads the rest.
+async fn send(
+    client: &Client,
+    request: Result<hyper::Request<Vec<u8>>, kube::core::request::Error>,
+) -> Result<(), kube::Error> {
+    const ONLY_METADATA: HeaderValue =
+        HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
+    let mut request = request.map_err(kube::Error::BuildRequest)?;
+    request.headers_mut().insert(ACCEPT, ONLY_METADATA);
+    client.request_text(request).await.map(drop)
 }
 
 /// The Secret with a token that nobody else knows.
@@ -171,20 +243,17 @@ fn with_token(secret: Secret) -> Secret {
     }
 }
 
-async fn create_pods(api: &Api<Pod>, pods: Vec<(u32, Pod)>) -> Result<Applied, ApplyError> {
-    let results: Vec<_> = stream::iter(pods)
-        .map(|(index, pod)| async move {
-            let result = api.create(&parameters(), &pod).await;
-            (index, pod.name_any(), result)
-        })
-        .buffer_unordered(IN_FLIGHT)
-        .collect()
-        .await;
+/// What became of the pods that were to be created.
+fn judge_created(
+    results: Vec<(u32, String, Result<(), kube::Error>)>,
+) -> Result<Applied, ApplyError> {
     let mut applied = Applied::default();
     let mut refused = Vec::new();
     for (index, name, result) in results {
         match result {
-            Ok(_) => applied.created.push((index, name)),
+            Ok(()) => {
+                applied.created.insert(index, name);
+            }
             // A pod of ours would have been seen by the read that the plan was made from, unless this is a
             // repeated request; then the next read shows it.
             Err(error) if is_conflict(&error) => {
@@ -203,7 +272,6 @@ async fn create_pods(api: &Api<Pod>, pods: Vec<(u32, Pod)>) -> Result<Applied, A
         }
     }
     applied.refused = refused.into_iter().min();
-    applied.created.sort();
     Ok(applied)
 }
 
