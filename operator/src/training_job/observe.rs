@@ -12,6 +12,7 @@ use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt as _};
 
 use super::pods::PodView;
+use crate::lean::Lean;
 use crate::metadata::owned_by;
 
 /// A job and everything around it, at one moment.
@@ -151,7 +152,7 @@ pub async fn fresh(
 ) -> Result<(YoloTrainingJob, Observed), ObserveError> {
     let namespace = &id.namespace;
     let jobs = Api::<YoloTrainingJob>::namespaced(client.clone(), namespace);
-    let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+    let pods = Api::<Lean<Pod>>::namespaced(client.clone(), namespace);
     let services = Api::<Service>::namespaced(client.clone(), namespace);
     let config_maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
     let service_name = names::service(&id.name);
@@ -180,7 +181,7 @@ pub async fn fresh(
     })?;
     let mut observed = from_cache(
         &job,
-        &pods.items,
+        pods.items.iter().map(|Lean(pod)| pod),
         service_view(service.as_ref(), &id.uid),
         progress,
     )?;
