@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod controller;
 pub mod display;
 pub mod kubernetes;
+pub mod news;
 pub mod observe;
 pub mod plan;
 pub mod pods;

@@ -15,12 +15,13 @@ use kube::core::PartialObjectMeta;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::{ObjectRef, store::Writer};
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::{PredicateConfig, WatchStreamExt as _, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
+use super::news::news;
 use super::observe::from_cache;
 use super::{JobMemory, ReconcileError, advance, kubernetes};
 use crate::conditions::{Stated, merge};
@@ -61,7 +62,8 @@ pub async fn run(
         watcher::Config::default(),
         |_| {},
         writers.jobs,
-    );
+    )
+    .predicate_filter(news, PredicateConfig::default());
     let pod_index = context.caches.pod_index.clone();
     let pods = watched(
         api::<Lean<Pod>>(client, namespace),
