@@ -43,7 +43,7 @@ def main():
     cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
     ours = subprocess.run(["git", "-C", cluster.ROOT, "describe", "--always", "--dirty"], text=True, stdout=subprocess.PIPE, check=True)
     about = {"machine": f"{os.cpu_count()} cores of {cpu}, {platform.release()}", "ours": ours.stdout.strip(), **versions(),
-             "rounds": parts.ROUNDS, "controllers": "all in pods, by their charts; only those measured run", "nodes": cluster.NODES}
+             "rounds": parts.ROUNDS, "load": os.getloadavg()[0], "controllers": "all in pods, by their charts; only those measured run", "nodes": cluster.NODES}
     print(json.dumps(about), flush=True)
     rows = []
     try:
