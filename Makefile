@@ -93,6 +93,12 @@ bench-trainer: libtorch ## measure the trainer beside the Python YOLOv5 on the s
 	cargo build --quiet --locked --release -p trainer-data --example loader_speed
 	python3 tests/bench/trainer.py "$$(scripts/peer.sh)"
 
+.PHONY: bench-operator
+bench-operator: ## measure the operator beside JobSet, Kubeflow Trainer and Indexed Jobs (40 minutes, idle machine)
+	@scripts/build-binaries.sh operator
+	tests/neighbours/trainer.sh build
+	python3 tests/bench/operators/main.py
+
 .PHONY: libtorch
 libtorch: ## fetch libtorch into the cache
 	@scripts/libtorch.sh >/dev/null

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crds::names;
 use crds::v1alpha1::YoloTrainingJob;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::Client;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Client, ResourceExt as _};
 
 use crate::kueue::Workload;
 use crate::metadata::owned_by;
 use crate::metrics::Metrics;
+use crate::pod_index::PodIndex;
 use crate::poller::ProgressBoard;
 use crate::training_job::kubernetes::KubeCluster;
 use crate::training_job::observe::ServiceView;
@@ -29,6 +30,8 @@ pub struct Caches {
     pub jobs: Store<GuardedJob>,
     /// All pods that the operator created, without what it does not read.
     pub pods: Store<Pod>,
+    /// Which of them carry which job's name.
+    pub pod_index: PodIndex,
     /// Metadata of all Services that the operator created.
     pub services: Store<PartialObjectMeta<Service>>,
     /// What stands in queues for jobs; empty where Kueue is not installed.
@@ -45,13 +48,8 @@ impl Caches {
 
     /// The pods that carry the job's name, whichever job of that name they belong to.
     pub fn pods_of(&self, namespace: &str, job: &str) -> Vec<Arc<Pod>> {
-        self.pods.state_filter(|pod| {
-            pod.metadata.namespace.as_deref() == Some(namespace)
-                && pod
-                    .labels()
-                    .get(names::JOB_NAME)
-                    .is_some_and(|name| name == job)
-        })
+        let pods = self.pod_index.of(namespace, job);
+        pods.iter().filter_map(|pod| self.pods.get(pod)).collect()
     }
 
     /// What stands in a queue for the job. Something that is not labelled as ours is not seen here.
@@ -63,11 +61,7 @@ impl Caches {
     /// Whether the job's Service is there. One that is not labelled as ours is not seen here.
     pub fn service_of(&self, namespace: &str, job: &str, uid: &str) -> ServiceView {
         let name = names::service(job);
-        let found = self.services.find(|service| {
-            service.metadata.namespace.as_deref() == Some(namespace)
-                && service.metadata.name.as_deref() == Some(&name)
-        });
-        match found {
+        match self.services.get(&ObjectRef::new(&name).within(namespace)) {
             None => ServiceView::Absent,
             Some(service) if owned_by(&service.metadata, uid) => ServiceView::Present,
             Some(_) => ServiceView::Foreign,
@@ -131,20 +125,6 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::fixture;
-
-    #[test]
-    fn a_job_that_cannot_be_read_does_not_hide_the_others() {
-        let good = serde_json::to_value(fixture::job("digits", 2)).expect("plain data");
-        let mut bad = good.clone();
-        bad["spec"]["training"]["device"] = "tpu".into();
-        let listed: Vec<GuardedJob> =
-            serde_json::from_value(serde_json::json!([bad, good])).expect("both are listed");
-        let error = listed[0].0.as_ref().expect_err("an unknown device");
-        assert!(error.error.contains("tpu"), "{error}");
-        assert_eq!(Some("digits"), error.metadata.name.as_deref());
-        assert!(listed[1].0.is_ok());
-    }
 
     #[test]
     fn errors_in_a_row_are_counted_for_each_job() {

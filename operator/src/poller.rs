@@ -96,10 +96,8 @@ pub async fn run(
         }
         forget_deleted(&context, &mut next);
         let now = Instant::now();
-        let due = rounds(&context.caches)
-            .into_iter()
-            .filter(|round| next.get(&round.uid).is_none_or(|at| *at <= now));
-        let answers: Vec<_> = stream::iter(due)
+        let due = |uid: &str| next.get(uid).is_none_or(|at| *at <= now);
+        let answers: Vec<_> = stream::iter(rounds(&context.caches, due))
             .map(|round| async move {
                 let answer = ask_any(&round.targets).await;
                 (round, answer)
@@ -142,14 +140,14 @@ fn forget_deleted(context: &Context, next: &mut HashMap<String, Instant>) {
     next.retain(|uid, _| exists(uid));
 }
 
-/// Every job that has not ended and has running workers.
-fn rounds(caches: &Caches) -> Vec<Round> {
+/// Every job whose turn it is, that has not ended and has running workers.
+fn rounds(caches: &Caches, due: impl Fn(&str) -> bool) -> Vec<Round> {
     caches
         .readable_jobs()
         .iter()
         .filter_map(|guarded| {
             let job = guarded.0.as_ref().ok()?;
-            if job.status.as_ref().is_some_and(has_ended) {
+            if job.status.as_ref().is_some_and(has_ended) || !due(job.metadata.uid.as_ref()?) {
                 return None;
             }
             let namespace = job.namespace()?;

@@ -19,6 +19,7 @@ use crate::context::{Caches, Context, Memory};
 use crate::http::{self, Readiness, Shown};
 use crate::lease::{Candidate, LeaseError};
 use crate::metrics::{Metrics, MetricsError};
+use crate::pod_index::PodIndex;
 use crate::poller::{self, ProgressBoard};
 use crate::settings::Settings;
 use crate::training_job::controller::{self, Writers};
@@ -199,6 +200,7 @@ fn stores() -> (Caches, Writers) {
     let caches = Caches {
         jobs,
         pods,
+        pod_index: PodIndex::default(),
         services,
         workloads,
     };

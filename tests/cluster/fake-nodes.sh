@@ -44,6 +44,17 @@ start_kwok() {
         echo ---
         cat "$KWOK/stage/$stage.yaml"
     done >"$STATE/kwok.yaml"
+    # With its default of 4 pods at a time a test of scale would measure kwok. A file has to name the others too.
+    cat >>"$STATE/kwok.yaml" <<'END'
+---
+apiVersion: config.kwok.x-k8s.io/v1alpha1
+kind: KwokConfiguration
+options:
+  podPlayStageParallelism: 32
+  nodePlayStageParallelism: 4
+  nodeLeaseParallelism: 4
+  podsOnNodeSyncParallelism: 4
+END
     start_process kwok daemons "$KWOK/kwok" --config "$STATE/kwok.yaml" --kubeconfig "$KUBECONFIG_FILE" \
         --manage-nodes-with-annotation-selector "$KEY=fake" --node-lease-duration-seconds 40 \
         --cidr "$FAKE_POD_RANGE" --node-ip 10.213.1.1 --server-address "127.0.0.1:$KWOK_PORT"

@@ -72,6 +72,8 @@ uninstall() {
     done
     helm_here uninstall "$name" --namespace "$namespace" --ignore-not-found --wait --timeout 2m >/dev/null
     kube delete namespace "$namespace" --ignore-not-found --timeout=60s >/dev/null
+    # helm leaves those of a chart's folder crds.
+    (($# == 0)) || kube delete crd "$@" --ignore-not-found --timeout=60s >/dev/null
 }
 
 kind_there() { kube get crd "$1" &>/dev/null; }

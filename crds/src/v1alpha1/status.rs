@@ -57,10 +57,9 @@ pub struct YoloTrainingJobStatus {
     pub total_workers: u32,
     /// Every worker with its present pod.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend(
-        "x-kubernetes-list-type" = "map",
-        "x-kubernetes-list-map-keys" = ["index"],
-    ))]
+    // Written as a whole: a key for each worker makes the API server keep, and send to every watch, an owner of
+    // each field of each worker.
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub workers: Vec<WorkerStatus>,
     /// How far the run is.
     #[serde(skip_serializing_if = "Option::is_none")]

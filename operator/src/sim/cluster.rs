@@ -198,7 +198,7 @@ impl Cluster for SimCluster {
                 world.pods_made += 1;
                 pod.metadata.uid = Some(format!("pod-{}", world.pods_made));
                 world.pods.insert(name.clone(), pod);
-                applied.created.push((index, name));
+                applied.created.insert(index, name);
             }
             if let Some(step) = queue {
                 world.tell_kueue(step, &mut applied, &mut lines);

@@ -7,22 +7,23 @@ use contract::config::JobIdentity;
 use crds::conditions::{ConditionType, Reason};
 use crds::names;
 use crds::v1alpha1::YoloTrainingJob;
-use futures::{Stream, StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodSpec, PodTemplateSpec, Service};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams};
 use kube::core::PartialObjectMeta;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::{ObjectRef, store::Writer};
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::{PredicateConfig, WatchStreamExt as _, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
 use super::cluster::Cluster as _;
+use super::news::news;
 use super::observe::from_cache;
 use super::status::shorten;
 use super::{JobMemory, ReconcileError, advance, kubernetes};
@@ -30,6 +31,7 @@ use crate::conditions::{Stated, merge};
 use crate::context::{Context, GuardedJob};
 use crate::events::{JobEvent, NOTE_LIMIT};
 use crate::kueue::Workload;
+use crate::lean::Lean;
 use crate::retry::backoff;
 use crate::telemetry::chain;
 
@@ -63,29 +65,31 @@ pub async fn run(
     let client = &context.client;
     let ours = || watcher::Config::default().labels(names::MANAGED_BY_SELECTOR);
     let jobs = watched(
-        api::<GuardedJob>(client, namespace),
+        api::<Lean<GuardedJob>>(client, namespace),
         watcher::Config::default(),
-        prune::<GuardedJob>,
+        |_| {},
         writers.jobs,
-    );
+    )
+    .predicate_filter(news, PredicateConfig::default());
+    let pod_index = context.caches.pod_index.clone();
     let pods = watched(
-        api::<Pod>(client, namespace),
+        api::<Lean<Pod>>(client, namespace),
         ours(),
-        prune_pod,
+        move |event| pod_index.note(event),
         writers.pods,
     );
     let services = watched(
-        api::<PartialObjectMeta<Service>>(client, namespace),
+        api::<Lean<PartialObjectMeta<Service>>>(client, namespace),
         ours(),
-        prune::<PartialObjectMeta<Service>>,
+        |_| {},
         writers.services,
     );
     let workloads = when_served(api::<Workload>(client, namespace)).flat_map({
-        let api = api::<Workload>(client, namespace);
+        let api = api::<Lean<Workload>>(client, namespace);
         let mut writer = Some(writers.workloads);
         move |()| {
             let writer = writer.take().expect("the signal comes once");
-            watched(api.clone(), ours(), prune_workload, writer)
+            watched(api.clone(), ours(), |_| {}, writer)
         }
     });
     let progressed = stream::unfold(progressed, |mut receiver| async move {
@@ -162,62 +166,33 @@ where
     })
 }
 
-/// A watch that fills a cache and yields what changed, deletions included.
+/// A watch that fills a cache and yields what changed, deletions included. `note` sees every event first.
 fn watched<K>(
-    api: Api<K>,
+    api: Api<Lean<K>>,
     config: watcher::Config,
-    prune: impl FnMut(&mut K) + Send + 'static,
+    note: impl Fn(&watcher::Event<K>) + Send + 'static,
     writer: Writer<K>,
 ) -> impl Stream<Item = watcher::Result<K>> + Send + 'static
 where
-    K: Resource<DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Send + Sync + 'static,
+    Lean<K>: DeserializeOwned,
 {
     watcher(api, config)
         .default_backoff()
-        .modify(prune)
+        .map_ok(whole)
+        .inspect_ok(note)
         .reflect(writer)
         .touched_objects()
 }
 
-/// Drops what nothing here reads and what can be larger than the rest of an object.
-fn prune<K: Resource>(object: &mut K) {
-    object.meta_mut().managed_fields = None;
-    if let Some(annotations) = &mut object.meta_mut().annotations {
-        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
-    }
-}
-
-fn prune_workload(workload: &mut Workload) {
-    prune(workload);
-    for set in &mut workload.spec.pod_sets {
-        set.template = PodTemplateSpec::default();
-    }
-}
-
-fn prune_pod(pod: &mut Pod) {
-    prune(pod);
-    let node_name = pod.spec.take().and_then(|spec| spec.node_name);
-    pod.spec = Some(PodSpec {
-        node_name,
-        ..PodSpec::default()
-    });
-    if let Some(status) = &mut pod.status {
-        let statuses = [
-            &mut status.container_statuses,
-            &mut status.init_container_statuses,
-        ];
-        for status in statuses.into_iter().flatten().flatten() {
-            status.volume_mounts = None;
-            status.last_state = None;
-            status.resources = None;
-            status.allocated_resources = None;
-        }
+fn whole<K>(event: watcher::Event<Lean<K>>) -> watcher::Event<K> {
+    use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
+    match event {
+        Apply(Lean(object)) => Apply(object),
+        Delete(Lean(object)) => Delete(object),
+        Init => Init,
+        InitApply(Lean(object)) => InitApply(object),
+        InitDone => InitDone,
     }
 }
 

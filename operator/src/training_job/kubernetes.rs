@@ -1,5 +1,8 @@
 //! The effects of a reconcile on a real cluster.
 
+mod scheduling;
+
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,11 +11,11 @@ use contract::progress::AgentProgress;
 use crds::names;
 use crds::v1alpha1::{Gang, YoloTrainingJob, YoloTrainingJobStatus};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret, Service};
+use hyper::header::{ACCEPT, HeaderValue};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Secret};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::core::{DynamicObject, Request};
 use kube::runtime::events::Recorder;
 use kube::{Client, Resource, ResourceExt as _};
 use rand::distr::{Alphanumeric, SampleString as _};
@@ -21,15 +24,14 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use super::build::{Prepared, PreparedStep};
+use self::scheduling::{discover, in_queue};
+use super::build::Prepared;
 use super::cluster::{ApplyError, Cluster, WriteError};
-use super::gang::{self, Served};
+use super::gang::Served;
 use super::observe::{self, ObserveError, Observed};
 use super::plan::Retired;
-use super::queue::{self, QueueStep};
 use super::status::Applied;
 use crate::events::JobEvent;
-use crate::kueue::{PriorityClassRef, QUEUE_LABEL, Workload};
 
 /// How long it is remembered who can schedule workers together.
 const SERVED_FOR: Duration = Duration::from_secs(30);
@@ -77,6 +79,54 @@ impl KubeCluster {
         Ok(served)
     }
 
+    async fn create<K>(&self, id: &JobIdentity, object: &K) -> Result<(), kube::Error>
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
+        let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
+        send(&self.client, requests::<K>(id).create(&parameters(), body)).await
+    }
+
+    /// Creates an object that is written once. One that is there already is of an earlier try: the plan was
+    /// made from a read that did not have it, and the next one will judge it.
+    async fn create_once<K>(
+        &self,
+        id: &JobIdentity,
+        object: Option<&K>,
+        kind: &'static str,
+    ) -> Result<(), ApplyError>
+    where
+        K: Resource<DynamicType = ()> + Serialize,
+    {
+        let Some(object) = object else {
+            return Ok(());
+        };
+        match self.create(id, object).await {
+            Err(error) if !is_conflict(&error) => Err(ApplyError::Create {
+                kind,
+                name: object.meta().name.clone().unwrap_or_default(),
+                source: Box::new(error),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn create_pods(
+        &self,
+        id: &JobIdentity,
+        pods: Vec<(u32, Pod)>,
+    ) -> Result<Applied, ApplyError> {
+        let results: Vec<_> = stream::iter(pods)
+            .map(|(index, pod)| async move {
+                let result = self.create(id, &pod).await;
+                (index, pod.name_any(), result)
+            })
+            .buffer_unordered(IN_FLIGHT)
+            .collect()
+            .await;
+        judge_created(results)
+    }
+
     fn api<K>(&self, id: &JobIdentity) -> Api<K>
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
@@ -114,39 +164,42 @@ impl Cluster for KubeCluster {
         if delete_job {
             delete_own(&self.api::<YoloTrainingJob>(id), id).await?;
         }
-        if let Some(config_map) = &config_map {
-            create(&self.api::<ConfigMap>(id), config_map, "ConfigMap").await?;
-        }
-        if let Some(secret) = secret {
-            create(&self.api::<Secret>(id), &with_token(secret), "Secret").await?;
-        }
-        if let Some(service) = &service {
-            create(&self.api::<Service>(id), service, "Service").await?;
-        }
+        let secret = secret.map(with_token);
+        let (config_map, secret, service, budget) = futures::future::join4(
+            self.create_once(id, config_map.as_ref(), "ConfigMap"),
+            self.create_once(id, secret.as_ref(), "Secret"),
+            self.create_once(id, service.as_ref(), "Service"),
+            self.create_once(id, budget.as_ref(), "PodDisruptionBudget"),
+        )
+        .await;
+        config_map.and(secret).and(service).and(budget)?;
         if let Some(name) = drop_budget {
             let api = self.api::<PodDisruptionBudget>(id);
             delete_one(&api, "PodDisruptionBudget", name).await?;
-        }
-        if let Some(budget) = &budget {
-            let api = self.api::<PodDisruptionBudget>(id);
-            create(&api, budget, "PodDisruptionBudget").await?;
         }
         let groups = pod_group.as_ref().map(|group| {
             let client = self.client.clone();
             Api::<DynamicObject>::namespaced_with(client, &id.namespace, &group.resource)
         });
         if let (Some(groups), Some(group)) = (&groups, &pod_group) {
-            match create(groups, &group.object, "PodGroup").await {
+            match groups.create(&parameters(), &group.object).await {
                 // Pods without their group would be nobody's.
-                Err(ApplyError::Create { source, .. }) if is_refusal(&source) => {
+                Err(error) if is_refusal(&error) => {
                     let first = pods.first().map_or(0, |(index, _)| *index);
-                    let message = format!("the PodGroup: {source}");
+                    let message = format!("the PodGroup: {error}");
                     return Ok(Applied {
                         refused: Some((first, message)),
                         ..Applied::default()
                     });
                 }
-                made => made?,
+                Err(error) if !is_conflict(&error) => {
+                    return Err(ApplyError::Create {
+                        kind: "PodGroup",
+                        name: group.object.name_any(),
+                        source: Box::new(error),
+                    });
+                }
+                _ => {}
             }
         }
         let api = self.api::<Pod>(id);
@@ -156,7 +209,7 @@ impl Cluster for KubeCluster {
             .filter(|pod| pod.delete)
             .map(|pod| pod.name);
         let deleted = delete(&api, leaving.chain(stop).collect());
-        let (deleted, created) = futures::future::join(deleted, create_pods(&api, pods)).await;
+        let (deleted, created) = futures::future::join(deleted, self.create_pods(id, pods)).await;
         deleted?;
         let mut applied = created?;
         let before = pod_group.and_then(|group| group.before);
@@ -174,7 +227,7 @@ impl Cluster for KubeCluster {
         id: &JobIdentity,
         status: &YoloTrainingJobStatus,
     ) -> Result<(), WriteError> {
-        patch_status(&self.client, id, names::FIELD_MANAGER, &json!(status)).await
+        patch_status(&self.client, id, names::FIELD_MANAGER, status).await
     }
 
     async fn publish(&self, id: &JobIdentity, event: JobEvent) {
@@ -198,27 +251,20 @@ impl Cluster for KubeCluster {
     }
 }
 
-/// The kinds of `PodGroup` that the API server serves.
-async fn discover(client: &Client) -> Result<Served, kube::Error> {
-    let mut found = Vec::new();
-    for group in client.list_api_groups().await?.groups {
-        for version in &group.versions {
-            if !Served::wanted(&group.name).contains(&version.version.as_str()) {
-                continue;
-            }
-            // A version may be served for other kinds alone.
-            let kinds = client.list_api_group_resources(&version.group_version);
-            match kinds.await {
-                Ok(kinds) if kinds.resources.iter().any(|r| r.kind == "PodGroup") => {
-                    found.push((group.name.clone(), version.version.clone()));
-                }
-                Ok(_) => {}
-                Err(error) if is_not_found(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(gang::served(&found))
+/// What a status is applied as.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Applying<'a, S> {
+    api_version: Cow<'static, str>,
+    kind: Cow<'static, str>,
+    metadata: ApplyingMeta<'a>,
+    status: &'a S,
+}
+
+#[derive(Serialize)]
+struct ApplyingMeta<'a> {
+    name: &'a str,
+    uid: &'a str,
 }
 
 /// Applies a status as the given field manager. The uid keeps it off a new job of the same name.
@@ -226,41 +272,48 @@ pub async fn patch_status(
     client: &Client,
     id: &JobIdentity,
     manager: &str,
-    status: &serde_json::Value,
+    status: &impl Serialize,
 ) -> Result<(), WriteError> {
-    let resource = ApiResource::erase::<YoloTrainingJob>(&());
-    let api = Api::<DynamicObject>::namespaced_with(client.clone(), &id.namespace, &resource);
-    let body = json!({
-        "apiVersion": YoloTrainingJob::api_version(&()),
-        "kind": YoloTrainingJob::kind(&()),
-        "metadata": {"name": id.name, "uid": id.uid},
-        "status": status,
-    });
+    let body = Applying {
+        api_version: YoloTrainingJob::api_version(&()),
+        kind: YoloTrainingJob::kind(&()),
+        metadata: ApplyingMeta {
+            name: &id.name,
+            uid: &id.uid,
+        },
+        status,
+    };
     let params = PatchParams::apply(manager).force();
-    match api
-        .patch_status(&id.name, &params, &Patch::Apply(&body))
-        .await
-    {
+    let request = requests::<YoloTrainingJob>(id).patch_subresource(
+        "status",
+        &id.name,
+        &params,
+        &Patch::Apply(&body),
+    );
+    match send(client, request).await {
         // A job that was deleted meanwhile needs no status.
         Err(error) if is_not_found(&error) => Ok(()),
-        other => other.map(drop).map_err(|error| WriteError(Box::new(error))),
+        other => other.map_err(|error| WriteError(Box::new(error))),
     }
 }
 
-/// Creates an object that is written once. One that is there already is of an earlier try: the plan was
-/// made from a read that did not have it, and the next one will judge it.
-async fn create<K>(api: &Api<K>, object: &K, kind: &'static str) -> Result<(), ApplyError>
+fn requests<K>(id: &JobIdentity) -> Request
 where
-    K: Resource + Clone + std::fmt::Debug + Serialize + DeserializeOwned,
+    K: Resource<DynamicType = ()>,
 {
-    match api.create(&parameters(), object).await {
-        Err(error) if !is_conflict(&error) => Err(ApplyError::Create {
-            kind,
-            name: object.meta().name.clone().unwrap_or_default(),
-            source: Box::new(error),
-        }),
-        _ => Ok(()),
-    }
+    Request::new(K::url_path(&(), Some(&id.namespace)))
+}
+
+/// Sends what writes an object and has only its metadata sent back: nobody reads the rest.
+async fn send(
+    client: &Client,
+    request: Result<hyper::Request<Vec<u8>>, kube::core::request::Error>,
+) -> Result<(), kube::Error> {
+    const ONLY_METADATA: HeaderValue =
+        HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
+    let mut request = request.map_err(kube::Error::BuildRequest)?;
+    request.headers_mut().insert(ACCEPT, ONLY_METADATA);
+    client.request_text(request).await.map(drop)
 }
 
 /// The Secret with a token that nobody else knows.
@@ -272,20 +325,17 @@ fn with_token(secret: Secret) -> Secret {
     }
 }
 
-async fn create_pods(api: &Api<Pod>, pods: Vec<(u32, Pod)>) -> Result<Applied, ApplyError> {
-    let results: Vec<_> = stream::iter(pods)
-        .map(|(index, pod)| async move {
-            let result = api.create(&parameters(), &pod).await;
-            (index, pod.name_any(), result)
-        })
-        .buffer_unordered(IN_FLIGHT)
-        .collect()
-        .await;
+/// What became of the pods that were to be created.
+fn judge_created(
+    results: Vec<(u32, String, Result<(), kube::Error>)>,
+) -> Result<Applied, ApplyError> {
     let mut applied = Applied::default();
     let mut refused = Vec::new();
     for (index, name, result) in results {
         match result {
-            Ok(_) => applied.created.push((index, name)),
+            Ok(()) => {
+                applied.created.insert(index, name);
+            }
             // A pod of ours would have been seen by the read that the plan was made from, unless this is a
             // repeated request; then the next read shows it.
             Err(error) if is_conflict(&error) => {
@@ -304,7 +354,6 @@ async fn create_pods(api: &Api<Pod>, pods: Vec<(u32, Pod)>) -> Result<Applied, A
         }
     }
     applied.refused = refused.into_iter().min();
-    applied.created.sort();
     Ok(applied)
 }
 
@@ -369,107 +418,6 @@ async fn delete_own(api: &Api<YoloTrainingJob>, id: &JobIdentity) -> Result<(), 
         Err(error) => Err(ApplyError::DeleteJob(Box::new(error))),
         Ok(_) => Ok(()),
     }
-}
-
-/// Tells Kueue of the job; returns why nothing could be put into its queue, when that is so.
-async fn in_queue(
-    client: &Client,
-    id: &JobIdentity,
-    step: PreparedStep,
-) -> Result<Option<String>, ApplyError> {
-    let api = Api::<Workload>::namespaced(client.clone(), &id.namespace);
-    match step {
-        PreparedStep::Create(workload) => enter(client, &api, *workload).await,
-        PreparedStep::Change(name, QueueStep::Leave) => {
-            delete_one(&api, "Workload", name).await?;
-            Ok(None)
-        }
-        PreparedStep::Change(name, step) => {
-            let told = tell(client, id, &name, &step).await;
-            told.map_err(|source| ApplyError::Tell {
-                name,
-                source: Box::new(source),
-            })?;
-            Ok(None)
-        }
-    }
-}
-
-async fn enter(
-    client: &Client,
-    api: &Api<Workload>,
-    mut workload: Workload,
-) -> Result<Option<String>, ApplyError> {
-    let name = workload.name_any();
-    if let Some(class) = &workload.spec.priority_class_ref {
-        match priority(client, class).await {
-            Ok(value) => workload.spec.priority = Some(value),
-            Err(kube::Error::Api(status)) if status.is_not_found() => {
-                return Ok(Some(format!("there is no {} {}", class.kind, class.name)));
-            }
-            Err(error) => {
-                return Err(ApplyError::Create {
-                    kind: "Workload",
-                    name,
-                    source: Box::new(error),
-                });
-            }
-        }
-    }
-    match api.create(&parameters(), &workload).await {
-        Err(error) if is_not_found(&error) => Ok(Some(format!(
-            "Kueue is not installed (the API server knows no {}): install it, or remove the label {QUEUE_LABEL}",
-            Workload::api_version(&())
-        ))),
-        Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_invalid() => {
-            Ok(Some(status.message.clone()))
-        }
-        Err(error) if !is_conflict(&error) => Err(ApplyError::Create {
-            kind: "Workload",
-            name,
-            source: Box::new(error),
-        }),
-        _ => Ok(None),
-    }
-}
-
-async fn priority(client: &Client, class: &PriorityClassRef) -> Result<i32, kube::Error> {
-    let workload = Workload::version(&());
-    let (version, plural) = if class.kind == "PriorityClass" {
-        ("v1", "priorityclasses")
-    } else {
-        (workload.as_ref(), "workloadpriorityclasses")
-    };
-    let kind = GroupVersionKind::gvk(&class.group, version, &class.kind);
-    let resource = ApiResource::from_gvk_with_plural(&kind, plural);
-    let classes = Api::<DynamicObject>::all_with(client.clone(), &resource);
-    let found = classes.get(&class.name).await?;
-    let value = found.data["value"].as_i64().unwrap_or_default();
-    Ok(i32::try_from(value).unwrap_or_default())
-}
-
-/// Changes the status of a `Workload`. What is not ours in it is written back as it was read, and an object that
-/// changed meanwhile is a conflict.
-async fn tell(
-    client: &Client,
-    id: &JobIdentity,
-    name: &str,
-    step: &QueueStep,
-) -> Result<(), kube::Error> {
-    let resource = ApiResource::erase::<Workload>(&());
-    let api = Api::<DynamicObject>::namespaced_with(client.clone(), &id.namespace, &resource);
-    let Some(mut workload) = api.get_opt(name).await? else {
-        return Ok(());
-    };
-    let generation = workload.metadata.generation;
-    let status = &mut workload.data["status"];
-    if status.is_null() {
-        *status = json!({});
-    }
-    queue::tell(status, step, generation, Timestamp::now());
-    workload.metadata.managed_fields = None;
-    api.replace_status(name, &parameters(), &workload).await?;
-    Ok(())
 }
 
 fn parameters() -> PostParams {

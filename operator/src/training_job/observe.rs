@@ -16,6 +16,7 @@ use super::gang::Served;
 use super::pods::PodView;
 use super::queue::{self, QueueView};
 use crate::kueue::{QUEUE_LABEL, ResourceFlavor, Workload};
+use crate::lean::Lean;
 use crate::metadata::owned_by;
 
 /// A job and everything around it, at one moment.
@@ -173,7 +174,7 @@ pub async fn fresh(
 ) -> Result<(YoloTrainingJob, Observed), ObserveError> {
     let namespace = &id.namespace;
     let jobs = Api::<YoloTrainingJob>::namespaced(client.clone(), namespace);
-    let pods = Api::<Pod>::namespaced(client.clone(), namespace);
+    let pods = Api::<Lean<Pod>>::namespaced(client.clone(), namespace);
     let services = Api::<Service>::namespaced(client.clone(), namespace);
     let config_maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
     let service_name = names::service(&id.name);
@@ -203,7 +204,7 @@ pub async fn fresh(
     let queue = queue_of(client, &job, id).await?;
     let mut observed = from_cache(
         &job,
-        &pods.items,
+        pods.items.iter().map(|Lean(pod)| pod),
         service_view(service.as_ref(), &id.uid),
         queue,
         progress,

@@ -337,30 +337,29 @@ pub fn present_attempt(observed: &Observed) -> Attempt {
 /// The workers of the present incarnation, by index.
 pub fn members<'a>(valid: &ValidJob, observed: &'a Observed, attempt: Attempt) -> Vec<Member<'a>> {
     let status = &observed.status;
+    let mut members = vec![Member::Missing; valid.layout.replicas as usize];
     // The status names pods of its own attempt only.
     let current = status
         .attempt
         .is_some_and(|known| known.incarnation == attempt.incarnation);
-    (0..valid.layout.replicas)
-        .map(|index| {
-            let pod = observed
-                .pods
-                .iter()
-                .rfind(|pod| pod.index == index && pod.incarnation == attempt.incarnation);
-            if let Some(pod) = pod {
-                return Member::Pod(pod);
-            }
-            let known = status.workers.iter().find(|worker| worker.index == index);
-            match known.filter(|_| current) {
-                Some(worker) => Member::Gone {
-                    index,
-                    pod: &worker.pod,
-                    succeeded: worker.state == crds::v1alpha1::WorkerState::Succeeded,
-                },
-                None => Member::Missing,
-            }
-        })
-        .collect()
+    for worker in status.workers.iter().filter(|_| current) {
+        if let Some(member) = members.get_mut(worker.index as usize) {
+            *member = Member::Gone {
+                index: worker.index,
+                pod: &worker.pod,
+                succeeded: worker.state == crds::v1alpha1::WorkerState::Succeeded,
+            };
+        }
+    }
+    // Of a worker's pods the latest comes last.
+    for pod in &observed.pods {
+        if pod.incarnation == attempt.incarnation
+            && let Some(member) = members.get_mut(pod.index as usize)
+        {
+            *member = Member::Pod(pod);
+        }
+    }
+    members
 }
 
 fn succeeded(member: &Member) -> bool {

@@ -1,5 +1,7 @@
 //! The status that follows from what was observed, planned and applied. Pure; one patch writes it.
 
+use std::collections::BTreeMap;
+
 use contract::progress::{AgentProgress, Phase as RunPhase, RunReport, Straggler};
 use crds::conditions::{ConditionType, Reason};
 use crds::v1alpha1::{
@@ -24,7 +26,7 @@ use crate::conditions::{find, merge};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Pods that were created, by worker.
-    pub created: Vec<(u32, String)>,
+    pub created: BTreeMap<u32, String>,
     /// The first worker whose pod the API server refused to create, and what it said.
     pub refused: Option<(u32, String)>,
     /// Why nothing could be put into the job's queue for it.
@@ -356,8 +358,7 @@ fn workers(
     let stopped = |pod: &PodView| plan.stop.contains(&pod.name) && !pod.ended();
     let members = members(valid, observed, plan.attempt);
     let listed = (0..).zip(&members).filter_map(|(index, member)| {
-        let created = applied.created.iter().find(|(worker, _)| *worker == index);
-        if let Some((_, pod)) = created {
+        if let Some(pod) = applied.created.get(&index) {
             return Some(pending(index, pod));
         }
         match member {
@@ -454,7 +455,7 @@ fn waiting(
             }) => Some((index, waiting_on.clone())),
             Member::Missing => Some((
                 index,
-                if applied.created.iter().any(|(worker, _)| *worker == index) {
+                if applied.created.contains_key(&index) {
                     WaitingOn::ContainersStarting
                 } else {
                     WaitingOn::PodCreation
