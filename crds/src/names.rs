@@ -49,6 +49,11 @@ pub fn config_map(job: &str) -> String {
     format!("{job}-config")
 }
 
+/// Name of the claim that the operator makes for a job's results.
+pub fn output_claim(job: &str) -> String {
+    format!("{job}-output")
+}
+
 /// Key of the list of workers in the job's ConfigMap.
 pub const HOSTFILE_KEY: &str = "hostfile";
 /// Key of the agents' token in the job's Secret.

@@ -192,6 +192,49 @@ fn impossible_combinations_are_refused_with_field_value_and_remedy() {
 }
 
 #[test]
+fn results_have_one_place_of_a_size() {
+    let namespace = Namespace::new("places");
+    let template = |size: &str| json!({"resources": {"requests": {"storage": size}}});
+    let made = |size: &str| {
+        Job::new("j")
+            .without("/output/persistentVolumeClaim")
+            .set("/output/volumeClaimTemplate", template(size))
+    };
+    refused(
+        &namespace,
+        &Job::new("j").without("/output/persistentVolumeClaim"),
+        &["output has no place: add persistentVolumeClaim or volumeClaimTemplate"],
+    );
+    refused(
+        &namespace,
+        &Job::new("j").set("/output/volumeClaimTemplate", template("1Gi")),
+        &["output has two places, persistentVolumeClaim and volumeClaimTemplate: remove one"],
+    );
+    refused(
+        &namespace,
+        &made("plenty"),
+        &[
+            "output.volumeClaimTemplate.resources.requests.storage is 'plenty': write a size such as 20Gi",
+        ],
+    );
+    refused(
+        &namespace,
+        &made("1Gi").set(
+            "/output/volumeClaimTemplate/accessModes",
+            json!(["ReadOnlyMany"]),
+        ),
+        &["accessModes[0]", "\"ReadWriteMany\""],
+    );
+    namespace
+        .apply(&made("1Gi").set("/suspend", true).manifest())
+        .expect("a template");
+    let stored = namespace.get("ytj", "j").expect("stored");
+    let template = &stored["spec"]["output"]["volumeClaimTemplate"];
+    assert_eq!("Retain", template["retentionPolicy"]);
+    assert_eq!(json!(["ReadWriteMany"]), template["accessModes"]);
+}
+
+#[test]
 fn batches_that_cannot_be_made_are_refused() {
     let namespace = Namespace::new("batches");
     let job = || Job::new("batches");

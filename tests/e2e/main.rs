@@ -18,3 +18,4 @@ mod recovery;
 mod run_policy;
 mod scale;
 mod seen;
+mod volumes;

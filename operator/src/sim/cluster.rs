@@ -6,14 +6,16 @@ use contract::progress::AgentProgress;
 use crds::names;
 use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
 use crate::events::JobEvent;
 use crate::training_job::build::Prepared;
 use crate::training_job::cluster::{ApplyError, Cluster, WriteError};
-use crate::training_job::observe::{ObserveError, Observed, config_view, from_cache, service_view};
+use crate::training_job::observe::{
+    Claims, ObserveError, Observed, claim_view, config_view, from_cache, service_view,
+};
 use crate::training_job::pods::PodView;
 use crate::training_job::status::Applied;
 
@@ -24,6 +26,7 @@ pub struct World {
     pub pods: BTreeMap<String, Pod>,
     pub service: Option<Service>,
     pub config_map: Option<ConfigMap>,
+    pub claims: BTreeMap<String, PersistentVolumeClaim>,
     /// Names of its Secrets.
     pub secrets: BTreeSet<String>,
     /// Pods that the API server will not take, once each.
@@ -80,6 +83,10 @@ impl World {
         let service = service_view(self.service.as_ref(), &uid);
         let mut observed = from_cache(&job, self.pods.values(), service, progress)?;
         observed.config = config_view(self.config_map.as_ref(), &uid)?;
+        let claim = |name: String| claim_view(self.claims.get(&name), &uid);
+        observed.claims = Claims {
+            output: claim(names::output_claim(&observed.id.name)),
+        };
         Ok((job, observed))
     }
 
@@ -115,6 +122,7 @@ impl Cluster for SimCluster {
         })?;
         let Prepared {
             config_map,
+            claims,
             secret,
             service,
             retire,
@@ -132,6 +140,10 @@ impl Cluster for SimCluster {
             if let Some(config_map) = config_map {
                 lines.push(format!("create ConfigMap {}", config_map.name_any()));
                 world.config_map = Some(config_map);
+            }
+            for claim in claims {
+                lines.push(format!("create PersistentVolumeClaim {}", claim.name_any()));
+                world.claims.insert(claim.name_any(), claim);
             }
             if let Some(secret) = secret
                 && world.secrets.insert(secret.name_any())

@@ -24,6 +24,9 @@
 //! restore-status                  the status from `remember` is put back
 //! foreign-service                 somebody else's Service has the job's name
 //! remove-service                  the Service goes
+//! foreign-claim NAME              somebody else's claim has this name
+//! remove-claim NAME               a claim goes
+//! spec POINTER JSON               a value of the spec
 //! invalidate                      the spec gets a value that cannot be obeyed
 //! suspend, resume                 spec.suspend becomes true, false
 //! deadline SECONDS                spec.activeDeadlineSeconds
@@ -178,6 +181,20 @@ impl Player {
             }
             "foreign-service" => self.cluster.change(|world| {
                 world.service = Some(k8s_openapi::api::core::v1::Service::default());
+            }),
+            "foreign-claim" => self.cluster.change(|world| {
+                let claim = k8s_openapi::api::core::v1::PersistentVolumeClaim::default();
+                world.claims.insert(words[1].to_owned(), claim);
+            }),
+            "remove-claim" => self.cluster.change(|world| {
+                world.claims.remove(words[1]).expect("a claim");
+            }),
+            "spec" => self.edit(|spec| {
+                let mut value = json!(spec);
+                let (parent, key) = words[1].rsplit_once('/').expect("a pointer");
+                let parent = value.pointer_mut(parent).expect("a part of the spec");
+                parent[key] = serde_json::from_str(&rest(2)).expect("JSON");
+                *spec = serde_json::from_value(value).expect("a spec");
             }),
             "remove-service" => self.cluster.change(|world| world.service = None),
             "invalidate" => self.edit(|spec| spec.training.batch_size = 7),
@@ -557,7 +574,10 @@ impl Player {
 
 /// Whether the same objects are there.
 fn same(before: &World, after: &World) -> bool {
-    before.pods == after.pods && before.job == after.job && before.service == after.service
+    before.pods == after.pods
+        && before.job == after.job
+        && before.service == after.service
+        && before.claims == after.claims
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> T {

@@ -1,6 +1,7 @@
 //! The objects that a plan asks for. Pods are built from the frozen configuration alone, so that an
 //! upgraded operator never changes a running job.
 
+mod claim;
 mod config_map;
 mod placement;
 mod pod;
@@ -11,7 +12,8 @@ mod volumes;
 pub use pod::GRACE_SECONDS;
 
 use contract::config::{FORMAT_VERSION, Images, JobConfig};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use crds::names;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 
 use super::observe::{ConfigView, Observed};
 use super::plan::{NewPod, Plan, Retired};
@@ -22,6 +24,8 @@ use super::validate::ValidJob;
 pub struct Prepared {
     /// The frozen configuration: pods mount it.
     pub config_map: Option<ConfigMap>,
+    /// Claims: pods mount them.
+    pub claims: Vec<PersistentVolumeClaim>,
     /// What the agents of several workers know each other by, without its token: pods mount it.
     pub secret: Option<Secret>,
     /// The Service: pods resolve each other through it.
@@ -63,7 +67,7 @@ pub fn build(
     if plan.expose {
         prepared.service = Some(service::service(&observed.id));
     }
-    if !plan.freeze && plan.create.is_empty() {
+    if !plan.freeze && !plan.claim_output && plan.create.is_empty() {
         return Ok(prepared);
     }
     let config = match &observed.config {
@@ -73,6 +77,12 @@ pub fn build(
     };
     if plan.freeze {
         prepared.config_map = Some(config_map::config_map(&config).map_err(BuildError::Config)?);
+    }
+    if plan.claim_output {
+        let template = config.spec.output.volume_claim_template.as_ref();
+        let name = names::output_claim(&config.job.name);
+        let claim = template.map(|template| claim::claim(&config.job, name, template));
+        prepared.claims.extend(claim);
     }
     if !plan.create.is_empty() && is_group(&config) {
         prepared.secret = Some(secret::group(&config.job));

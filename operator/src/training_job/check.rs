@@ -29,7 +29,7 @@ pub fn broken_invariants(valid: &ValidJob, observed: &Observed, plan: &Plan) -> 
         Phase::Deleting | Phase::Ended | Phase::Complete | Phase::Failed(_)
     );
     must(
-        !ending || (plan.create.is_empty() && !plan.freeze && !plan.expose),
+        !ending || (plan.create.is_empty() && !plan.freeze && !plan.expose && !plan.claim_output),
         format!("a job that has ended gets new objects: {plan:?}"),
     );
     must(

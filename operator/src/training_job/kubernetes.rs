@@ -5,7 +5,9 @@ use contract::progress::AgentProgress;
 use crds::names;
 use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ObjectReference, PersistentVolumeClaim, Pod, Secret, Service,
+};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::DynamicObject;
 use kube::runtime::events::Recorder;
@@ -60,6 +62,7 @@ impl Cluster for KubeCluster {
         // Without `..`, so that a new field fails to compile here instead of never being applied.
         let Prepared {
             config_map,
+            claims,
             secret,
             service,
             retire,
@@ -72,6 +75,9 @@ impl Cluster for KubeCluster {
         }
         if let Some(config_map) = &config_map {
             create(&self.api::<ConfigMap>(id), config_map, "ConfigMap").await?;
+        }
+        for claim in &claims {
+            claim_new(&self.api(id), claim).await?;
         }
         if let Some(secret) = secret {
             create(&self.api::<Secret>(id), &with_token(secret), "Secret").await?;
@@ -160,6 +166,20 @@ where
         }),
         _ => Ok(()),
     }
+}
+
+/// Creates a claim. One that is there already was not there a moment ago, so it is somebody else's, or of an
+/// earlier try: what is mounted must not be a guess, so the next read decides.
+async fn claim_new(
+    api: &Api<PersistentVolumeClaim>,
+    claim: &PersistentVolumeClaim,
+) -> Result<(), ApplyError> {
+    let created = api.create(&parameters(), claim).await;
+    created.map(drop).map_err(|source| ApplyError::Create {
+        kind: "PersistentVolumeClaim",
+        name: claim.name_any(),
+        source: Box::new(source),
+    })
 }
 
 /// The Secret with a token that nobody else knows.

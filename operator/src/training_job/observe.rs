@@ -7,7 +7,7 @@ use contract::progress::AgentProgress;
 use crds::names;
 use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt as _};
 
@@ -29,6 +29,8 @@ pub struct Observed {
     pub config: ConfigView,
     /// Its Service.
     pub service: ServiceView,
+    /// The claims that are made for it.
+    pub claims: Claims,
     /// Its pods, of all incarnations, by worker and number.
     pub pods: Vec<PodView>,
     /// Worker and number of pods that an earlier job of this name left and that still hold their names.
@@ -46,6 +48,31 @@ pub enum ConfigView {
     Present,
     /// Its content.
     Frozen(Box<JobConfig>),
+    /// One of that name belongs to somebody else.
+    Foreign,
+}
+
+/// The claims that are made for a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// The one for its results.
+    pub output: ClaimView,
+}
+
+impl Claims {
+    /// All alike.
+    pub fn all(view: ClaimView) -> Self {
+        Self { output: view }
+    }
+}
+
+/// A claim that the operator makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimView {
+    /// There is none.
+    Absent,
+    /// It is there, or the job has no need of it.
+    Present,
     /// One of that name belongs to somebody else.
     Foreign,
 }
@@ -76,6 +103,15 @@ pub enum ObserveError {
     /// Its Service.
     #[error("reading the Service {name} failed")]
     Service {
+        /// Its name.
+        name: String,
+        /// What went wrong.
+        #[source]
+        source: kube::Error,
+    },
+    /// A claim.
+    #[error("reading the PersistentVolumeClaim {name} failed")]
+    Claim {
         /// Its name.
         name: String,
         /// What went wrong.
@@ -135,6 +171,12 @@ pub fn from_cache<'a>(
             ConfigView::Absent
         },
         service,
+        // Nothing tells when a claim goes, and a job that runs has no need to know.
+        claims: Claims::all(if frozen {
+            ClaimView::Present
+        } else {
+            ClaimView::Absent
+        }),
         pods: own,
         strangers,
         progress,
@@ -185,7 +227,30 @@ pub async fn fresh(
         progress,
     )?;
     observed.config = config_view(config_map.as_ref(), &id.uid)?;
+    observed.claims = claims(client, id, &job).await?;
     Ok((job, observed))
+}
+
+/// The claims that the job's templates ask for; others are not read.
+async fn claims(
+    client: &Client,
+    id: &JobIdentity,
+    job: &YoloTrainingJob,
+) -> Result<Claims, ObserveError> {
+    let api = Api::<PersistentVolumeClaim>::namespaced(client.clone(), &id.namespace);
+    let view = async |wanted: bool, name: String| {
+        if !wanted {
+            return Ok(ClaimView::Present);
+        }
+        match api.get_opt(&name).await {
+            Ok(claim) => Ok(claim_view(claim.as_ref(), &id.uid)),
+            Err(source) => Err(ObserveError::Claim { name, source }),
+        }
+    };
+    let output = job.spec.output.volume_claim_template.is_some();
+    Ok(Claims {
+        output: view(output, names::output_claim(&id.name)).await?,
+    })
 }
 
 /// Fills in when each ended pod was first seen to have ended, and forgets pods that are gone.
@@ -236,6 +301,22 @@ pub(crate) fn service_view(service: Option<&Service>, uid: &str) -> ServiceView 
         None => ServiceView::Absent,
         Some(service) if owned_by(&service.metadata, uid) => ServiceView::Present,
         Some(_) => ServiceView::Foreign,
+    }
+}
+
+/// A claim that outlives its job has no owner, but always the label.
+pub(crate) fn claim_view(claim: Option<&PersistentVolumeClaim>, uid: &str) -> ClaimView {
+    match claim {
+        None => ClaimView::Absent,
+        Some(claim)
+            if claim
+                .labels()
+                .get(names::JOB_UID)
+                .is_some_and(|label| label == uid) =>
+        {
+            ClaimView::Present
+        }
+        Some(_) => ClaimView::Foreign,
     }
 }
 

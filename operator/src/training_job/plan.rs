@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::back_off::{self, Restarts};
 use super::build::GRACE_SECONDS;
-use super::observe::{ConfigView, Observed, ServiceView};
+use super::observe::{ClaimView, ConfigView, Observed, ServiceView};
 use super::pods::{PodState, PodView};
 use super::restart::{self, Failure, Member, Verdict, judge};
 use super::validate::{InvalidSpec, ValidJob};
@@ -34,6 +34,8 @@ pub struct Plan {
     pub freeze: bool,
     /// Whether to create the Service.
     pub expose: bool,
+    /// Whether to make the claim for the results.
+    pub claim_output: bool,
     /// Pods to create, in the present attempt.
     pub create: Vec<NewPod>,
     /// Pods of earlier incarnations: they leave the Service and are deleted.
@@ -115,6 +117,7 @@ impl Plan {
             phase,
             freeze: false,
             expose: false,
+            claim_output: false,
             create: Vec::new(),
             retire: Vec::new(),
             stop: Vec::new(),
@@ -135,6 +138,12 @@ impl Plan {
             )
     }
 
+    fn make_nothing(&mut self) {
+        self.freeze = false;
+        self.expose = false;
+        self.claim_output = false;
+    }
+
     fn wake_by(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
     }
@@ -152,6 +161,7 @@ impl Plan {
     pub fn changes_objects(&self) -> bool {
         self.freeze
             || self.expose
+            || self.claim_output
             || !self.create.is_empty()
             || !self.retire.is_empty()
             || !self.stop.is_empty()
@@ -170,13 +180,13 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::idle(Phase::Gang, attempt, restarts);
     plan.freeze = observed.config == ConfigView::Absent;
     plan.expose = observed.service == ServiceView::Absent;
+    plan.claim_output = valid.claims_output() && observed.claims.output == ClaimView::Absent;
     plan.retire = retired(observed, attempt.incarnation);
     plan.failures.extend(restart::told(observed, attempt, now));
     let members = members(valid, observed, attempt);
     if members.iter().all(succeeded) {
         plan.phase = Phase::Complete;
-        plan.freeze = false;
-        plan.expose = false;
+        plan.make_nothing();
         if valid.run.clean_pods == CleanPodPolicy::All {
             plan.stop = unwanted(observed, valid.run.clean_pods);
         }
@@ -192,7 +202,7 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
         fail(&mut plan, observed, valid.run, JobFailure::Overdue(seconds));
         return plan;
     }
-    if let Some(waiting_on) = name_taken(observed) {
+    if let Some(waiting_on) = name_taken(valid, observed) {
         plan = Plan::idle(Phase::Blocked(waiting_on), attempt, plan.restarts);
         plan.wake_at = now.checked_add(NAME_TAKEN_RETRY).ok();
         return plan;
@@ -386,8 +396,7 @@ fn ended(
 
 fn fail(plan: &mut Plan, observed: &Observed, run: RunPolicy, failure: JobFailure) {
     plan.phase = Phase::Failed(failure);
-    plan.freeze = false;
-    plan.expose = false;
+    plan.make_nothing();
     plan.retire = Vec::new();
     plan.stop = unwanted(observed, run.clean_pods);
     plan.wake_at = None;
@@ -411,7 +420,7 @@ fn unwanted(observed: &Observed, policy: CleanPodPolicy) -> Vec<String> {
 }
 
 /// What the job cannot begin without, as long as it is somebody else's.
-pub fn name_taken(observed: &Observed) -> Option<WaitingOn> {
+pub fn name_taken(valid: &ValidJob, observed: &Observed) -> Option<WaitingOn> {
     let job = &observed.id.name;
     if observed.config == ConfigView::Foreign {
         return Some(WaitingOn::NameTaken {
@@ -419,9 +428,16 @@ pub fn name_taken(observed: &Observed) -> Option<WaitingOn> {
             name: names::config_map(job),
         });
     }
-    (observed.service == ServiceView::Foreign).then(|| WaitingOn::NameTaken {
-        kind: "Service",
-        name: names::service(job),
+    if observed.service == ServiceView::Foreign {
+        return Some(WaitingOn::NameTaken {
+            kind: "Service",
+            name: names::service(job),
+        });
+    }
+    let foreign = valid.claims_output() && observed.claims.output == ClaimView::Foreign;
+    foreign.then(|| WaitingOn::ClaimTaken {
+        name: names::output_claim(job),
+        field: "output.persistentVolumeClaim",
     })
 }
 

@@ -75,7 +75,7 @@ pub fn status(
         max_restarts: valid.failure_policy.max_restarts,
         in_place: restart::in_place(observed, plan.attempt),
         suspend: valid.run.suspend,
-        blocked: name_taken(observed),
+        blocked: name_taken(valid, observed),
         total: valid.layout.replicas,
         ready,
         waiting: waiting(valid, observed, plan, applied),

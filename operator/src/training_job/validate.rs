@@ -27,6 +27,13 @@ pub struct ValidJob {
     pub run: RunPolicy,
 }
 
+impl ValidJob {
+    /// Whether the operator makes the claim for the results.
+    pub fn claims_output(&self) -> bool {
+        self.trainer.output.volume_claim_template.is_some()
+    }
+}
+
 /// Settings that cannot be obeyed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .problems.join("; "))]

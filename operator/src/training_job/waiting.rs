@@ -12,6 +12,13 @@ pub enum WaitingOn {
         /// Its name.
         name: String,
     },
+    /// A claim of the name the job needs exists and is not the job's.
+    ClaimTaken {
+        /// Its name.
+        name: String,
+        /// The field that would use it.
+        field: &'static str,
+    },
     /// The API server refused to create pods, for example because of a quota.
     CreateRefused {
         /// What it said.
@@ -57,7 +64,7 @@ impl WaitingOn {
     /// The condition reason.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::NameTaken { .. } => Reason::NameTaken,
+            Self::NameTaken { .. } | Self::ClaimTaken { .. } => Reason::NameTaken,
             Self::CreateRefused { .. } => Reason::CreateRefused,
             Self::ImagePull { .. } => Reason::ImagePullFailed,
             Self::ContainerCreate { .. } => Reason::ContainerCreateFailed,
@@ -75,6 +82,9 @@ impl WaitingOn {
         match self {
             Self::NameTaken { kind, name } => format!(
                 "a {kind} named {name} exists and does not belong to this job: delete it or give the job another name (one left by an earlier job of this name goes by itself)"
+            ),
+            Self::ClaimTaken { name, field } => format!(
+                "a PersistentVolumeClaim named {name} exists and does not belong to this job: name it in {field} to use it, delete it, or give the job another name"
             ),
             Self::CreateRefused { message } => {
                 format!("the API server refused to create pods, trying again: {message}")
@@ -114,7 +124,7 @@ impl WaitingOn {
             Self::ContainerCreate { .. } => 5,
             Self::ImagePull { .. } => 6,
             Self::CreateRefused { .. } => 7,
-            Self::NameTaken { .. } => 8,
+            Self::NameTaken { .. } | Self::ClaimTaken { .. } => 8,
         }
     }
 }

@@ -1,9 +1,9 @@
-use super::cache;
 use super::dataset::stays_inside;
 use super::{
     Backend, Device, Hyperparameters, Precision, Schedule, TrainerSpec, image_size_problem,
     out_of_range,
 };
+use super::{cache, output};
 
 /// One setting that cannot be obeyed, in a sentence that names field, value and remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +68,7 @@ pub fn check(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
     problems.extend(batches(spec, ranks));
     problems.extend(mosaics(spec));
     problems.extend(paths(spec));
+    problems.extend(output::problems(&spec.output));
     problems
 }
 
@@ -168,24 +169,8 @@ fn paths(spec: &TrainerSpec) -> Vec<SpecProblem> {
             spec.dataset.config
         )));
     }
-    let claims = [
-        (
-            "dataset.persistentVolumeClaim",
-            spec.dataset.persistent_volume_claim.as_ref(),
-        ),
-        (
-            "output.persistentVolumeClaim",
-            Some(&spec.output.persistent_volume_claim),
-        ),
-    ];
-    for (field, claim) in claims {
-        let sub_path = claim.and_then(|claim| claim.sub_path.as_deref());
-        if let Some(path) = sub_path.filter(|path| !stays_inside(path)) {
-            problems.push(SpecProblem(format!(
-                "{field}.subPath is '{path}': write a folder inside the volume, without a leading / and without .."
-            )));
-        }
-    }
+    let claim = spec.dataset.persistent_volume_claim.iter();
+    problems.extend(claim.filter_map(|claim| claim.problem("dataset.persistentVolumeClaim")));
     problems
 }
 
@@ -346,8 +331,34 @@ mod tests {
             "model.weights is '../yolov5s.pt': write a path inside the source of the data set, without a leading / and without ..",
         );
         one_problem(
-            |s| s.output.persistent_volume_claim.sub_path = Some("/runs".to_owned()),
+            |s| {
+                let claim = s.output.persistent_volume_claim.as_mut().expect("a claim");
+                claim.sub_path = Some("/runs".to_owned());
+            },
             "output.persistentVolumeClaim.subPath is '/runs': write a folder inside the volume, without a leading / and without ..",
+        );
+    }
+
+    #[test]
+    fn output_has_one_place_of_a_size() {
+        one_problem(
+            |s| s.output.persistent_volume_claim = None,
+            "output has no place: add persistentVolumeClaim or volumeClaimTemplate",
+        );
+        let template = |size: &str| {
+            let value = serde_json::json!({"resources": {"requests": {"storage": size}}});
+            serde_json::from_value(value).expect("a template")
+        };
+        one_problem(
+            |s| s.output.volume_claim_template = Some(template("20Gi")),
+            "output has two places, persistentVolumeClaim and volumeClaimTemplate: remove one",
+        );
+        one_problem(
+            |s| {
+                s.output.persistent_volume_claim = None;
+                s.output.volume_claim_template = Some(template("plenty"));
+            },
+            "output.volumeClaimTemplate.resources.requests.storage is 'plenty': write a size such as 20Gi",
         );
     }
 

@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use super::VolumeClaim;
+
 #[cfg(feature = "schema")]
 use serde_json::json;
 
@@ -41,26 +43,6 @@ fn default_config() -> String {
     "data.yaml".to_owned()
 }
 
-/// A folder on a PersistentVolumeClaim in the job's namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
-    "rule": "!has(self.subPath) || (!self.subPath.startsWith('/') && !self.subPath.split('/').exists(part, part == '..'))",
-    "messageExpression": "\"{path}.subPath is '\" + self.subPath + \"': write a folder inside the volume, without a leading / and without ..\"",
-    "message": "{path}.subPath is '…': write a folder inside the volume, without a leading / and without ..",
-}]))))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct VolumeClaim {
-    /// Name of the PersistentVolumeClaim. With several workers on several nodes it must allow
-    /// ReadWriteMany (or ReadOnlyMany for a data set).
-    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 253)))]
-    pub claim_name: String,
-    /// Folder inside the volume. Default: the volume's root.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 512)))]
-    pub sub_path: Option<String>,
-}
-
 /// A container image used as a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -96,25 +78,4 @@ impl PullPolicy {
             Self::Never => "Never",
         }
     }
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// Where checkpoints, weights and results go. A run writes only into its own folder
-/// `<job>-<first 8 characters of the job's uid>` there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Output {
-    /// The volume that receives the run's folder. All workers must be able to mount it.
-    pub persistent_volume_claim: VolumeClaim,
-    /// Draw what people look at (curves, confusion matrix, labels, batches) into the run's folder, and put it
-    /// together on one page, report.html (YOLOv5's --noplots is false).
-    #[serde(default = "yes")]
-    pub plots: bool,
-    /// Write events for TensorBoard into the run's folder.
-    #[serde(default = "yes")]
-    pub tensorboard: bool,
 }
