@@ -15,8 +15,8 @@ pub use contract::failure_policy::{
 pub use quantity::Quantity;
 pub use run_policy::{CONTROLLER_NAME, CleanPodPolicy, MUTABLE, RunPolicy};
 pub use status::{
-    Display, FailureRecord, MAX_FAILURES, MAX_WARNINGS, Restart, State, WorkerState, WorkerStatus,
-    YoloTrainingJobStatus,
+    Display, FailureRecord, FetchFailure, FetchStatus, MAX_FAILURES, MAX_WARNINGS, Restart, State,
+    WorkerState, WorkerStatus, YoloTrainingJobStatus,
 };
 pub use template::{WorkerTemplate, is_reserved};
 pub use training_job::{

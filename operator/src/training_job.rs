@@ -10,6 +10,7 @@ pub mod kubernetes;
 pub mod observe;
 pub mod plan;
 pub mod pods;
+pub mod prefetch;
 pub mod restart;
 pub mod state;
 pub mod status;

@@ -9,6 +9,7 @@
 mod admission;
 mod bad_data;
 mod chart;
+mod dataset;
 mod faults;
 mod lifecycle;
 mod metrics;

@@ -13,6 +13,7 @@ mod cache;
 mod check;
 mod claim;
 mod dataset;
+mod fetch;
 mod hyperparameters;
 mod limits;
 mod model;
@@ -26,6 +27,7 @@ pub use claim::{
     AccessMode, ClaimRequests, ClaimResources, ClaimTemplate, RetentionPolicy, VolumeClaim,
 };
 pub use dataset::{Dataset, ImageSource, PullPolicy};
+pub use fetch::{Archive, ArchiveFormat, FetchTo, ObjectStorage};
 pub use hyperparameters::{Hyperparameters, LossNormalisation, OptimizerKind, Schedule};
 pub use limits::{LIMITS, Limit, out_of_range};
 pub use model::{Activation, MAX_ARCHITECTURE, Model, ModelSize, image_size_problem};

@@ -17,6 +17,7 @@ use crate::training_job::observe::{
     Claims, ObserveError, Observed, claim_view, config_view, from_cache, service_view,
 };
 use crate::training_job::pods::PodView;
+use crate::training_job::prefetch::FetchView;
 use crate::training_job::status::Applied;
 
 /// Everything in the simulated cluster.
@@ -86,6 +87,7 @@ impl World {
         let claim = |name: String| claim_view(self.claims.get(&name), &uid);
         observed.claims = Claims {
             output: claim(names::output_claim(&observed.id.name)),
+            dataset: claim(names::dataset_claim(&observed.id.name)),
         };
         Ok((job, observed))
     }
@@ -94,7 +96,9 @@ impl World {
         let Some(pod) = self.pods.get_mut(name) else {
             return;
         };
-        if PodView::of(pod).is_some_and(|view| view.ended()) {
+        let ended = PodView::of(pod).is_some_and(|view| view.ended())
+            || FetchView::of(pod).is_some_and(|view| view.ended());
+        if ended {
             self.pods.remove(name);
         } else {
             pod.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
@@ -127,6 +131,7 @@ impl Cluster for SimCluster {
             service,
             retire,
             stop,
+            fetch,
             pods,
             delete_job,
         } = prepared;
@@ -168,7 +173,8 @@ impl Cluster for SimCluster {
                 world.delete(name);
             }
             let mut applied = Applied::default();
-            for (index, mut pod) in pods {
+            let fetch = fetch.map(|pod| (u32::MAX, pod));
+            for (index, mut pod) in fetch.into_iter().chain(pods) {
                 let name = pod.name_any();
                 if let Some(at) = world.refuse.iter().position(|refused| *refused == name) {
                     world.refuse.remove(at);
@@ -181,7 +187,9 @@ impl Cluster for SimCluster {
                 world.pods_made += 1;
                 pod.metadata.uid = Some(format!("pod-{}", world.pods_made));
                 world.pods.insert(name.clone(), pod);
-                applied.created.push((index, name));
+                if index != u32::MAX {
+                    applied.created.push((index, name));
+                }
             }
             applied
         });

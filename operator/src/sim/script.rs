@@ -182,20 +182,6 @@ impl Player {
             "foreign-service" => self.cluster.change(|world| {
                 world.service = Some(k8s_openapi::api::core::v1::Service::default());
             }),
-            "foreign-claim" => self.cluster.change(|world| {
-                let claim = k8s_openapi::api::core::v1::PersistentVolumeClaim::default();
-                world.claims.insert(words[1].to_owned(), claim);
-            }),
-            "remove-claim" => self.cluster.change(|world| {
-                world.claims.remove(words[1]).expect("a claim");
-            }),
-            "spec" => self.edit(|spec| {
-                let mut value = json!(spec);
-                let (parent, key) = words[1].rsplit_once('/').expect("a pointer");
-                let parent = value.pointer_mut(parent).expect("a part of the spec");
-                parent[key] = serde_json::from_str(&rest(2)).expect("JSON");
-                *spec = serde_json::from_value(value).expect("a spec");
-            }),
             "remove-service" => self.cluster.change(|world| world.service = None),
             "invalidate" => self.edit(|spec| spec.training.batch_size = 7),
             "suspend" => self.edit(|spec| spec.suspend = true),
@@ -224,6 +210,27 @@ impl Player {
                 self.progress = None;
             }
             "show" => self.show(),
+            _ => self.arrange(&words, &rest(2)),
+        }
+    }
+
+    /// Claims and other settings.
+    fn arrange(&self, words: &[&str], rest: &str) {
+        match words[0] {
+            "foreign-claim" => self.cluster.change(|world| {
+                let claim = k8s_openapi::api::core::v1::PersistentVolumeClaim::default();
+                world.claims.insert(words[1].to_owned(), claim);
+            }),
+            "remove-claim" => self.cluster.change(|world| {
+                world.claims.remove(words[1]).expect("a claim");
+            }),
+            "spec" => self.edit(|spec| {
+                let mut value = json!(spec);
+                let (parent, key) = words[1].rsplit_once('/').expect("a pointer");
+                let parent = value.pointer_mut(parent).expect("a part of the spec");
+                parent[key] = serde_json::from_str(rest).expect("JSON");
+                *spec = serde_json::from_value(value).expect("a spec");
+            }),
             other => panic!("unknown command {other}"),
         }
     }
@@ -346,7 +353,7 @@ impl Player {
         self.set(
             pod,
             &json!({"phase": phase, "podIP": "10.0.0.1", "containerStatuses": [{
-                "name": "worker", "image": "trainer:1", "imageID": "", "ready": false,
+                "name": if is_fetch(pod) { "fetch" } else { "worker" }, "image": "trainer:1", "imageID": "", "ready": false,
                 "restartCount": 0, "state": state,
             }]}),
         );
@@ -367,6 +374,10 @@ impl Player {
 
     fn exit(&self, words: &[&str]) {
         let code: i32 = number(words[1]);
+        if is_fetch(words[0]) {
+            let message = words.get(2..).unwrap_or_default().join(" ");
+            return self.end(words[0], code, &json!({"message": message}));
+        }
         let view = PodView::of(&self.cluster.look().pods[words[0]]).expect("a worker");
         let reason = words.get(2).map(|word| -> FailureReason {
             serde_json::from_value(json!(word)).expect("a reason")
@@ -553,6 +564,12 @@ impl Player {
                 failure.attempt, failure.reason, failure.worker, failure.message
             ));
         }
+        if let Some(fetch) = &status.fetch {
+            self.cluster.say(format!(
+                "fetch {} {:?}, {} failures, {} counted",
+                fetch.pod, fetch.state, fetch.failures, fetch.counted_failures
+            ));
+        }
         for worker in &status.workers {
             self.cluster.say(describe(worker));
         }
@@ -578,6 +595,11 @@ fn same(before: &World, after: &World) -> bool {
         && before.job == after.job
         && before.service == after.service
         && before.claims == after.claims
+}
+
+/// Whether the pod of this name fetches the data set.
+fn is_fetch(pod: &str) -> bool {
+    pod.starts_with("digits-fetch-")
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> T {

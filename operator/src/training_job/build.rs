@@ -3,6 +3,7 @@
 
 mod claim;
 mod config_map;
+mod fetch;
 mod placement;
 mod pod;
 mod secret;
@@ -12,11 +13,11 @@ mod volumes;
 pub use pod::GRACE_SECONDS;
 
 use contract::config::{FORMAT_VERSION, Images, JobConfig};
-use crds::names;
+use contract::spec::ClaimTemplate;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 
 use super::observe::{ConfigView, Observed};
-use super::plan::{NewPod, Plan, Retired};
+use super::plan::{ClaimFor, NewPod, Plan, Retired};
 use super::validate::ValidJob;
 
 /// What is to be written, in the order in which it is written.
@@ -34,6 +35,8 @@ pub struct Prepared {
     pub retire: Vec<Retired>,
     /// Pods to delete.
     pub stop: Vec<String>,
+    /// The pod that fetches the data set.
+    pub fetch: Option<Pod>,
     /// Pods to create.
     pub pods: Vec<(u32, Pod)>,
     /// Whether to delete the job itself.
@@ -67,7 +70,8 @@ pub fn build(
     if plan.expose {
         prepared.service = Some(service::service(&observed.id));
     }
-    if !plan.freeze && !plan.claim_output && plan.create.is_empty() {
+    let nothing = plan.claims.is_empty() && plan.fetch.is_none() && plan.create.is_empty();
+    if !plan.freeze && nothing {
         return Ok(prepared);
     }
     let config = match &observed.config {
@@ -78,12 +82,15 @@ pub fn build(
     if plan.freeze {
         prepared.config_map = Some(config_map::config_map(&config).map_err(BuildError::Config)?);
     }
-    if plan.claim_output {
-        let template = config.spec.output.volume_claim_template.as_ref();
-        let name = names::output_claim(&config.job.name);
-        let claim = template.map(|template| claim::claim(&config.job, name, template));
-        prepared.claims.extend(claim);
-    }
+    let claims = plan.claims.iter().filter_map(|claim| {
+        let template = template(&config, *claim)?;
+        let name = claim.name(&config.job.name);
+        Some(claim::claim(&config.job, name, template))
+    });
+    prepared.claims.extend(claims);
+    prepared.fetch = plan
+        .fetch
+        .map(|number| fetch::pod(&config, &valid.workers, number));
     if !plan.create.is_empty() && is_group(&config) {
         prepared.secret = Some(secret::group(&config.job));
     }
@@ -105,6 +112,17 @@ pub fn build(
         })
         .collect();
     Ok(prepared)
+}
+
+/// What a claim is made from.
+fn template(config: &JobConfig, claim: ClaimFor) -> Option<&ClaimTemplate> {
+    match claim {
+        ClaimFor::Output => config.spec.output.volume_claim_template.as_ref(),
+        ClaimFor::Dataset => {
+            let to = config.spec.dataset.fetch_to.as_ref()?;
+            to.volume_claim_template.as_ref()
+        }
+    }
 }
 
 /// Whether there is more than one agent.

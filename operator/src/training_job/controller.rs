@@ -174,7 +174,7 @@ async fn reconcile(
     let mut memory = context.memory.take(&uid);
     let result = match &object.0 {
         Ok(job) if job.spec.is_foreign() => Ok(Action::await_change()),
-        Ok(job) => take_up(job, &context, &mut memory).await,
+        Ok(job) => Box::pin(take_up(job, &context, &mut memory)).await,
         Err(invalid) => report_unreadable(invalid, &context, &mut memory).await,
     };
     if result.is_ok() {
@@ -201,7 +201,15 @@ async fn take_up(
     let progress = context.progress.get(&uid);
     let cached = from_cache(job, pods.iter().map(AsRef::as_ref), service, progress)?;
     let now = Timestamp::now();
-    let outcome = advance(&context.cluster, job, cached, &context.policy, memory, now).await?;
+    let outcome = Box::pin(advance(
+        &context.cluster,
+        job,
+        cached,
+        &context.policy,
+        memory,
+        now,
+    ))
+    .await?;
     if let Some(reason) = outcome.restarted {
         context.metrics.restarted(reason);
     }

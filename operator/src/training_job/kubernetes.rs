@@ -67,6 +67,7 @@ impl Cluster for KubeCluster {
             service,
             retire,
             stop,
+            fetch,
             pods,
             delete_job,
         } = prepared;
@@ -92,7 +93,17 @@ impl Cluster for KubeCluster {
             .filter(|pod| pod.delete)
             .map(|pod| pod.name);
         let deleted = delete(&api, leaving.chain(stop).collect());
-        let (deleted, created) = futures::future::join(deleted, create_pods(&api, pods)).await;
+        // Never both: workers begin when the data set is there. It is no worker, so what is created is not told;
+        // the watch shows it.
+        let created = async {
+            let fetch = create_pods(&api, fetch.map(|pod| (0, pod)).into_iter().collect()).await?;
+            let workers = create_pods(&api, pods).await?;
+            Ok(Applied {
+                refused: fetch.refused.or(workers.refused),
+                ..workers
+            })
+        };
+        let (deleted, created) = futures::future::join(deleted, created).await;
         deleted?;
         created
     }

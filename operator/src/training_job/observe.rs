@@ -12,6 +12,7 @@ use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt as _};
 
 use super::pods::PodView;
+use super::prefetch::FetchView;
 use crate::metadata::owned_by;
 
 /// A job and everything around it, at one moment.
@@ -35,6 +36,10 @@ pub struct Observed {
     pub pods: Vec<PodView>,
     /// Worker and number of pods that an earlier job of this name left and that still hold their names.
     pub strangers: Vec<(u32, u32)>,
+    /// The pods that fetch its data set, by number.
+    pub fetch: Vec<FetchView>,
+    /// Numbers of those that an earlier job of this name left.
+    pub fetch_strangers: Vec<u32>,
     /// What the agents last said.
     pub progress: Option<AgentProgress>,
 }
@@ -57,12 +62,17 @@ pub enum ConfigView {
 pub struct Claims {
     /// The one for its results.
     pub output: ClaimView,
+    /// The one that its data set is fetched to.
+    pub dataset: ClaimView,
 }
 
 impl Claims {
     /// All alike.
     pub fn all(view: ClaimView) -> Self {
-        Self { output: view }
+        Self {
+            output: view,
+            dataset: view,
+        }
     }
 }
 
@@ -156,6 +166,8 @@ pub fn from_cache<'a>(
     progress: Option<AgentProgress>,
 ) -> Result<Observed, ObserveError> {
     let id = identity(job)?;
+    let pods: Vec<&Pod> = pods.into_iter().collect();
+    let (fetch, fetch_strangers) = fetches(&pods, &id.uid);
     let (own, strangers) = workers(pods, &id.uid);
     let status = job.status.clone().unwrap_or_default();
     let frozen = crate::conditions::holds(
@@ -179,6 +191,8 @@ pub fn from_cache<'a>(
         }),
         pods: own,
         strangers,
+        fetch,
+        fetch_strangers,
         progress,
         status,
         id,
@@ -248,8 +262,11 @@ async fn claims(
         }
     };
     let output = job.spec.output.volume_claim_template.is_some();
+    let to = job.spec.dataset.fetch_to.as_ref();
+    let dataset = to.is_some_and(|to| to.volume_claim_template.is_some());
     Ok(Claims {
         output: view(output, names::output_claim(&id.name)).await?,
+        dataset: view(dataset, names::dataset_claim(&id.name)).await?,
     })
 }
 
@@ -269,6 +286,28 @@ fn identity(job: &YoloTrainingJob) -> Result<JobIdentity, ObserveError> {
         name: job.name_any(),
         uid: job.uid().ok_or(ObserveError::NoIdentity)?,
     })
+}
+
+/// The job's pods that fetch, and the numbers of those that an earlier job of its name left.
+fn fetches(pods: &[&Pod], uid: &str) -> (Vec<FetchView>, Vec<u32>) {
+    let mut own = Vec::new();
+    let mut strangers = Vec::new();
+    for pod in pods {
+        match FetchView::of(pod) {
+            Some(view)
+                if pod
+                    .labels()
+                    .get(names::JOB_UID)
+                    .is_some_and(|label| label == uid) =>
+            {
+                own.push(view);
+            }
+            Some(view) => strangers.push(view.number),
+            None => {}
+        }
+    }
+    own.sort_by_key(|pod| pod.number);
+    (own, strangers)
 }
 
 /// The job's own pods, and what is left of an earlier job of its name.

@@ -182,7 +182,10 @@ fn workers_ready(outlook: &Outlook) -> Stated {
         return ended;
     }
     let blocked = match &outlook.plan.phase {
-        Phase::Blocked(waiting_on) | Phase::BackingOff(waiting_on) => Some(waiting_on.clone()),
+        Phase::Fetching(waiting_on) => Some(refused_pod(outlook).unwrap_or(waiting_on).clone()),
+        Phase::Blocked(waiting_on)
+        | Phase::FetchFailed(waiting_on)
+        | Phase::BackingOff(waiting_on) => Some(waiting_on.clone()),
         Phase::Settling => Some(WaitingOn::OtherResults),
         _ => None,
     };
@@ -212,6 +215,14 @@ fn workers_ready(outlook: &Outlook) -> Stated {
             "workers are being replaced",
         ),
     }
+}
+
+/// That the API server does not take a pod.
+fn refused_pod<'a>(outlook: &'a Outlook) -> Option<&'a WaitingOn> {
+    let waiting = outlook.waiting.iter().map(|(_, waiting_on)| waiting_on);
+    waiting
+        .into_iter()
+        .find(|waiting_on| matches!(waiting_on, WaitingOn::CreateRefused { .. }))
 }
 
 fn all_run(outlook: &Outlook) -> bool {
@@ -489,6 +500,21 @@ fn failed(outlook: &Outlook) -> Stated {
                 outlook.max_restarts,
                 failure.why.as_str(),
                 failure.sentence()
+            ),
+        ),
+        Phase::Failed(JobFailure::NotFetched(failure)) => Stated::new(
+            kind,
+            true,
+            &*failure.reason,
+            format!("the data set was not fetched: {}", failure.message),
+        ),
+        Phase::Failed(JobFailure::FetchExhausted(failure)) => Stated::new(
+            kind,
+            true,
+            Reason::RestartLimitReached.as_str(),
+            format!(
+                "the data set was not fetched, and no try is left (failurePolicy.maxRestarts is {}); the last failure was {}: {}",
+                outlook.max_restarts, failure.reason, failure.message
             ),
         ),
         Phase::Failed(JobFailure::Overdue(seconds)) => Stated::new(

@@ -2,8 +2,9 @@
 
 use contract::progress::RunReport;
 use crds::conditions::{ConditionType, Reason};
+use crds::names;
 use crds::v1alpha1::{
-    FailureRecord, MAX_FAILURES, MAX_WARNINGS, State, WorkerState, WorkerStatus,
+    FailureRecord, FetchStatus, MAX_FAILURES, MAX_WARNINGS, State, WorkerState, WorkerStatus,
     YoloTrainingJobStatus,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -96,6 +97,7 @@ pub fn status(
             last_restart: plan.restarts.last.clone(),
             attempt: Some(plan.attempt),
             failures: failures(old, plan),
+            fetch: fetch(observed, plan, applied),
             ready_workers: ready,
             total_workers: valid.layout.replicas,
             workers,
@@ -159,7 +161,10 @@ pub fn urgency(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Urge
         || first_step(old) != first_step(new);
     if now {
         Urgency::Now
-    } else if old.workers != new.workers || old.conditions != new.conditions {
+    } else if old.workers != new.workers
+        || old.fetch != new.fetch
+        || old.conditions != new.conditions
+    {
         Urgency::Workers
     } else {
         Urgency::Progress
@@ -367,6 +372,16 @@ fn worker(pod: &PodView, stopped: bool) -> WorkerStatus {
         status.message = None;
     }
     status
+}
+
+/// How the fetch of the data set stands once the plan is carried out.
+fn fetch(observed: &Observed, plan: &Plan, applied: &Applied) -> Option<FetchStatus> {
+    let planned = plan.fetch_status.clone();
+    let mut status = planned.or_else(|| observed.status.fetch.clone())?;
+    if let Some(number) = plan.fetch.filter(|_| applied.refused.is_none()) {
+        status.pod = names::fetch_pod(&observed.id.name, number);
+    }
+    Some(status).filter(|status| !status.pod.is_empty())
 }
 
 /// What workers wait for once the plan is carried out.

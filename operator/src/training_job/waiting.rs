@@ -19,6 +19,27 @@ pub enum WaitingOn {
         /// The field that would use it.
         field: &'static str,
     },
+    /// The data set is fetched.
+    Fetching {
+        /// By this pod.
+        pod: String,
+    },
+    /// The pod that fetches the data set does not run yet.
+    FetchPod {
+        /// Its name.
+        pod: String,
+        /// What it waits for.
+        what: Box<WaitingOn>,
+    },
+    /// Fetching the data set failed and is tried again.
+    FetchBackOff {
+        /// Why it failed, in a word.
+        reason: String,
+        /// In a sentence.
+        message: String,
+        /// Seconds that the next try waits.
+        seconds: u32,
+    },
     /// The API server refused to create pods, for example because of a quota.
     CreateRefused {
         /// What it said.
@@ -65,6 +86,11 @@ impl WaitingOn {
     pub fn reason(&self) -> Reason {
         match self {
             Self::NameTaken { .. } | Self::ClaimTaken { .. } => Reason::NameTaken,
+            Self::Fetching { .. } => Reason::FetchingDataset,
+            Self::FetchPod { what, .. } => match what.reason() {
+                Reason::ContainersStarting | Reason::CreatingPods => Reason::FetchingDataset,
+                other => other,
+            },
             Self::CreateRefused { .. } => Reason::CreateRefused,
             Self::ImagePull { .. } => Reason::ImagePullFailed,
             Self::ContainerCreate { .. } => Reason::ContainerCreateFailed,
@@ -72,7 +98,7 @@ impl WaitingOn {
             Self::Unschedulable { .. } => Reason::Unschedulable,
             Self::ContainersStarting => Reason::ContainersStarting,
             Self::PodCreation => Reason::CreatingPods,
-            Self::BackOff { .. } => Reason::BackingOff,
+            Self::BackOff { .. } | Self::FetchBackOff { .. } => Reason::BackingOff,
             Self::OtherResults => Reason::SomeEnded,
         }
     }
@@ -85,6 +111,19 @@ impl WaitingOn {
             ),
             Self::ClaimTaken { name, field } => format!(
                 "a PersistentVolumeClaim named {name} exists and does not belong to this job: name it in {field} to use it, delete it, or give the job another name"
+            ),
+            Self::Fetching { pod } => {
+                format!("the pod {pod} fetches the data set; its log says how far it is")
+            }
+            Self::FetchPod { pod, what } => {
+                format!("the pod {pod} is to fetch the data set: {}", what.message())
+            }
+            Self::FetchBackOff {
+                reason,
+                message,
+                seconds,
+            } => format!(
+                "fetching the data set failed, waiting {seconds} s before the next try: {reason}: {message}"
             ),
             Self::CreateRefused { message } => {
                 format!("the API server refused to create pods, trying again: {message}")
@@ -117,8 +156,9 @@ impl WaitingOn {
     fn urgency(&self) -> u8 {
         match self {
             Self::ContainersStarting => 0,
-            Self::PodCreation => 1,
-            Self::BackOff { .. } | Self::OtherResults => 2,
+            Self::PodCreation | Self::Fetching { .. } => 1,
+            Self::FetchPod { what, .. } => what.urgency(),
+            Self::BackOff { .. } | Self::FetchBackOff { .. } | Self::OtherResults => 2,
             Self::Unschedulable { .. } => 3,
             Self::Volume { .. } => 4,
             Self::ContainerCreate { .. } => 5,

@@ -41,7 +41,7 @@ impl VolumeClaim {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClaimTemplate {
-    /// Name of the StorageClass. Default: the cluster's default class.
+    /// Name of the `StorageClass`. Default: the cluster's default class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 253)))]
     pub storage_class_name: Option<String>,

@@ -30,9 +30,9 @@ fn one_claim(config: &JobConfig) -> bool {
 }
 
 /// A claim that a pod mounts.
-struct Claim {
-    name: String,
-    sub_path: Option<String>,
+pub(super) struct Claim {
+    pub name: String,
+    pub sub_path: Option<String>,
 }
 
 impl From<&VolumeClaim> for Claim {
@@ -59,7 +59,20 @@ fn output(config: &JobConfig) -> Claim {
 /// The claim of the data set, when it is on one.
 fn dataset_claim(config: &JobConfig) -> Option<Claim> {
     let own = config.spec.dataset.persistent_volume_claim.as_ref();
-    own.map(Claim::from)
+    own.map(Claim::from).or_else(|| fetch_claim(config))
+}
+
+/// The claim that the data set is fetched to: the user's, or else the one that was made for the job.
+pub(super) fn fetch_claim(config: &JobConfig) -> Option<Claim> {
+    let to = config.spec.dataset.fetch_to.as_ref()?;
+    let own = to.persistent_volume_claim.as_ref();
+    Some(own.map_or_else(
+        || Claim {
+            name: names::dataset_claim(&config.job.name),
+            sub_path: None,
+        },
+        Claim::from,
+    ))
 }
 
 /// Where the container `worker` sees them.
@@ -185,7 +198,7 @@ fn dataset(config: &JobConfig, volume: Volume) -> Volume {
     }
 }
 
-fn claim(claim: Claim) -> PersistentVolumeClaimVolumeSource {
+pub(super) fn claim(claim: Claim) -> PersistentVolumeClaimVolumeSource {
     PersistentVolumeClaimVolumeSource {
         claim_name: claim.name,
         read_only: None,
