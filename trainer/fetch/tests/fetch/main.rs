@@ -225,6 +225,39 @@ fn a_fetch_that_was_killed_goes_on_where_it_ended() {
 }
 
 #[test]
+fn what_arrives_damaged_is_fetched_again() {
+    let moto = Moto::start("127.0.0.1");
+    moto.bucket("data");
+    let content = bytes(5, 400_000);
+    moto.put("data", "digits/large", &content);
+    let relay = Files::relay(&moto.url(), 0);
+    let job = || {
+        Job::new(&json!({
+            "objectStorage": {"url": "s3://data/digits", "endpoint": relay.url(), "allowHttp": true},
+            "fetchTo": {"persistentVolumeClaim": {"claimName": "cache"}},
+        }))
+        .env("AWS_ACCESS_KEY_ID", "testing")
+        .env("AWS_SECRET_ACCESS_KEY", SECRET)
+    };
+    // A network that damages everything, each time in another way, gives nothing.
+    relay.damages.store(1_000_000, Ordering::SeqCst);
+    let damaged = job();
+    damaged.fails(
+        FailureReason::FetchFailed,
+        "s3://data/digits/large arrived damaged: its MD5 should be ",
+    );
+    assert!(relay.damages.load(Ordering::SeqCst) < 1_000_000);
+    assert!(!damaged.complete() && !damaged.folder().join("large").exists());
+    // One that does so once costs time only.
+    for job in [job(), damaged] {
+        relay.damages.store(1, Ordering::SeqCst);
+        job.succeeds();
+        assert_eq!(0, relay.damages.load(Ordering::SeqCst));
+        assert!(fs::read(job.folder().join("large")).expect("there") == content);
+    }
+}
+
+#[test]
 fn what_goes_wrong_with_a_store_is_a_sentence_and_a_code() {
     let moto = Moto::start("127.0.0.1");
     moto.bucket("data");

@@ -23,6 +23,8 @@ pub struct Files {
     pub sent: Arc<AtomicU64>,
     /// Bytes a second; 0 is as fast as it can.
     speed: Arc<AtomicU64>,
+    /// How many of the next pieces of bodies a relay damages, each in another way.
+    pub damages: Arc<AtomicU64>,
 }
 
 impl Files {
@@ -47,6 +49,12 @@ impl Files {
             std::thread::spawn(move || std::io::copy(&mut request, &mut onward));
             let mut buffer = vec![0; 64 << 10];
             while let Ok(n @ 1..) = server.read(&mut buffer) {
+                let damages = sink.damages.load(Ordering::SeqCst);
+                // Not the head of an answer, nor a listing.
+                if damages > 0 && n > 16 << 10 && !buffer.starts_with(b"HTTP") {
+                    buffer[n / 2] ^= 1 + (damages % 255) as u8;
+                    sink.damages.store(damages - 1, Ordering::SeqCst);
+                }
                 if !sink.send(&mut stream, &buffer[..n]) {
                     break;
                 }
@@ -60,7 +68,9 @@ impl Files {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let (sent, speed) = (Arc::default(), Arc::new(AtomicU64::new(speed)));
+        let damages = Arc::new(AtomicU64::new(0));
         let sink = Sink {
+            damages: Arc::clone(&damages),
             sent: Arc::clone(&sent),
             speed: Arc::clone(&speed),
         };
@@ -70,7 +80,12 @@ impl Files {
                 std::thread::spawn(move || each(stream, &sink));
             }
         });
-        Self { port, sent, speed }
+        Self {
+            port,
+            sent,
+            speed,
+            damages,
+        }
     }
 
     /// Its address.
@@ -86,6 +101,7 @@ impl Files {
 
 #[derive(Clone)]
 struct Sink {
+    damages: Arc<AtomicU64>,
     sent: Arc<AtomicU64>,
     speed: Arc<AtomicU64>,
 }
