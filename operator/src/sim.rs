@@ -5,6 +5,7 @@ mod cluster;
 mod disorder;
 pub mod fixture;
 mod script;
+mod show;
 mod transcript;
 
 pub use script::play;

@@ -51,12 +51,10 @@ use crds::v1alpha1::{WorkerContainer, YoloTrainingJobSpec};
 use futures::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PodStatus;
-use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use super::cluster::{SimCluster, World};
 use super::fixture;
-use super::transcript::describe;
 use crate::training_job::check::broken_invariants;
 use crate::training_job::plan::plan;
 use crate::training_job::pods::PodView;
@@ -541,51 +539,6 @@ impl Player {
             exit_code: reason.exit_code(),
             message: message.to_owned(),
         });
-    }
-
-    fn show(&self) {
-        let world = self.cluster.look();
-        let Some(status) = world.job.and_then(|job| job.status) else {
-            return self.cluster.say("no status".to_owned());
-        };
-        for c in &status.conditions {
-            self.cluster.say(format!(
-                "{} {} {}: {}",
-                c.type_, c.status, c.reason, c.message
-            ));
-        }
-        let last = status.last_restart.iter();
-        for node in last.flat_map(|restart| &restart.avoid) {
-            self.cluster.say(format!("keeps off {node}"));
-        }
-        for failure in &status.failures {
-            self.cluster.say(format!(
-                "failure of {}: {} of worker {}: {}",
-                failure.attempt, failure.reason, failure.worker, failure.message
-            ));
-        }
-        if let Some(fetch) = &status.fetch {
-            self.cluster.say(format!(
-                "fetch {} {:?}, {} failures, {} counted",
-                fetch.pod, fetch.state, fetch.failures, fetch.counted_failures
-            ));
-        }
-        for worker in &status.workers {
-            self.cluster.say(describe(worker));
-        }
-        for pod in world
-            .pods
-            .values()
-            .filter_map(|pod| PodView::of(pod).map(|view| (pod, view)))
-        {
-            let (pod, view) = pod;
-            let mut marks = vec![if view.active { "active" } else { "released" }];
-            if view.deleting {
-                marks.push("deleting");
-            }
-            self.cluster
-                .say(format!("pod {} is {}", pod.name_any(), marks.join(", ")));
-        }
     }
 }
 

@@ -130,7 +130,9 @@ fn about_fetching(valid: &ValidJob, observed: &Observed, plan: &Plan) -> Vec<Str
         format!("a suspended job fetches: {plan:?}"),
     );
     let fetched = plan.fetch_status.as_ref().map(|fetch| fetch.state);
-    let begun = !observed.pods.is_empty() || !observed.status.workers.is_empty();
+    let begun = plan.attempt.incarnation > 0
+        || !observed.pods.is_empty()
+        || !observed.status.workers.is_empty();
     let there = !valid.fetches() || begun || fetched == Some(WorkerState::Succeeded);
     must(
         there || plan.create.is_empty(),

@@ -258,7 +258,10 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
         plan.wake_at = Some(until);
         return plan;
     }
-    if valid.fetches()
+    // Workers of a later incarnation had others before them, which began with the data set.
+    let first = attempt.incarnation == 0;
+    if first
+        && valid.fetches()
         && members.iter().all(is_missing)
         && !fetched(&mut plan, valid, observed, now)
     {
