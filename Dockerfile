@@ -1,6 +1,6 @@
 # Two images from one file:
 #
-#   operator   from scratch, static: /yolo-operator and /yolo-agent
+#   operator   from scratch, static: /yolo-operator, /yolo-agent and /yolo-fetch
 #   trainer    from scratch with libtorch; --build-arg VARIANT=cpu (default) or cuda
 #
 #   docker build --target operator -t operator .

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the release binaries of the images: operator and agent static, the trainer against libtorch.
+# Builds the release binaries of the images: operator, agent and fetch static, the trainer against libtorch.
 #
-#   scripts/build-binaries.sh [operator|agent|trainer]...      (default: all)
+#   scripts/build-binaries.sh [operator|agent|fetch|trainer]...      (default: all)
 #
 # The static ones are linked with glibc's own archive, so that no second C library is needed.
 set -euo pipefail
@@ -9,12 +9,12 @@ cd "$(dirname "$0")/.."
 
 TARGET="$(uname -m)-unknown-linux-gnu"
 parts=("$@")
-[[ $# -gt 0 ]] || parts=(operator agent trainer)
+[[ $# -gt 0 ]] || parts=(operator agent fetch trainer)
 
 for part in "${parts[@]}"; do
     echo "building $part (release)" >&2
     case "$part" in
-    operator | agent)
+    operator | agent | fetch)
         # A target of its own keeps RUSTFLAGS away from build scripts and from the trainer.
         RUSTFLAGS="-C target-feature=+crt-static" \
             cargo build --release --locked --target "$TARGET" -p "$part"
@@ -27,7 +27,7 @@ for part in "${parts[@]}"; do
         cargo build --release --locked -p trainer
         ;;
     *)
-        echo "build-binaries.sh: no part '$part': operator, agent or trainer" >&2
+        echo "build-binaries.sh: no part '$part': operator, agent, fetch or trainer" >&2
         exit 2
         ;;
     esac

@@ -3,7 +3,7 @@
 #
 #   scripts/image-root.sh cpu|cuda OUT
 #
-#   OUT/operator       /yolo-operator /yolo-agent
+#   OUT/operator       /yolo-operator /yolo-agent /yolo-fetch
 #   OUT/trainer        /opt/yolo/bin/yolo-trainer, /etc, /tmp
 #   OUT/trainer-libs   /opt/yolo/lib (libtorch) and the C and C++ run-time libraries it needs
 #
@@ -20,8 +20,9 @@ rm -rf "$out"
 mkdir -p "$out/operator" "$out/trainer/opt/yolo/bin" "$out/trainer/etc" "$out/trainer/tmp" \
     "$out/trainer-libs/opt/yolo/lib"
 
-install -m 0755 "target/$target/release/yolo-operator" "target/$target/release/yolo-agent" \
-    "$out/operator/"
+for name in yolo-operator yolo-agent yolo-fetch; do
+    install -m 0755 "target/$target/release/$name" "$out/operator/"
+done
 
 trainer=target/release/yolo-trainer
 install -m 0755 "$trainer" "$out/trainer/opt/yolo/bin/"

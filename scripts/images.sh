@@ -20,6 +20,7 @@ scripts/build-binaries.sh
 stamp="$(cat Dockerfile .dockerignore scripts/image-root.sh \
     "target/$(uname -m)-unknown-linux-gnu/release/yolo-operator" \
     "target/$(uname -m)-unknown-linux-gnu/release/yolo-agent" \
+    "target/$(uname -m)-unknown-linux-gnu/release/yolo-fetch" \
     target/release/yolo-trainer <(echo "$variant") | sha256sum | cut -d' ' -f1)"
 if [[ "$(cat "$images/stamp" 2>/dev/null)" == "$stamp" ]]; then
     echo "images: up to date"

@@ -130,6 +130,8 @@ reasons! {
     ContainerCreateFailed,
     /// `WorkersReady`: images are pulled, volumes mounted, containers created.
     ContainersStarting,
+    /// `WorkersReady`: the data set is fetched before the workers begin.
+    FetchingDataset,
     /// `WorkersReady`: the container of every worker runs or has succeeded.
     AllRunning,
     /// `WorkersReady`: a worker has ended without success, and the results of the others are awaited.

@@ -49,6 +49,33 @@ pub fn config_map(job: &str) -> String {
     format!("{job}-config")
 }
 
+/// Name of the claim that the operator makes for a job's results.
+pub fn output_claim(job: &str) -> String {
+    format!("{job}-output")
+}
+
+/// Name of the claim that the operator makes for a data set that is fetched.
+pub fn dataset_claim(job: &str) -> String {
+    format!("{job}-dataset")
+}
+
+/// Label of pods that are no workers: what they are for.
+pub const ROLE: &str = "yolo-operator.dev/role";
+/// Value of [`ROLE`]: fetches the data set.
+pub const ROLE_FETCH: &str = "fetch";
+/// The container that fetches the data set.
+pub const FETCH_CONTAINER: &str = "fetch";
+
+/// Name of the `n`th pod (from 0) that fetches a job's data set.
+pub fn fetch_pod(job: &str, n: u32) -> String {
+    format!("{job}-fetch-{n}")
+}
+
+/// The `n` of a pod name made by [`fetch_pod`]; `None` for other names.
+pub fn fetch_pod_number(job: &str, pod: &str) -> Option<u32> {
+    pod.strip_prefix(job)?.strip_prefix("-fetch-")?.parse().ok()
+}
+
 /// Key of the list of workers in the job's ConfigMap.
 pub const HOSTFILE_KEY: &str = "hostfile";
 /// Key of the agents' token in the job's Secret.
@@ -120,5 +147,7 @@ mod tests {
         assert_eq!(Some(2), worker_pod_number("digits", 1, "digits-worker-1-2"));
         assert_eq!(None, worker_pod_number("digits", 1, "digits-worker-11-2"));
         assert_eq!(None, worker_pod_number("digits", 1, "digits-worker-1"));
+        assert_eq!(Some(3), fetch_pod_number("digits", &fetch_pod("digits", 3)));
+        assert_eq!(None, fetch_pod_number("digits", "digits-worker-1-2"));
     }
 }

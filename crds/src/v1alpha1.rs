@@ -17,8 +17,8 @@ pub use quantity::Quantity;
 pub use run_policy::{CONTROLLER_NAME, CleanPodPolicy, MUTABLE, RunPolicy};
 pub use scheduling::{Gang, Network, Scheduling};
 pub use status::{
-    AdmissionStatus, Display, FailureRecord, MAX_FAILURES, MAX_WARNINGS, Restart, State,
-    WorkerState, WorkerStatus, YoloTrainingJobStatus,
+    AdmissionStatus, Display, FailureRecord, FetchFailure, FetchStatus, MAX_FAILURES, MAX_WARNINGS,
+    Restart, State, WorkerState, WorkerStatus, YoloTrainingJobStatus,
 };
 pub use template::{WorkerTemplate, is_reserved};
 pub use training_job::{

@@ -1,7 +1,7 @@
 //! Which changes of a status deserve a Kubernetes event.
 
 use crds::conditions::{ConditionType, Reason};
-use crds::v1alpha1::YoloTrainingJobStatus;
+use crds::v1alpha1::{FetchFailure, WorkerState, YoloTrainingJobStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType};
 
@@ -57,6 +57,9 @@ pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<J
                 "the job waits until it is resumed".to_owned()
             }
             _ if queued(new).is_some() => "the job waits in its queue".to_owned(),
+            _ if new.fetch.is_some() && new.workers.is_empty() => {
+                "the data set is fetched first".to_owned()
+            }
             1 => "1 worker is being created".to_owned(),
             n => format!("{n} workers are being created"),
         };
@@ -76,6 +79,21 @@ pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<J
     }
     if let Some(problem) = new_problem(old, new) {
         events.push(event(true, &problem.reason, problem.message.clone()));
+    }
+    if let Some(failure) = fetch_failure(old, new) {
+        let note = format!("{}: {}", failure.reason, failure.message);
+        events.push(JobEvent {
+            action: format!("DatasetNotFetched-{}", failure.pod),
+            ..event(true, "DatasetNotFetched", note)
+        });
+    }
+    let there = |status: &YoloTrainingJobStatus| {
+        let fetch = status.fetch.as_ref();
+        fetch.is_some_and(|fetch| fetch.state == WorkerState::Succeeded)
+    };
+    if there(new) && !there(old) {
+        let note = "the data set is there".to_owned();
+        events.push(event(false, "DatasetFetched", note));
     }
     if let Some(restarting) = restart(old, new) {
         events.push(event(true, "Restarting", restarting.message.clone()));
@@ -135,6 +153,19 @@ pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<J
         ));
     }
     events
+}
+
+/// A failure of the fetch that the old status does not know.
+fn fetch_failure<'a>(
+    old: &YoloTrainingJobStatus,
+    new: &'a YoloTrainingJobStatus,
+) -> Option<&'a FetchFailure> {
+    let last = |status: &'a YoloTrainingJobStatus| status.fetch.as_ref()?.last_failure.as_ref();
+    let before = old
+        .fetch
+        .as_ref()
+        .and_then(|fetch| fetch.last_failure.as_ref());
+    last(new).filter(|failure| before.is_none_or(|before| before.pod != failure.pod))
 }
 
 fn reason(status: &YoloTrainingJobStatus, kind: ConditionType) -> Option<&str> {

@@ -28,6 +28,12 @@ pub fn growing(uid: &str, n: u32, base: Duration, cap: Duration) -> Duration {
     full.saturating_sub(full * part / 4096)
 }
 
+/// The same in whole seconds, as waits are told, and never none of something.
+pub fn growing_seconds(uid: &str, n: u32, initial: u32, max: u32) -> u32 {
+    let [initial, max] = [initial, max].map(|seconds| Duration::from_secs(seconds.into()));
+    growing(uid, n, initial, max).as_secs_f64().ceil() as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

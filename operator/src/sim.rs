@@ -6,6 +6,7 @@ mod disorder;
 pub mod fixture;
 mod scheduling;
 mod script;
+mod show;
 mod transcript;
 
 pub use script::play;

@@ -12,6 +12,7 @@ pub mod news;
 pub mod observe;
 pub mod plan;
 pub mod pods;
+pub mod prefetch;
 pub mod queue;
 pub mod restart;
 pub mod state;

@@ -119,12 +119,12 @@ fn impossible_combinations_are_refused_with_field_value_and_remedy() {
     refused(
         &namespace,
         &job().set("/dataset/image", serde_json::json!({"reference": "data:1"})),
-        &["dataset has two sources, persistentVolumeClaim and image: remove one"],
+        &["dataset has several sources, persistentVolumeClaim, image: keep one"],
     );
     refused(
         &namespace,
         &job().without("/dataset/persistentVolumeClaim"),
-        &["dataset has no source: add persistentVolumeClaim or image"],
+        &["dataset has no source: add persistentVolumeClaim, image, objectStorage or archive"],
     );
     refused(
         &namespace,
@@ -189,6 +189,124 @@ fn impossible_combinations_are_refused_with_field_value_and_remedy() {
         &job().set("/dataset/persistentVolumeClaim/subPath", "../other"),
         &["subPath is '../other'", "without .."],
     );
+}
+
+#[test]
+fn results_have_one_place_of_a_size() {
+    let namespace = Namespace::new("places");
+    let template = |size: &str| json!({"resources": {"requests": {"storage": size}}});
+    let made = |size: &str| {
+        Job::new("j")
+            .without("/output/persistentVolumeClaim")
+            .set("/output/volumeClaimTemplate", template(size))
+    };
+    refused(
+        &namespace,
+        &Job::new("j").without("/output/persistentVolumeClaim"),
+        &["output has no place: add persistentVolumeClaim or volumeClaimTemplate"],
+    );
+    refused(
+        &namespace,
+        &Job::new("j").set("/output/volumeClaimTemplate", template("1Gi")),
+        &["output has two places, persistentVolumeClaim and volumeClaimTemplate: remove one"],
+    );
+    refused(
+        &namespace,
+        &made("plenty"),
+        &[
+            "output.volumeClaimTemplate.resources.requests.storage is 'plenty': write a size such as 20Gi",
+        ],
+    );
+    refused(
+        &namespace,
+        &made("1Gi").set(
+            "/output/volumeClaimTemplate/accessModes",
+            json!(["ReadOnlyMany"]),
+        ),
+        &["accessModes[0]", "\"ReadWriteMany\""],
+    );
+    namespace
+        .apply(&made("1Gi").set("/suspend", true).manifest())
+        .expect("a template");
+    let stored = namespace.get("ytj", "j").expect("stored");
+    let template = &stored["spec"]["output"]["volumeClaimTemplate"];
+    assert_eq!("Retain", template["retentionPolicy"]);
+    assert_eq!(json!(["ReadWriteMany"]), template["accessModes"]);
+}
+
+#[test]
+fn what_is_fetched_has_an_address_without_secrets_and_a_place() {
+    let namespace = Namespace::new("fetched");
+    let to = || json!({"persistentVolumeClaim": {"claimName": "cache"}});
+    let of = |dataset: Value| Job::new("j").set("/dataset", dataset);
+    let archive = |archive: Value| of(json!({"archive": archive, "fetchTo": to()}));
+    let storage = |storage: Value| of(json!({"objectStorage": storage, "fetchTo": to()}));
+    let good = json!({"url": "https://host/data.zip"});
+    let address = "dataset.archive.url is not the address of an archive: write https://host/name ending in .zip, .tar, .tar.gz, .tgz or .tar.zst, without user, password and query";
+    for (job, words) in [
+        (
+            of(json!({"archive": good})),
+            "dataset.archive needs a volume for what is fetched: add dataset.fetchTo",
+        ),
+        (
+            of(json!({"image": {"reference": "data:1"}, "fetchTo": to()})),
+            "dataset.fetchTo is for objectStorage and archive only: remove it",
+        ),
+        (
+            of(json!({"archive": good, "fetchTo": {}})),
+            "dataset.fetchTo has no place: add persistentVolumeClaim or volumeClaimTemplate",
+        ),
+        (
+            archive(json!({"url": "https://u:p@host/data.zip"})),
+            address,
+        ),
+        (
+            archive(json!({"url": "https://host/data.zip?sig=1"})),
+            address,
+        ),
+        (archive(json!({"url": "https://host/data.rar"})), address),
+        (
+            archive(json!({"url": "https://host/data.zip", "sha256": "12"})),
+            "dataset.archive.sha256 is '12': write the 64 hexadecimal digits that sha256sum prints",
+        ),
+        (
+            archive(json!({"url": "http://host/data.zip"})),
+            "dataset.archive.url begins with http://, and what arrives could be anything: write https:// or add sha256",
+        ),
+        (
+            archive(
+                json!({"url": "http://host/data.zip", "sha256": "a".repeat(64), "credentialsSecret": "s"}),
+            ),
+            "dataset.archive.credentialsSecret would be sent in the clear to an http:// address: write https:// or remove it",
+        ),
+        (
+            storage(json!({"url": "data/digits"})),
+            "dataset.objectStorage.url is 'data/digits': write s3://bucket or s3://bucket/folder",
+        ),
+        (
+            storage(json!({"url": "s3://data", "endpoint": "https://u:p@host"})),
+            "dataset.objectStorage.endpoint is no address: write https://host or http://host:port, without user, password and query",
+        ),
+        (
+            storage(json!({"url": "s3://data", "endpoint": "http://host"})),
+            "dataset.objectStorage.endpoint begins with http://, and data would be sent in the clear: write https:// or set allowHttp to true",
+        ),
+    ] {
+        refused(&namespace, &job, &[words]);
+    }
+    let tar = json!({"url": "http://host:81/a/b.tar.zst", "sha256": "aB".repeat(32)});
+    let minio =
+        json!({"url": "s3://data/digits/v 1/", "endpoint": "http://minio:9000", "allowHttp": true});
+    for (name, job) in [
+        ("tar", archive(tar)),
+        ("minio", storage(minio)),
+        ("zip", archive(good.clone())),
+    ] {
+        let mut manifest: Value =
+            serde_json::from_str(&job.set("/suspend", true).manifest()).expect("JSON");
+        manifest["metadata"]["name"] = name.into();
+        namespace.apply(&manifest.to_string()).expect(name);
+    }
 }
 
 #[test]

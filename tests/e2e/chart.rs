@@ -170,6 +170,8 @@ fn the_service_account_may_do_nothing_else() {
         ("create", "configmaps"),
         ("create", "services"),
         ("create", "secrets"),
+        ("get", "persistentvolumeclaims"),
+        ("create", "persistentvolumeclaims"),
     ] {
         assert!(may(verb, resource), "it needs {verb} {resource}");
     }
@@ -181,6 +183,8 @@ fn the_service_account_may_do_nothing_else() {
         ("delete", "secrets"),
         ("update", "configmaps"),
         ("delete", "services"),
+        ("delete", "persistentvolumeclaims"),
+        ("list", "persistentvolumeclaims"),
         ("create", "deployments.apps"),
         ("get", "nodes"),
     ] {

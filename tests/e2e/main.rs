@@ -9,6 +9,7 @@
 mod admission;
 mod bad_data;
 mod chart;
+mod dataset;
 mod faults;
 mod lifecycle;
 mod metrics;
@@ -19,3 +20,4 @@ mod run_policy;
 mod scale;
 mod scheduling;
 mod seen;
+mod volumes;

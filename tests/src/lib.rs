@@ -13,6 +13,7 @@
 pub mod cluster;
 pub mod data;
 pub mod job;
+pub mod moto;
 pub mod namespace;
 pub mod processes;
 pub mod wait;
@@ -21,6 +22,7 @@ pub use cluster::{
     NodeCut, Output, Reinstall, helm, kubectl, kubectl_in, kubectl_json, operator_node, script,
 };
 pub use job::Job;
+pub use moto::Moto;
 pub use namespace::Namespace;
 pub use wait::until;
 

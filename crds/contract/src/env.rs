@@ -52,6 +52,11 @@ pub const SNAPSHOTS: &str = "YOLO_SNAPSHOTS";
 /// Number of the open file in which the ranks of a worker keep decoded images; unset when each has its own place.
 pub const CACHE_FD: &str = "YOLO_CACHE_FD";
 
+/// The folder that a data set is fetched to.
+pub const FETCH_FOLDER: &str = "YOLO_FETCH_FOLDER";
+/// Value of the header Authorization for an archive; unset is none.
+pub const FETCH_AUTHORIZATION: &str = "YOLO_FETCH_AUTHORIZATION";
+
 /// torchrun's names for the pod-level values, for programs that are started by `torchrun` itself.
 pub const TORCHRUN_NAMES: [(&str, &str); 5] = [
     ("PET_MASTER_ADDR", MASTER_ADDR),

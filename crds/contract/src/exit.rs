@@ -27,6 +27,8 @@ pub enum FailureReason {
     OutOfMemory,
     /// There are checkpoints, and none of them is whole.
     CheckpointUnreadable,
+    /// The data set could not be fetched, for a reason that may pass: a server or a network.
+    FetchFailed,
     /// A read or write failed that may succeed on another try.
     IoFailed,
     /// The process was ended by a signal it did not ask for (SIGKILL is usually the memory limit).
@@ -53,7 +55,7 @@ pub enum Retry {
 
 impl FailureReason {
     /// All reasons, for tables and tests.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::InvalidConfig,
         Self::InvalidDataset,
         Self::OutputUnwritable,
@@ -63,6 +65,7 @@ impl FailureReason {
         Self::NonFiniteLoss,
         Self::OutOfMemory,
         Self::CheckpointUnreadable,
+        Self::FetchFailed,
         Self::IoFailed,
         Self::Killed,
         Self::Hung,
@@ -86,6 +89,7 @@ impl FailureReason {
             Self::OutOfMemory => 82,
             Self::Hung => 83,
             Self::IoFailed => 74,
+            Self::FetchFailed => 75,
             Self::Killed => 137,
             Self::Stopped => 143,
             Self::Internal => 70,
@@ -119,6 +123,7 @@ impl FailureReason {
             | Self::RendezvousFailed
             | Self::PeerLost
             | Self::OutOfMemory
+            | Self::FetchFailed
             | Self::IoFailed
             | Self::Killed
             | Self::Hung
@@ -148,6 +153,7 @@ impl FailureReason {
             Self::NonFiniteLoss => "NonFiniteLoss",
             Self::OutOfMemory => "OutOfMemory",
             Self::CheckpointUnreadable => "CheckpointUnreadable",
+            Self::FetchFailed => "FetchFailed",
             Self::IoFailed => "IoFailed",
             Self::Killed => "Killed",
             Self::Hung => "Hung",

@@ -122,8 +122,8 @@ pub struct FailureFacts<'a> {
     pub retry: Retry,
     /// The container's exit code.
     pub exit_code: Option<i32>,
-    /// The worker.
-    pub worker: u32,
+    /// The worker; none where another pod of the job failed.
+    pub worker: Option<u32>,
 }
 
 impl FailurePolicy {
@@ -144,11 +144,12 @@ impl FailurePolicy {
 impl FailureRule {
     fn matches(&self, failure: FailureFacts) -> bool {
         let code = |code: &i32| failure.exit_code == Some(*code);
+        let worker = |worker| self.workers.contains(&worker);
         let signal = |signal: &i32| failure.exit_code == Some(128 + signal);
         (self.reasons.is_empty() || self.reasons.iter().any(|word| word == failure.reason))
             && (self.exit_codes.is_empty() || self.exit_codes.iter().any(code))
             && (self.signals.is_empty() || self.signals.iter().any(signal))
-            && (self.workers.is_empty() || self.workers.contains(&failure.worker))
+            && (self.workers.is_empty() || failure.worker.is_some_and(worker))
     }
 }
 
@@ -170,7 +171,7 @@ mod tests {
             reason,
             retry: Retry::Counted,
             exit_code: Some(exit_code),
-            worker,
+            worker: Some(worker),
         }
     }
 
@@ -188,7 +189,13 @@ mod tests {
             policy.action(failure("Killed", 137, 3))
         );
         assert_eq!(FailJob, policy.action(failure("Internal", 72, 1)));
+        let fetch = FailureFacts {
+            worker: None,
+            ..failure("Internal", 70, 0)
+        };
+        assert_eq!(RestartInPlace, FailurePolicy::default().action(fetch));
         let first = &policy.rules[0];
+        assert!(!first.matches(fetch));
         assert!(!first.matches(failure("Internal", 70, 1)));
         assert!(!first.matches(failure("Internal", 72, 0)));
         assert!(!first.matches(failure("Killed", 70, 0)));

@@ -8,6 +8,8 @@ pub const GROUP_TOKEN_FILE: &str = "/etc/yolo-operator/group-token";
 pub const HOSTFILE: &str = "/etc/yolo-operator/hostfile";
 /// The user's data set, mounted read-only.
 pub const DATASET_DIR: &str = "/data";
+/// Where the pod that fetches a data set sees the volume that it fills.
+pub const FETCH_DIR: &str = "/fetch";
 /// The user's output volume. A run writes only under [`run_folder`] in it.
 pub const OUTPUT_DIR: &str = "/output";
 /// The scratch volume of decoded images, there only when they are kept on disk.

@@ -11,19 +11,27 @@
 mod augmentation;
 mod cache;
 mod check;
+mod claim;
 mod dataset;
+mod fetch;
 mod hyperparameters;
 mod limits;
 mod model;
+mod output;
 mod training;
 
 pub use augmentation::Augmentation;
 pub use cache::Cache;
 pub use check::{SpecProblem, check};
-pub use dataset::{Dataset, ImageSource, Output, PullPolicy, VolumeClaim};
+pub use claim::{
+    AccessMode, ClaimRequests, ClaimResources, ClaimTemplate, RetentionPolicy, VolumeClaim,
+};
+pub use dataset::{Dataset, ImageSource, PullPolicy};
+pub use fetch::{Archive, ArchiveFormat, FetchTo, ObjectStorage};
 pub use hyperparameters::{Hyperparameters, LossNormalisation, OptimizerKind, Schedule};
 pub use limits::{LIMITS, Limit, out_of_range};
 pub use model::{Activation, MAX_ARCHITECTURE, Model, ModelSize, image_size_problem};
+pub use output::Output;
 pub use training::{Backend, Device, Distributed, Fitness, Precision, Training};
 
 use serde::{Deserialize, Serialize};

@@ -55,6 +55,9 @@ pub struct YoloTrainingJobStatus {
     pub ready_workers: u32,
     /// Workers that the job wants.
     pub total_workers: u32,
+    /// How the data set is fetched, where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fetch: Option<FetchStatus>,
     /// Every worker with its present pod.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     // Written as a whole: a key for each worker makes the API server keep, and send to every watch, an owner of
@@ -131,6 +134,42 @@ pub struct FailureRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// Why, in a sentence, with the last lines of its log where that says more.
+    pub message: String,
+}
+
+/// How the fetch of a data set stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FetchStatus {
+    /// Name of the latest pod that fetches.
+    pub pod: String,
+    /// What it does.
+    pub state: WorkerState,
+    /// Pods that failed.
+    #[serde(default)]
+    pub failures: u32,
+    /// Those that count towards `failurePolicy.maxRestarts`.
+    #[serde(default)]
+    pub counted_failures: u32,
+    /// The latest failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<FetchFailure>,
+}
+
+/// Why a pod that fetches the data set failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FetchFailure {
+    /// When it was seen.
+    pub time: Time,
+    /// Name of the pod.
+    pub pod: String,
+    /// Why, in a word; `docs/jobs.md` explains them.
+    pub reason: String,
+    /// The exit code of its container, where it has ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Why, in a sentence.
     pub message: String,
 }
 
@@ -223,9 +262,10 @@ pub struct WorkerStatus {
 }
 
 /// What a worker is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum WorkerState {
     /// Its container does not run yet.
+    #[default]
     Pending,
     /// Its container runs.
     Running,

@@ -6,7 +6,7 @@ use contract::progress::AgentProgress;
 use crds::names;
 use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
@@ -15,8 +15,11 @@ use crate::kueue::{ResourceFlavorSpec, Workload};
 use crate::training_job::build::Prepared;
 use crate::training_job::cluster::{ApplyError, Cluster, WriteError};
 use crate::training_job::gang::Served;
-use crate::training_job::observe::{ObserveError, Observed, config_view, from_cache, service_view};
+use crate::training_job::observe::{
+    Claims, ObserveError, Observed, claim_view, config_view, from_cache, service_view,
+};
 use crate::training_job::pods::PodView;
+use crate::training_job::prefetch::FetchView;
 use crate::training_job::queue::{self, QueueView};
 use crate::training_job::status::Applied;
 
@@ -27,6 +30,7 @@ pub struct World {
     pub pods: BTreeMap<String, Pod>,
     pub service: Option<Service>,
     pub config_map: Option<ConfigMap>,
+    pub claims: BTreeMap<String, PersistentVolumeClaim>,
     /// Names of its Secrets.
     pub secrets: BTreeSet<String>,
     /// Names of what nothing is asked of.
@@ -103,6 +107,11 @@ impl World {
         let mut observed = from_cache(&job, self.pods.values(), service, queue, progress)?;
         observed.config = config_view(self.config_map.as_ref(), &uid)?;
         observed.served = Some(self.served.clone());
+        let claim = |name: String| claim_view(self.claims.get(&name), &uid);
+        observed.claims = Claims {
+            output: claim(names::output_claim(&observed.id.name)),
+            dataset: claim(names::dataset_claim(&observed.id.name)),
+        };
         Ok((job, observed))
     }
 
@@ -110,7 +119,9 @@ impl World {
         let Some(pod) = self.pods.get_mut(name) else {
             return;
         };
-        if PodView::of(pod).is_some_and(|view| view.ended()) {
+        let ended = PodView::of(pod).is_some_and(|view| view.ended())
+            || FetchView::of(pod).is_some_and(|view| view.ended());
+        if ended {
             self.pods.remove(name);
         } else {
             pod.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
@@ -139,6 +150,7 @@ impl Cluster for SimCluster {
         })?;
         let Prepared {
             config_map,
+            claims,
             secret,
             service,
             retire,
@@ -146,6 +158,7 @@ impl Cluster for SimCluster {
             budget,
             drop_budget,
             pod_group,
+            fetch,
             pods,
             queue,
             delete_job,
@@ -160,6 +173,10 @@ impl Cluster for SimCluster {
             if let Some(config_map) = config_map {
                 lines.push(format!("create ConfigMap {}", config_map.name_any()));
                 world.config_map = Some(config_map);
+            }
+            for claim in claims {
+                lines.push(format!("create PersistentVolumeClaim {}", claim.name_any()));
+                world.claims.insert(claim.name_any(), claim);
             }
             if let Some(secret) = secret
                 && world.secrets.insert(secret.name_any())
@@ -185,7 +202,8 @@ impl Cluster for SimCluster {
                 world.delete(name);
             }
             let mut applied = Applied::default();
-            for (index, mut pod) in pods {
+            let fetch = fetch.map(|pod| (u32::MAX, pod));
+            for (index, mut pod) in fetch.into_iter().chain(pods) {
                 let name = pod.name_any();
                 if let Some(at) = world.refuse.iter().position(|refused| *refused == name) {
                     world.refuse.remove(at);
@@ -198,7 +216,9 @@ impl Cluster for SimCluster {
                 world.pods_made += 1;
                 pod.metadata.uid = Some(format!("pod-{}", world.pods_made));
                 world.pods.insert(name.clone(), pod);
-                applied.created.insert(index, name);
+                if index != u32::MAX {
+                    applied.created.insert(index, name);
+                }
             }
             if let Some(step) = queue {
                 world.tell_kueue(step, &mut applied, &mut lines);

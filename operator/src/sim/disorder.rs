@@ -7,6 +7,7 @@ use proptest::prelude::{Just, ProptestConfig, Strategy, prop_oneof, proptest};
 
 use super::script::Player;
 use crate::training_job::pods::PodView;
+use crate::training_job::prefetch::FetchView;
 
 /// Something that happens. A number chooses among the pods that there are.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ enum Event {
     Command(&'static str),
     /// A command for a pod, with what follows its name.
     ToPod(&'static str, usize, &'static str),
+    /// A command for the pod that fetches the data set, with what follows its name.
+    ToFetch(&'static str, &'static str),
     /// Time passes.
     Advance(u16),
     /// Worker 0 has come to this step.
@@ -57,7 +60,18 @@ fn event() -> impl Strategy<Value = Event> {
     ];
     let of = |command: &'static str| Just(Event::Command(command));
     let to = |(command, rest)| (0..8_usize).prop_map(move |pod| Event::ToPod(command, pod, rest));
+    let to_fetch = [
+        ("run", ""),
+        ("exit", "0"),
+        ("exit", "75 the network is away"),
+        ("exit", "143"),
+        ("evict", "The node was low on resource: memory."),
+        ("delete-pod", ""),
+        ("gone", ""),
+    ];
+    let fetch = |(command, rest)| Just(Event::ToFetch(command, rest));
     prop_oneof![
+        2 => proptest::strategy::Union::new(to_fetch.map(fetch)),
         5 => proptest::strategy::Union::new(commands.map(of)),
         5 => proptest::strategy::Union::new(to_pods.map(to)),
         1 => (0..400_u16).prop_map(Event::Advance),
@@ -73,6 +87,13 @@ impl Player {
         pods.values().filter_map(PodView::of).collect()
     }
 
+    fn fetches(&self) -> Vec<FetchView> {
+        let pods = self.cluster.look().pods;
+        let mut pods: Vec<_> = pods.values().filter_map(FetchView::of).collect();
+        pods.sort_by_key(|pod| pod.number);
+        pods
+    }
+
     fn happen(&mut self, event: &Event) {
         match event {
             Event::Command(command) => self.command(command),
@@ -81,6 +102,14 @@ impl Player {
                 // What has ended stays so.
                 let can = |pod: &&PodView| !pod.ended() || ["delete-pod", "gone"].contains(command);
                 if let Some(pod) = pods.get(pod % pods.len().max(1)).filter(can) {
+                    self.command(&format!("{command} {} {rest}", pod.name));
+                }
+            }
+            Event::ToFetch(command, rest) => {
+                let fetch = self.fetches();
+                let can =
+                    |pod: &&FetchView| !pod.ended() || ["delete-pod", "gone"].contains(command);
+                if let Some(pod) = fetch.last().filter(can) {
                     self.command(&format!("{command} {} {rest}", pod.name));
                 }
             }
@@ -116,6 +145,13 @@ impl Player {
             if let Some(state @ (State::Complete | State::Failed)) = state {
                 return state;
             }
+            for pod in self.fetches() {
+                if pod.deleting {
+                    self.command(&format!("gone {}", pod.name));
+                } else if !pod.ended() {
+                    self.command(&format!("exit {} 0", pod.name));
+                }
+            }
             for pod in self.pods() {
                 let command = match (pod.deleting, pod.ended()) {
                     (true, _) => format!("gone {}", pod.name),
@@ -136,10 +172,16 @@ proptest! {
     fn whatever_happens_the_job_ends(
         workers in 1..4_u32,
         restarts in 0..4_u32,
+        fetches: bool,
         events in vec(event(), 0..60),
     ) {
         let mut player = Player::new();
         player.command(&format!("job {workers} {restarts}"));
+        if fetches {
+            player.command(
+                r#"spec /dataset {"objectStorage": {"url": "s3://data"}, "fetchTo": {"persistentVolumeClaim": {"claimName": "c"}}}"#,
+            );
+        }
         for event in &events {
             player.happen(event);
         }
@@ -151,7 +193,10 @@ proptest! {
             .look()
             .pods
             .values()
-            .filter(|pod| PodView::of(pod).is_some_and(|view| !view.ended() && !view.deleting))
+            .filter(|pod| {
+                PodView::of(pod).is_some_and(|view| !view.ended() && !view.deleting)
+                    || FetchView::of(pod).is_some_and(|view| !view.ended() && !view.deleting)
+            })
             .map(kube::ResourceExt::name_any)
             .collect();
         assert!(left.is_empty(), "{state:?}, but {left:?} still run");

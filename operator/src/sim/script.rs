@@ -24,6 +24,9 @@
 //! restore-status                  the status from `remember` is put back
 //! foreign-service                 somebody else's Service has the job's name
 //! remove-service                  the Service goes
+//! foreign-claim NAME              somebody else's claim has this name
+//! remove-claim NAME               a claim goes
+//! spec POINTER JSON               a value of the spec
 //! invalidate                      the spec gets a value that cannot be obeyed
 //! suspend, resume                 spec.suspend becomes true, false
 //! deadline SECONDS                spec.activeDeadlineSeconds
@@ -57,12 +60,10 @@ use crds::v1alpha1::{WorkerContainer, YoloTrainingJobSpec};
 use futures::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PodStatus;
-use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use super::cluster::{SimCluster, World};
 use super::fixture;
-use super::transcript::describe;
 use crate::training_job::check::broken_invariants;
 use crate::training_job::plan::plan;
 use crate::training_job::pods::PodView;
@@ -215,7 +216,28 @@ impl Player {
                 self.progress = None;
             }
             "show" => self.show(),
-            other => assert!(self.scheduling_command(&words), "unknown command {other}"),
+            _ => self.arrange(&words, &rest(2)),
+        }
+    }
+
+    /// Claims and other settings.
+    fn arrange(&self, words: &[&str], rest: &str) {
+        match words[0] {
+            "foreign-claim" => self.cluster.change(|world| {
+                let claim = k8s_openapi::api::core::v1::PersistentVolumeClaim::default();
+                world.claims.insert(words[1].to_owned(), claim);
+            }),
+            "remove-claim" => self.cluster.change(|world| {
+                world.claims.remove(words[1]).expect("a claim");
+            }),
+            "spec" => self.edit(|spec| {
+                let mut value = json!(spec);
+                let (parent, key) = words[1].rsplit_once('/').expect("a pointer");
+                let parent = value.pointer_mut(parent).expect("a part of the spec");
+                parent[key] = serde_json::from_str(rest).expect("JSON");
+                *spec = serde_json::from_value(value).expect("a spec");
+            }),
+            other => assert!(self.scheduling_command(words), "unknown command {other}"),
         }
     }
 
@@ -342,7 +364,7 @@ impl Player {
         self.set(
             pod,
             &json!({"phase": phase, "podIP": "10.0.0.1", "containerStatuses": [{
-                "name": "worker", "image": "trainer:1", "imageID": "", "ready": false,
+                "name": if is_fetch(pod) { "fetch" } else { "worker" }, "image": "trainer:1", "imageID": "", "ready": false,
                 "restartCount": 0, "state": state,
             }]}),
         );
@@ -372,6 +394,10 @@ impl Player {
 
     fn exit(&self, words: &[&str]) {
         let code: i32 = number(words[1]);
+        if is_fetch(words[0]) {
+            let message = words.get(2..).unwrap_or_default().join(" ");
+            return self.end(words[0], code, &json!({"message": message}));
+        }
         let view = PodView::of(&self.cluster.look().pods[words[0]]).expect("a worker");
         let reason = words.get(2).map(|word| -> FailureReason {
             serde_json::from_value(json!(word)).expect("a reason")
@@ -539,45 +565,6 @@ impl Player {
             message: message.to_owned(),
         });
     }
-
-    fn show(&self) {
-        let world = self.cluster.look();
-        let Some(status) = world.job.and_then(|job| job.status) else {
-            return self.cluster.say("no status".to_owned());
-        };
-        for c in &status.conditions {
-            self.cluster.say(format!(
-                "{} {} {}: {}",
-                c.type_, c.status, c.reason, c.message
-            ));
-        }
-        let last = status.last_restart.iter();
-        for node in last.flat_map(|restart| &restart.avoid) {
-            self.cluster.say(format!("keeps off {node}"));
-        }
-        for failure in &status.failures {
-            self.cluster.say(format!(
-                "failure of {}: {} of worker {}: {}",
-                failure.attempt, failure.reason, failure.worker, failure.message
-            ));
-        }
-        for worker in &status.workers {
-            self.cluster.say(describe(worker));
-        }
-        for pod in world
-            .pods
-            .values()
-            .filter_map(|pod| PodView::of(pod).map(|view| (pod, view)))
-        {
-            let (pod, view) = pod;
-            let mut marks = vec![if view.active { "active" } else { "released" }];
-            if view.deleting {
-                marks.push("deleting");
-            }
-            self.cluster
-                .say(format!("pod {} is {}", pod.name_any(), marks.join(", ")));
-        }
-    }
 }
 
 /// Whether the same objects are there.
@@ -586,6 +573,12 @@ fn same(before: &World, after: &World) -> bool {
         && before.job == after.job
         && before.service == after.service
         && before.workload == after.workload
+        && before.claims == after.claims
+}
+
+/// Whether the pod of this name fetches the data set.
+fn is_fetch(pod: &str) -> bool {
+    pod.starts_with("digits-fetch-")
 }
 
 pub(super) fn number<T: std::str::FromStr>(text: &str) -> T {

@@ -1,7 +1,5 @@
 //! How many restarts a job has had, and how long the next one waits.
 
-use std::time::Duration;
-
 use contract::attempt::Attempt;
 use crds::v1alpha1::{Backoff, Restart};
 use jiff::{SignedDuration, Timestamp};
@@ -12,7 +10,7 @@ use super::pods::PodView;
 use super::restart::{Failure, Why};
 use super::validate::ValidJob;
 use super::waiting::WaitingOn;
-use crate::retry::growing;
+use crate::retry::growing_seconds;
 
 /// How long Kubernetes may take to find out that a node is away.
 const UNTIL_TAINTED: SignedDuration = SignedDuration::from_secs(120);
@@ -99,10 +97,8 @@ pub fn wait(valid: &ValidJob, observed: &Observed, fruitless: u32) -> SignedDura
         initial_seconds,
         max_seconds,
     } = valid.failure_policy.backoff;
-    let [initial, max] = [initial_seconds, max_seconds].map(|s| Duration::from_secs(s.into()));
-    let wait = growing(&observed.id.uid, fruitless, initial, max);
-    // In whole seconds, as they are told, and never none.
-    SignedDuration::from_secs(wait.as_secs_f64().ceil() as i64)
+    let seconds = growing_seconds(&observed.id.uid, fruitless, initial_seconds, max_seconds);
+    SignedDuration::from_secs(seconds.into())
 }
 
 /// Until when the workers of the latest restart wait, and what to say of it.

@@ -2,7 +2,9 @@
 //! upgraded operator never changes a running job.
 
 mod budget;
+mod claim;
 mod config_map;
+mod fetch;
 mod placement;
 mod pod;
 mod secret;
@@ -13,14 +15,15 @@ mod workload;
 pub use pod::GRACE_SECONDS;
 
 use contract::config::{FORMAT_VERSION, Images, JobConfig, JobIdentity};
+use contract::spec::ClaimTemplate;
 use crds::names;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::{ApiResource, DynamicObject};
 
 use super::gang;
 use super::observe::{ConfigView, Observed};
-use super::plan::{NewPod, Plan, Retired};
+use super::plan::{ClaimFor, NewPod, Plan, Retired};
 use super::queue::{QueueStep, QueueView};
 use super::validate::ValidJob;
 use crate::kueue::Workload;
@@ -30,6 +33,8 @@ use crate::kueue::Workload;
 pub struct Prepared {
     /// The frozen configuration: pods mount it.
     pub config_map: Option<ConfigMap>,
+    /// Claims: pods mount them.
+    pub claims: Vec<PersistentVolumeClaim>,
     /// What the agents of several workers know each other by, without its token: pods mount it.
     pub secret: Option<Secret>,
     /// The Service: pods resolve each other through it.
@@ -44,6 +49,8 @@ pub struct Prepared {
     pub drop_budget: Option<String>,
     /// The group that the pods are scheduled as: pods name it.
     pub pod_group: Option<PodGroup>,
+    /// The pod that fetches the data set.
+    pub fetch: Option<Pod>,
     /// Pods to create.
     pub pods: Vec<(u32, Pod)>,
     /// What Kueue is told.
@@ -107,7 +114,8 @@ pub fn build(
     if let Some(step) = plan.queue.clone().filter(|_| !enters) {
         prepared.queue = Some(queue_step(&observed.id, step));
     }
-    if !plan.freeze && plan.create.is_empty() && !enters {
+    let nothing = plan.claims.is_empty() && plan.fetch.is_none() && plan.create.is_empty();
+    if !plan.freeze && nothing && !enters {
         return Ok(prepared);
     }
     let frozen = observed.config != ConfigView::Absent;
@@ -119,6 +127,15 @@ pub fn build(
     if plan.freeze {
         prepared.config_map = Some(config_map::config_map(&config).map_err(BuildError::Config)?);
     }
+    let claims = plan.claims.iter().filter_map(|claim| {
+        let template = template(&config, *claim)?;
+        let name = claim.name(&config.job.name);
+        Some(claim::claim(&config.job, name, template))
+    });
+    prepared.claims.extend(claims);
+    prepared.fetch = plan
+        .fetch
+        .map(|number| fetch::pod(&config, &valid.workers, number));
     if !plan.create.is_empty() && is_group(&config) {
         prepared.secret = Some(secret::group(&config.job));
     }
@@ -177,6 +194,17 @@ fn schedule_together(prepared: &mut Prepared, valid: &ValidJob, observed: &Obser
         object: gang::pod_group(&observed.id, valid, &scheduler, plan.attempt),
         before: before.map(|incarnation| gang::name(&observed.id, incarnation)),
     });
+}
+
+/// What a claim is made from.
+fn template(config: &JobConfig, claim: ClaimFor) -> Option<&ClaimTemplate> {
+    match claim {
+        ClaimFor::Output => config.spec.output.volume_claim_template.as_ref(),
+        ClaimFor::Dataset => {
+            let to = config.spec.dataset.fetch_to.as_ref()?;
+            to.volume_claim_template.as_ref()
+        }
+    }
 }
 
 /// Whether there is more than one agent.

@@ -1,5 +1,7 @@
 //! What must hold for every plan. Tests check each plan they make against it.
 
+use crds::v1alpha1::WorkerState;
+
 use super::observe::Observed;
 use super::plan::{Phase, Plan, members};
 use super::restart::Member;
@@ -29,7 +31,7 @@ pub fn broken_invariants(valid: &ValidJob, observed: &Observed, plan: &Plan) -> 
         Phase::Deleting | Phase::Ended | Phase::Complete | Phase::Failed(_)
     );
     must(
-        !ending || (plan.create.is_empty() && !plan.freeze && !plan.expose),
+        !ending || !creates(plan),
         format!("a job that has ended gets new objects: {plan:?}"),
     );
     must(
@@ -101,5 +103,45 @@ pub fn broken_invariants(valid: &ValidJob, observed: &Observed, plan: &Plan) -> 
             format!("{} is of the present incarnation and retired", retired.name),
         );
     }
+    broken.extend(about_fetching(valid, observed, plan));
+    broken
+}
+
+/// Whether anything new comes to be.
+fn creates(plan: &Plan) -> bool {
+    let objects = plan.freeze || plan.expose || !plan.claims.is_empty();
+    objects || plan.fetch.is_some() || !plan.create.is_empty()
+}
+
+/// Invariants of the fetch of a data set.
+fn about_fetching(valid: &ValidJob, observed: &Observed, plan: &Plan) -> Vec<String> {
+    let mut broken = Vec::new();
+    let mut must = |holds: bool, text: String| {
+        if !holds {
+            broken.push(text);
+        }
+    };
+    must(
+        plan.fetch.is_none() || plan.create.is_empty(),
+        format!("workers begin while their data set is fetched: {plan:?}"),
+    );
+    must(
+        plan.phase != Phase::Suspended || plan.fetch.is_none(),
+        format!("a suspended job fetches: {plan:?}"),
+    );
+    let fetched = plan.fetch_status.as_ref().map(|fetch| fetch.state);
+    let begun = plan.attempt.incarnation > 0
+        || !observed.pods.is_empty()
+        || !observed.status.workers.is_empty();
+    let there = !valid.fetches() || begun || fetched == Some(WorkerState::Succeeded);
+    must(
+        there || plan.create.is_empty(),
+        format!("workers begin without their data set: {plan:?}"),
+    );
+    let mut fetches = observed.fetch.iter();
+    must(
+        plan.fetch.is_none() || !fetches.any(|pod| !pod.ended() && !pod.deleting),
+        format!("two pods fetch the data set: {plan:?}"),
+    );
     broken
 }

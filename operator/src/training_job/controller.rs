@@ -205,7 +205,7 @@ async fn reconcile(
     let mut memory = context.memory.take(&uid);
     let result = match &object.0 {
         Ok(job) if job.spec.is_foreign() => Ok(Action::await_change()),
-        Ok(job) => take_up(job, &context, &mut memory).await,
+        Ok(job) => Box::pin(take_up(job, &context, &mut memory)).await,
         Err(invalid) => report_unreadable(invalid, &context, &mut memory).await,
     };
     match &result {

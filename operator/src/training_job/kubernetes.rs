@@ -12,7 +12,7 @@ use crds::names;
 use crds::v1alpha1::{Gang, YoloTrainingJob, YoloTrainingJobStatus};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use hyper::header::{ACCEPT, HeaderValue};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Secret};
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{DynamicObject, Request};
@@ -150,6 +150,7 @@ impl Cluster for KubeCluster {
         // Without `..`, so that a new field fails to compile here instead of never being applied.
         let Prepared {
             config_map,
+            claims,
             secret,
             service,
             retire,
@@ -157,6 +158,7 @@ impl Cluster for KubeCluster {
             budget,
             drop_budget,
             pod_group,
+            fetch,
             pods,
             queue,
             delete_job,
@@ -176,6 +178,9 @@ impl Cluster for KubeCluster {
         if let Some(name) = drop_budget {
             let api = self.api::<PodDisruptionBudget>(id);
             delete_one(&api, "PodDisruptionBudget", name).await?;
+        }
+        for claim in &claims {
+            claim_new(&self.api(id), claim).await?;
         }
         let groups = pod_group.as_ref().map(|group| {
             let client = self.client.clone();
@@ -209,7 +214,19 @@ impl Cluster for KubeCluster {
             .filter(|pod| pod.delete)
             .map(|pod| pod.name);
         let deleted = delete(&api, leaving.chain(stop).collect());
-        let (deleted, created) = futures::future::join(deleted, self.create_pods(id, pods)).await;
+        // Never both: workers begin when the data set is there. It is no worker, so what is created is not told;
+        // the watch shows it.
+        let created = async {
+            let fetch = self
+                .create_pods(id, fetch.map(|pod| (0, pod)).into_iter().collect())
+                .await?;
+            let workers = self.create_pods(id, pods).await?;
+            Ok(Applied {
+                refused: fetch.refused.or(workers.refused),
+                ..workers
+            })
+        };
+        let (deleted, created) = futures::future::join(deleted, created).await;
         deleted?;
         let mut applied = created?;
         let before = pod_group.and_then(|group| group.before);
@@ -314,6 +331,20 @@ async fn send(
     let mut request = request.map_err(kube::Error::BuildRequest)?;
     request.headers_mut().insert(ACCEPT, ONLY_METADATA);
     client.request_text(request).await.map(drop)
+}
+
+/// Creates a claim. One that is there already was not there a moment ago, so it is somebody else's, or of an
+/// earlier try: what is mounted must not be a guess, so the next read decides.
+async fn claim_new(
+    api: &Api<PersistentVolumeClaim>,
+    claim: &PersistentVolumeClaim,
+) -> Result<(), ApplyError> {
+    let created = api.create(&parameters(), claim).await;
+    created.map(drop).map_err(|source| ApplyError::Create {
+        kind: "PersistentVolumeClaim",
+        name: claim.name_any(),
+        source: Box::new(source),
+    })
 }
 
 /// The Secret with a token that nobody else knows.

@@ -38,6 +38,7 @@ pub fn news(job: &GuardedJob) -> Option<u64> {
         waiting_on: _,
         admission: _,
         straggler: _,
+        fetch,
         display: _,
     } = job.status.as_ref().unwrap_or(&absent);
     let identity = (
@@ -50,7 +51,7 @@ pub fn news(job: &GuardedJob) -> Option<u64> {
     let standing = (
         (observed_generation, state, conditions, attempt),
         (restarts, counted_restarts, last_restart, failures),
-        (ready_workers, total_workers, workers),
+        (ready_workers, total_workers, workers, fetch),
         (start_time, completion_time),
     );
     let bytes = serde_json::to_vec(&(identity, standing)).ok()?;

@@ -8,12 +8,13 @@ use crds::conditions::{ConditionType, Reason};
 use crds::names;
 use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt as _};
 
 use super::gang::Served;
 use super::pods::PodView;
+use super::prefetch::FetchView;
 use super::queue::{self, QueueView};
 use crate::kueue::{QUEUE_LABEL, ResourceFlavor, Workload};
 use crate::lean::Lean;
@@ -34,6 +35,8 @@ pub struct Observed {
     pub config: ConfigView,
     /// Its Service.
     pub service: ServiceView,
+    /// The claims that are made for it.
+    pub claims: Claims,
     /// Its pods, of all incarnations, by worker and number.
     pub pods: Vec<PodView>,
     /// Worker and number of pods that an earlier job of this name left and that still hold their names.
@@ -42,6 +45,10 @@ pub struct Observed {
     pub served: Option<Served>,
     /// What stands in a queue for it.
     pub queue: QueueView,
+    /// The pods that fetch its data set, by number.
+    pub fetch: Vec<FetchView>,
+    /// Numbers of those that an earlier job of this name left.
+    pub fetch_strangers: Vec<u32>,
     /// What the agents last said.
     pub progress: Option<AgentProgress>,
 }
@@ -55,6 +62,36 @@ pub enum ConfigView {
     Present,
     /// Its content.
     Frozen(Box<JobConfig>),
+    /// One of that name belongs to somebody else.
+    Foreign,
+}
+
+/// The claims that are made for a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// The one for its results.
+    pub output: ClaimView,
+    /// The one that its data set is fetched to.
+    pub dataset: ClaimView,
+}
+
+impl Claims {
+    /// All alike.
+    pub fn all(view: ClaimView) -> Self {
+        Self {
+            output: view,
+            dataset: view,
+        }
+    }
+}
+
+/// A claim that the operator makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimView {
+    /// There is none.
+    Absent,
+    /// It is there, or the job has no need of it.
+    Present,
     /// One of that name belongs to somebody else.
     Foreign,
 }
@@ -85,6 +122,15 @@ pub enum ObserveError {
     /// Its Service.
     #[error("reading the Service {name} failed")]
     Service {
+        /// Its name.
+        name: String,
+        /// What went wrong.
+        #[source]
+        source: kube::Error,
+    },
+    /// A claim.
+    #[error("reading the PersistentVolumeClaim {name} failed")]
+    Claim {
         /// Its name.
         name: String,
         /// What went wrong.
@@ -144,6 +190,8 @@ pub fn from_cache<'a>(
     progress: Option<AgentProgress>,
 ) -> Result<Observed, ObserveError> {
     let id = identity(job)?;
+    let pods: Vec<&Pod> = pods.into_iter().collect();
+    let (fetch, fetch_strangers) = fetches(&pods, &id.uid);
     let (own, strangers) = workers(pods, &id.uid);
     let status = job.status.clone().unwrap_or_default();
     let frozen = crate::conditions::holds(&status.conditions, ConditionType::Accepted);
@@ -156,10 +204,18 @@ pub fn from_cache<'a>(
             ConfigView::Absent
         },
         service,
+        // Nothing tells when a claim goes, and a job that runs has no need to know.
+        claims: Claims::all(if frozen {
+            ClaimView::Present
+        } else {
+            ClaimView::Absent
+        }),
         pods: own,
         strangers,
         served: None,
         queue,
+        fetch,
+        fetch_strangers,
         progress,
         status,
         id,
@@ -210,6 +266,7 @@ pub async fn fresh(
         progress,
     )?;
     observed.config = config_view(config_map.as_ref(), &id.uid)?;
+    observed.claims = claims(client, id, &job).await?;
     Ok((job, observed))
 }
 
@@ -260,6 +317,31 @@ async fn queue_of(
     Ok(view)
 }
 
+/// The claims that the job's templates ask for; others are not read.
+async fn claims(
+    client: &Client,
+    id: &JobIdentity,
+    job: &YoloTrainingJob,
+) -> Result<Claims, ObserveError> {
+    let api = Api::<PersistentVolumeClaim>::namespaced(client.clone(), &id.namespace);
+    let view = async |wanted: bool, name: String| {
+        if !wanted {
+            return Ok(ClaimView::Present);
+        }
+        match api.get_opt(&name).await {
+            Ok(claim) => Ok(claim_view(claim.as_ref(), &id.uid)),
+            Err(source) => Err(ObserveError::Claim { name, source }),
+        }
+    };
+    let output = job.spec.output.volume_claim_template.is_some();
+    let to = job.spec.dataset.fetch_to.as_ref();
+    let dataset = to.is_some_and(|to| to.volume_claim_template.is_some());
+    Ok(Claims {
+        output: view(output, names::output_claim(&id.name)).await?,
+        dataset: view(dataset, names::dataset_claim(&id.name)).await?,
+    })
+}
+
 /// Fills in when each ended pod was first seen to have ended, and forgets pods that are gone.
 pub fn remember_ends(observed: &mut Observed, seen: &mut EndsSeen, now: Timestamp) {
     seen.retain(|uid, _| observed.pods.iter().any(|pod| pod.uid == *uid));
@@ -276,6 +358,28 @@ fn identity(job: &YoloTrainingJob) -> Result<JobIdentity, ObserveError> {
         name: job.name_any(),
         uid: job.uid().ok_or(ObserveError::NoIdentity)?,
     })
+}
+
+/// The job's pods that fetch, and the numbers of those that an earlier job of its name left.
+fn fetches(pods: &[&Pod], uid: &str) -> (Vec<FetchView>, Vec<u32>) {
+    let mut own = Vec::new();
+    let mut strangers = Vec::new();
+    for pod in pods {
+        match FetchView::of(pod) {
+            Some(view)
+                if pod
+                    .labels()
+                    .get(names::JOB_UID)
+                    .is_some_and(|label| label == uid) =>
+            {
+                own.push(view);
+            }
+            Some(view) => strangers.push(view.number),
+            None => {}
+        }
+    }
+    own.sort_by_key(|pod| pod.number);
+    (own, strangers)
 }
 
 /// The job's own pods, and what is left of an earlier job of its name.
@@ -308,6 +412,22 @@ pub(crate) fn service_view(service: Option<&Service>, uid: &str) -> ServiceView 
         None => ServiceView::Absent,
         Some(service) if owned_by(&service.metadata, uid) => ServiceView::Present,
         Some(_) => ServiceView::Foreign,
+    }
+}
+
+/// A claim that outlives its job has no owner, but always the label.
+pub(crate) fn claim_view(claim: Option<&PersistentVolumeClaim>, uid: &str) -> ClaimView {
+    match claim {
+        None => ClaimView::Absent,
+        Some(claim)
+            if claim
+                .labels()
+                .get(names::JOB_UID)
+                .is_some_and(|label| label == uid) =>
+        {
+            ClaimView::Present
+        }
+        Some(_) => ClaimView::Foreign,
     }
 }
 

@@ -4,14 +4,15 @@
 use contract::attempt::Attempt;
 use crds::conditions::ConditionType;
 use crds::names;
-use crds::v1alpha1::{CleanPodPolicy, FailureRecord, RunPolicy};
+use crds::v1alpha1::{CleanPodPolicy, FailureRecord, FetchFailure, FetchStatus, RunPolicy};
 use jiff::{SignedDuration, Timestamp};
 
 use super::back_off::{self, Restarts};
 use super::build::GRACE_SECONDS;
 use super::gang;
-use super::observe::{ConfigView, Observed, ServiceView};
+use super::observe::{ClaimView, Claims, ConfigView, Observed, ServiceView};
 use super::pods::{PodState, PodView};
+use super::prefetch::{self, Step};
 use super::queue::{self, Gate, QueueStep};
 use super::restart::{self, Failure, Member, Verdict, judge};
 use super::validate::{InvalidSpec, ValidJob};
@@ -43,6 +44,12 @@ pub struct Plan {
     pub freeze: bool,
     /// Whether to create the Service.
     pub expose: bool,
+    /// Claims to make.
+    pub claims: Vec<ClaimFor>,
+    /// The number of the pod to create that fetches the data set.
+    pub fetch: Option<u32>,
+    /// How the fetch of the data set stands then, where there is one.
+    pub fetch_status: Option<FetchStatus>,
     /// Pods to create, in the present attempt.
     pub create: Vec<NewPod>,
     /// Pods of earlier incarnations: they leave the Service and are deleted.
@@ -74,6 +81,10 @@ pub enum Phase {
     Blocked(WaitingOn),
     /// Its workers are being created, or they start, or they work.
     Gang,
+    /// The data set is fetched; the workers begin when it is there.
+    Fetching(WaitingOn),
+    /// The pod that fetches failed.
+    FetchFailed(WaitingOn),
     /// A worker failed; the others' results are awaited.
     Settling,
     /// All workers are replaced.
@@ -99,8 +110,39 @@ pub enum JobFailure {
     Permanent(Failure),
     /// A worker failed and no restart is left.
     Exhausted(Failure),
+    /// The data set cannot be fetched.
+    NotFetched(FetchFailure),
+    /// Fetching the data set failed and no try is left.
+    FetchExhausted(FetchFailure),
     /// It took longer than so many seconds.
     Overdue(u32),
+}
+
+/// What a claim is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimFor {
+    /// The results.
+    Output,
+    /// The data set that is fetched.
+    Dataset,
+}
+
+impl ClaimFor {
+    /// The claim's name.
+    pub fn name(self, job: &str) -> String {
+        match self {
+            Self::Output => names::output_claim(job),
+            Self::Dataset => names::dataset_claim(job),
+        }
+    }
+
+    /// The field that would use a claim of that name which is there already.
+    fn field(self) -> &'static str {
+        match self {
+            Self::Output => "output.persistentVolumeClaim",
+            Self::Dataset => "dataset.fetchTo.persistentVolumeClaim",
+        }
+    }
 }
 
 /// A pod to create.
@@ -130,6 +172,9 @@ impl Plan {
             phase,
             freeze: false,
             expose: false,
+            claims: Vec::new(),
+            fetch: None,
+            fetch_status: None,
             create: Vec::new(),
             retire: Vec::new(),
             stop: Vec::new(),
@@ -148,8 +193,14 @@ impl Plan {
         self.changes_objects()
             || matches!(
                 self.phase,
-                Phase::Restarting(_) | Phase::Complete | Phase::Failed(_)
+                Phase::Restarting(_) | Phase::FetchFailed(_) | Phase::Complete | Phase::Failed(_)
             )
+    }
+
+    fn make_nothing(&mut self) {
+        self.freeze = false;
+        self.expose = false;
+        self.claims = Vec::new();
     }
 
     fn wake_by(&mut self, at: Timestamp) {
@@ -159,8 +210,10 @@ impl Plan {
     /// Whether it has to be written down before it is carried out.
     pub fn is_a_decision(&self) -> bool {
         match self.phase {
-            Phase::Restarting(_) | Phase::Failed(_) | Phase::Complete => true,
-            Phase::Suspended | Phase::Queued(_) => !self.retire.is_empty(),
+            Phase::Restarting(_) | Phase::FetchFailed(_) | Phase::Failed(_) | Phase::Complete => {
+                true
+            }
+            Phase::Suspended | Phase::Queued(_) => !self.retire.is_empty() || !self.stop.is_empty(),
             _ => false,
         }
     }
@@ -169,6 +222,8 @@ impl Plan {
     pub fn changes_objects(&self) -> bool {
         self.freeze
             || self.expose
+            || !self.claims.is_empty()
+            || self.fetch.is_some()
             || !self.create.is_empty()
             || !self.retire.is_empty()
             || !self.stop.is_empty()
@@ -188,6 +243,7 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::idle(Phase::Gang, attempt, restarts);
     plan.freeze = observed.config == ConfigView::Absent;
     plan.expose = observed.service == ServiceView::Absent;
+    plan.claims = claims(valid, observed, ClaimView::Absent);
     plan.retire = retired(observed, attempt.incarnation);
     plan.failures.extend(restart::told(observed, attempt, now));
     let members = members(valid, observed, attempt);
@@ -195,8 +251,7 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     if members.iter().all(succeeded) {
         plan.phase = Phase::Complete;
         plan.unguard = guarded;
-        plan.freeze = false;
-        plan.expose = false;
+        plan.make_nothing();
         if valid.run.clean_pods == CleanPodPolicy::All {
             plan.stop = unwanted(observed, valid.run.clean_pods);
         }
@@ -213,7 +268,7 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
         fail(&mut plan, observed, valid.run, JobFailure::Overdue(seconds));
         return plan;
     }
-    if let Some(waiting_on) = name_taken(observed) {
+    if let Some(waiting_on) = name_taken(valid, observed) {
         plan = Plan::idle(Phase::Blocked(waiting_on), attempt, plan.restarts);
         plan.wake_at = now.checked_add(NAME_TAKEN_RETRY).ok();
         return plan;
@@ -229,6 +284,15 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     if let Some(until) = stopping(observed, attempt).filter(|until| *until > now) {
         plan.phase = Phase::Suspended;
         plan.wake_at = Some(until);
+        return plan;
+    }
+    // Workers of a later incarnation had others before them, which began with the data set.
+    let first = attempt.incarnation == 0;
+    if first
+        && valid.fetches()
+        && members.iter().all(is_missing)
+        && !fetched(&mut plan, valid, observed, now)
+    {
         return plan;
     }
     go_on(&mut plan, valid, observed, &members, now);
@@ -319,6 +383,34 @@ pub fn refuse(observed: &Observed, refusal: InvalidSpec, run: RunPolicy, now: Ti
     })
 }
 
+/// Whether the data set is there. If not, the plan is what is to be done for that.
+fn fetched(plan: &mut Plan, valid: &ValidJob, observed: &Observed, now: Timestamp) -> bool {
+    let (status, step) = prefetch::next(valid, observed, now);
+    plan.fetch_status = Some(status);
+    match step {
+        Step::Done => return true,
+        Step::Create(number) => {
+            plan.fetch = Some(number);
+            plan.phase = Phase::Fetching(WaitingOn::FetchPod {
+                pod: names::fetch_pod(&observed.id.name, number),
+                what: Box::new(WaitingOn::ContainersStarting),
+            });
+        }
+        Step::Wait(waiting_on, until) => {
+            plan.phase = Phase::Fetching(waiting_on);
+            if let Some(until) = until {
+                plan.wake_by(until);
+            }
+        }
+        Step::Failed(waiting_on, until) => {
+            plan.phase = Phase::FetchFailed(waiting_on);
+            plan.wake_by(until);
+        }
+        Step::Fail(failure) => fail(plan, observed, valid.run, failure),
+    }
+    false
+}
+
 fn is_missing(member: &Member) -> bool {
     matches!(member, Member::Missing)
 }
@@ -385,6 +477,16 @@ fn stand_still(plan: &mut Plan, observed: &Observed, phase: Phase, guarded: bool
     }
     plan.retire = retired(observed, plan.attempt.incarnation);
     plan.unguard = guarded && !plan.retire.is_empty();
+    plan.stop = fetching(observed);
+}
+
+/// The pods that fetch and are not about to end.
+fn fetching(observed: &Observed) -> Vec<String> {
+    let runs = observed
+        .fetch
+        .iter()
+        .filter(|pod| !pod.ended() && !pod.deleting);
+    runs.map(|pod| pod.name.clone()).collect()
 }
 
 /// Until when a job that was suspended waits for workers that are still stopping: they may be writing the
@@ -444,8 +546,7 @@ fn ended(
 
 fn fail(plan: &mut Plan, observed: &Observed, run: RunPolicy, failure: JobFailure) {
     plan.phase = Phase::Failed(failure);
-    plan.freeze = false;
-    plan.expose = false;
+    plan.make_nothing();
     plan.retire = Vec::new();
     plan.stop = unwanted(observed, run.clean_pods);
     plan.wake_at = None;
@@ -459,17 +560,23 @@ fn unwanted(observed: &Observed, policy: CleanPodPolicy) -> Vec<String> {
         CleanPodPolicy::Running => !pod.ended(),
         CleanPodPolicy::All => true,
     };
-    observed
-        .pods
-        .iter()
-        .filter(goes)
+    let workers = observed.pods.iter().filter(goes);
+    let workers = workers
         .filter(|pod| !pod.deleting)
-        .map(|pod| pod.name.clone())
-        .collect()
+        .map(|pod| pod.name.clone());
+    // A fetch is of no use to a job that has ended.
+    let ended = observed
+        .fetch
+        .iter()
+        .filter(|pod| pod.ended() && !pod.deleting);
+    let ended = ended
+        .filter(|_| policy == CleanPodPolicy::All)
+        .map(|pod| pod.name.clone());
+    workers.chain(fetching(observed)).chain(ended).collect()
 }
 
 /// What the job cannot begin without, as long as it is somebody else's.
-pub fn name_taken(observed: &Observed) -> Option<WaitingOn> {
+pub fn name_taken(valid: &ValidJob, observed: &Observed) -> Option<WaitingOn> {
     let job = &observed.id.name;
     if observed.config == ConfigView::Foreign {
         return Some(WaitingOn::NameTaken {
@@ -477,10 +584,30 @@ pub fn name_taken(observed: &Observed) -> Option<WaitingOn> {
             name: names::config_map(job),
         });
     }
-    (observed.service == ServiceView::Foreign).then(|| WaitingOn::NameTaken {
-        kind: "Service",
-        name: names::service(job),
+    if observed.service == ServiceView::Foreign {
+        return Some(WaitingOn::NameTaken {
+            kind: "Service",
+            name: names::service(job),
+        });
+    }
+    let taken = claims(valid, observed, ClaimView::Foreign);
+    taken.first().map(|claim| WaitingOn::ClaimTaken {
+        name: claim.name(job),
+        field: claim.field(),
     })
+}
+
+/// The claims that the job's templates ask for and that look so.
+fn claims(valid: &ValidJob, observed: &Observed, view: ClaimView) -> Vec<ClaimFor> {
+    let Claims { output, dataset } = observed.claims;
+    let wanted = [
+        (ClaimFor::Output, valid.claims_output(), output),
+        (ClaimFor::Dataset, valid.claims_dataset(), dataset),
+    ];
+    let found = wanted
+        .into_iter()
+        .filter(|(_, wanted, found)| *wanted && *found == view);
+    found.map(|(claim, ..)| claim).collect()
 }
 
 /// What is left of incarnations before this one.

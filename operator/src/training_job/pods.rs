@@ -88,7 +88,9 @@ impl PodView {
             deleting: pod.metadata.deletion_timestamp.is_some(),
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             ip: status.and_then(|status| status.pod_ip.clone()),
-            state: status.map_or(PodState::Waiting(WaitingOn::ContainersStarting), state),
+            state: status.map_or(PodState::Waiting(WaitingOn::ContainersStarting), |status| {
+                state(status, names::WORKER_CONTAINER)
+            }),
             uid: pod.uid().unwrap_or_default(),
             name,
             end_seen: None,
@@ -128,9 +130,10 @@ impl PodView {
     }
 }
 
-fn state(status: &PodStatus) -> PodState {
+/// What the container of this name does, by which the pod is judged.
+pub(super) fn state(status: &PodStatus, name: &str) -> PodState {
     let evicted = eviction(status);
-    let worker = container(status.container_statuses.as_ref(), names::WORKER_CONTAINER);
+    let worker = container(status.container_statuses.as_ref(), name);
     if let Some(ended) = worker.and_then(terminated) {
         let result = ended.message.as_deref().and_then(WorkerResult::parse);
         if ended.exit_code == 0 {

@@ -55,7 +55,8 @@ impl Why {
         }
     }
 
-    fn retry(self) -> Retry {
+    /// Whether trying again can help, where no rule knows better.
+    pub fn retry(self) -> Retry {
         match self {
             Self::Reported(reason) => reason.retry(),
             Self::PodDeleted | Self::PodEvicted | Self::Lost => Retry::Free,
@@ -94,7 +95,7 @@ impl Failure {
             reason: self.why.as_str(),
             retry: self.why.retry(),
             exit_code: self.exit_code,
-            worker: self.worker,
+            worker: Some(self.worker),
         }
     }
 

@@ -212,6 +212,14 @@ fn config_waits(outlook: &Outlook) -> bool {
         && !holds(&outlook.old.conditions, ConditionType::Accepted)
 }
 
+/// That the API server does not take a pod.
+fn refused_pod<'a>(outlook: &'a Outlook) -> Option<&'a WaitingOn> {
+    let waiting = outlook.waiting.iter().map(|(_, waiting_on)| waiting_on);
+    waiting
+        .into_iter()
+        .find(|waiting_on| matches!(waiting_on, WaitingOn::CreateRefused { .. }))
+}
+
 fn all_run(outlook: &Outlook) -> bool {
     outlook.plan.phase == Phase::Gang
         && outlook.waiting.is_empty()
@@ -488,6 +496,21 @@ fn failed(outlook: &Outlook) -> Stated {
                 outlook.max_restarts,
                 failure.why.as_str(),
                 failure.sentence()
+            ),
+        ),
+        Phase::Failed(JobFailure::NotFetched(failure)) => Stated::new(
+            kind,
+            true,
+            &*failure.reason,
+            format!("the data set was not fetched: {}", failure.message),
+        ),
+        Phase::Failed(JobFailure::FetchExhausted(failure)) => Stated::new(
+            kind,
+            true,
+            Reason::RestartLimitReached.as_str(),
+            format!(
+                "the data set was not fetched, and no try is left (failurePolicy.maxRestarts is {}); the last failure was {}: {}",
+                outlook.max_restarts, failure.reason, failure.message
             ),
         ),
         Phase::Failed(JobFailure::Overdue(seconds)) => Stated::new(

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use contract::progress::{AgentProgress, Phase as RunPhase, RunReport, Straggler};
 use crds::conditions::{ConditionType, Reason};
+use crds::names;
 use crds::v1alpha1::{
-    AdmissionStatus, FailureRecord, MAX_FAILURES, MAX_WARNINGS, State, WorkerState, WorkerStatus,
-    YoloTrainingJobStatus,
+    AdmissionStatus, FailureRecord, FetchStatus, MAX_FAILURES, MAX_WARNINGS, State, WorkerState,
+    WorkerStatus, YoloTrainingJobStatus,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -94,7 +95,7 @@ pub fn status(
         max_restarts: valid.failure_policy.max_restarts,
         in_place: restart::in_place(observed, plan.attempt),
         suspend: valid.run.suspend,
-        blocked: name_taken(observed),
+        blocked: name_taken(valid, observed),
         total: valid.layout.replicas,
         ready,
         placed,
@@ -120,6 +121,7 @@ pub fn status(
             straggler: straggler(observed, plan),
             waiting_on: state::waiting_on(&outlook).map(|text| shorten(&text, 1024)),
             admission,
+            fetch: fetch(observed, plan, applied),
             ready_workers: ready,
             total_workers: valid.layout.replicas,
             workers,
@@ -192,7 +194,10 @@ pub fn urgency(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Urge
         || first_step(old) != first_step(new);
     if now {
         Urgency::Now
-    } else if old.workers != new.workers || old.conditions != new.conditions {
+    } else if old.workers != new.workers
+        || old.fetch != new.fetch
+        || old.conditions != new.conditions
+    {
         Urgency::Workers
     } else {
         Urgency::Progress
@@ -432,6 +437,16 @@ fn worker(pod: &PodView, stopped: bool) -> WorkerStatus {
         status.message = None;
     }
     status
+}
+
+/// How the fetch of the data set stands once the plan is carried out.
+fn fetch(observed: &Observed, plan: &Plan, applied: &Applied) -> Option<FetchStatus> {
+    let planned = plan.fetch_status.clone();
+    let mut status = planned.or_else(|| observed.status.fetch.clone())?;
+    if let Some(number) = plan.fetch.filter(|_| applied.refused.is_none()) {
+        status.pod = names::fetch_pod(&observed.id.name, number);
+    }
+    Some(status).filter(|status| !status.pod.is_empty())
 }
 
 /// What workers wait for once the plan is carried out.

@@ -37,6 +37,24 @@ pub struct ValidJob {
     pub queue: Option<QueueRequest>,
 }
 
+impl ValidJob {
+    /// Whether the operator makes the claim for the results.
+    pub fn claims_output(&self) -> bool {
+        self.trainer.output.volume_claim_template.is_some()
+    }
+
+    /// Whether the operator makes the claim that the data set is fetched to.
+    pub fn claims_dataset(&self) -> bool {
+        let to = self.trainer.dataset.fetch_to.as_ref();
+        to.is_some_and(|to| to.volume_claim_template.is_some())
+    }
+
+    /// Whether the data set is fetched before the workers begin.
+    pub fn fetches(&self) -> bool {
+        self.trainer.dataset.fetched().is_some()
+    }
+}
+
 /// Settings that cannot be obeyed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .problems.join("; "))]

@@ -15,6 +15,34 @@ pub enum WaitingOn {
         /// Its name.
         name: String,
     },
+    /// A claim of the name the job needs exists and is not the job's.
+    ClaimTaken {
+        /// Its name.
+        name: String,
+        /// The field that would use it.
+        field: &'static str,
+    },
+    /// The data set is fetched.
+    Fetching {
+        /// By this pod.
+        pod: String,
+    },
+    /// The pod that fetches the data set does not run yet.
+    FetchPod {
+        /// Its name.
+        pod: String,
+        /// What it waits for.
+        what: Box<WaitingOn>,
+    },
+    /// Fetching the data set failed and is tried again.
+    FetchBackOff {
+        /// Why it failed, in a word.
+        reason: String,
+        /// In a sentence.
+        message: String,
+        /// Seconds that the next try waits.
+        seconds: u32,
+    },
     /// The API server refused to create pods, for example because of a quota.
     CreateRefused {
         /// What it said.
@@ -86,7 +114,12 @@ impl WaitingOn {
     /// The condition reason.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::NameTaken { .. } => Reason::NameTaken,
+            Self::NameTaken { .. } | Self::ClaimTaken { .. } => Reason::NameTaken,
+            Self::Fetching { .. } => Reason::FetchingDataset,
+            Self::FetchPod { what, .. } => match what.reason() {
+                Reason::ContainersStarting | Reason::CreatingPods => Reason::FetchingDataset,
+                other => other,
+            },
             Self::CreateRefused { .. } => Reason::CreateRefused,
             Self::ImagePull { .. } => Reason::ImagePullFailed,
             Self::ContainerCreate { .. } => Reason::ContainerCreateFailed,
@@ -96,7 +129,7 @@ impl WaitingOn {
             Self::PodCreation => Reason::CreatingPods,
             Self::Queue { .. } => Reason::Queued,
             Self::GangUnavailable { .. } => Reason::GangUnavailable,
-            Self::BackOff { .. } => Reason::BackingOff,
+            Self::BackOff { .. } | Self::FetchBackOff { .. } => Reason::BackingOff,
             Self::OtherResults => Reason::SomeEnded,
         }
     }
@@ -106,6 +139,22 @@ impl WaitingOn {
         match self {
             Self::NameTaken { kind, name } => format!(
                 "a {kind} named {name} exists and does not belong to this job: delete it or give the job another name (one left by an earlier job of this name goes by itself)"
+            ),
+            Self::ClaimTaken { name, field } => format!(
+                "a PersistentVolumeClaim named {name} exists and does not belong to this job: name it in {field} to use it, delete it, or give the job another name"
+            ),
+            Self::Fetching { pod } => {
+                format!("the pod {pod} fetches the data set; its log says how far it is")
+            }
+            Self::FetchPod { pod, what } => {
+                format!("the pod {pod} is to fetch the data set: {}", what.message())
+            }
+            Self::FetchBackOff {
+                reason,
+                message,
+                seconds,
+            } => format!(
+                "fetching the data set failed, waiting {seconds} s before the next try: {reason}: {message}"
             ),
             Self::CreateRefused { message } => {
                 format!("the API server refused to create pods, trying again: {message}")
@@ -151,14 +200,18 @@ impl WaitingOn {
     fn urgency(&self) -> u8 {
         match self {
             Self::ContainersStarting => 0,
-            Self::PodCreation => 1,
-            Self::Queue { .. } | Self::BackOff { .. } | Self::OtherResults => 2,
+            Self::PodCreation | Self::Fetching { .. } => 1,
+            Self::FetchPod { what, .. } => what.urgency(),
+            Self::Queue { .. }
+            | Self::BackOff { .. }
+            | Self::FetchBackOff { .. }
+            | Self::OtherResults => 2,
             Self::Unschedulable { .. } => 3,
             Self::Volume { .. } => 4,
             Self::ContainerCreate { .. } => 5,
             Self::ImagePull { .. } => 6,
             Self::CreateRefused { .. } | Self::GangUnavailable { .. } => 7,
-            Self::NameTaken { .. } => 8,
+            Self::NameTaken { .. } | Self::ClaimTaken { .. } => 8,
         }
     }
 }

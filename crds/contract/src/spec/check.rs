@@ -1,9 +1,9 @@
-use super::cache;
 use super::dataset::stays_inside;
 use super::{
     Backend, Device, Hyperparameters, Precision, Schedule, TrainerSpec, image_size_problem,
     out_of_range,
 };
+use super::{cache, fetch, output};
 
 /// One setting that cannot be obeyed, in a sentence that names field, value and remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,22 +52,22 @@ pub fn check(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
     }
     problems.extend(cache::problems(training));
     problems.extend(schedule(&spec.hyperparameters));
-    let sources = [
-        spec.dataset.persistent_volume_claim.is_some(),
-        spec.dataset.image.is_some(),
-    ];
-    match sources.into_iter().filter(|set| *set).count() {
-        1 => {}
-        0 => problems.push(SpecProblem(
-            "dataset has no source: add persistentVolumeClaim or image".to_owned(),
+    match &spec.dataset.named()[..] {
+        [_] => {}
+        [] => problems.push(SpecProblem(
+            "dataset has no source: add persistentVolumeClaim, image, objectStorage or archive"
+                .to_owned(),
         )),
-        _ => problems.push(SpecProblem(
-            "dataset has two sources, persistentVolumeClaim and image: remove one".to_owned(),
-        )),
+        several => problems.push(SpecProblem(format!(
+            "dataset has several sources, {}: keep one",
+            several.join(", ")
+        ))),
     }
+    problems.extend(fetch::problems(&spec.dataset));
     problems.extend(batches(spec, ranks));
     problems.extend(mosaics(spec));
     problems.extend(paths(spec));
+    problems.extend(output::problems(&spec.output));
     problems
 }
 
@@ -168,24 +168,8 @@ fn paths(spec: &TrainerSpec) -> Vec<SpecProblem> {
             spec.dataset.config
         )));
     }
-    let claims = [
-        (
-            "dataset.persistentVolumeClaim",
-            spec.dataset.persistent_volume_claim.as_ref(),
-        ),
-        (
-            "output.persistentVolumeClaim",
-            Some(&spec.output.persistent_volume_claim),
-        ),
-    ];
-    for (field, claim) in claims {
-        let sub_path = claim.and_then(|claim| claim.sub_path.as_deref());
-        if let Some(path) = sub_path.filter(|path| !stays_inside(path)) {
-            problems.push(SpecProblem(format!(
-                "{field}.subPath is '{path}': write a folder inside the volume, without a leading / and without .."
-            )));
-        }
-    }
+    let claim = spec.dataset.persistent_volume_claim.iter();
+    problems.extend(claim.filter_map(|claim| claim.problem("dataset.persistentVolumeClaim")));
     problems
 }
 
@@ -335,7 +319,7 @@ mod tests {
         );
         one_problem(
             |s| s.dataset.persistent_volume_claim = None,
-            "dataset has no source: add persistentVolumeClaim or image",
+            "dataset has no source: add persistentVolumeClaim, image, objectStorage or archive",
         );
         one_problem(
             |s| s.dataset.config = "../data.yaml".to_owned(),
@@ -345,9 +329,111 @@ mod tests {
             |s| s.model.weights = Some("../yolov5s.pt".to_owned()),
             "model.weights is '../yolov5s.pt': write a path inside the source of the data set, without a leading / and without ..",
         );
+    }
+
+    #[test]
+    fn output_has_one_place_of_a_size() {
         one_problem(
-            |s| s.output.persistent_volume_claim.sub_path = Some("/runs".to_owned()),
+            |s| {
+                let claim = s.output.persistent_volume_claim.as_mut().expect("a claim");
+                claim.sub_path = Some("/runs".to_owned());
+            },
             "output.persistentVolumeClaim.subPath is '/runs': write a folder inside the volume, without a leading / and without ..",
+        );
+        one_problem(
+            |s| s.output.persistent_volume_claim = None,
+            "output has no place: add persistentVolumeClaim or volumeClaimTemplate",
+        );
+        let template = |size: &str| {
+            let value = serde_json::json!({"resources": {"requests": {"storage": size}}});
+            serde_json::from_value(value).expect("a template")
+        };
+        one_problem(
+            |s| s.output.volume_claim_template = Some(template("20Gi")),
+            "output has two places, persistentVolumeClaim and volumeClaimTemplate: remove one",
+        );
+        one_problem(
+            |s| {
+                s.output.persistent_volume_claim = None;
+                s.output.volume_claim_template = Some(template("plenty"));
+            },
+            "output.volumeClaimTemplate.resources.requests.storage is 'plenty': write a size such as 20Gi",
+        );
+    }
+
+    /// The smallest spec whose data set is fetched, with a change, has exactly the one expected problem.
+    #[track_caller]
+    fn one_problem_of(change: &serde_json::Value, expected: &str) {
+        let mut dataset = serde_json::json!({
+            "archive": {"url": "https://host/data.zip"},
+            "fetchTo": {"persistentVolumeClaim": {"claimName": "cache"}},
+        });
+        for (key, value) in change.as_object().expect("fields") {
+            dataset[key] = value.clone();
+        }
+        one_problem(
+            |s| s.dataset = serde_json::from_value(dataset).expect("a data set"),
+            expected,
+        );
+    }
+
+    #[test]
+    fn what_is_fetched_has_an_address_without_secrets_and_a_place() {
+        use serde_json::json;
+        one_problem_of(
+            &json!({"fetchTo": null}),
+            "dataset.archive needs a volume for what is fetched: add dataset.fetchTo",
+        );
+        one_problem_of(
+            &json!({"archive": null, "image": {"reference": "data:1"}}),
+            "dataset.fetchTo is for objectStorage and archive only: remove it",
+        );
+        one_problem_of(
+            &json!({"image": {"reference": "data:1"}}),
+            "dataset has several sources, image, archive: keep one",
+        );
+        one_problem_of(
+            &json!({"fetchTo": {}}),
+            "dataset.fetchTo has no place: add persistentVolumeClaim or volumeClaimTemplate",
+        );
+        one_problem_of(
+            &json!({"fetchTo": {"persistentVolumeClaim": {"claimName": "c", "subPath": "../x"}}}),
+            "dataset.fetchTo.persistentVolumeClaim.subPath is '../x': write a folder inside the volume, without a leading / and without ..",
+        );
+        for url in [
+            "https://user:secret@host/data.zip",
+            "https://host/data.zip?X-Amz-Signature=secret",
+            "https://host/data.rar",
+        ] {
+            one_problem_of(
+                &json!({"archive": {"url": url}}),
+                "dataset.archive.url is not the address of an archive: write https://host/name ending in .zip, .tar, .tar.gz, .tgz or .tar.zst, without user, password and query",
+            );
+        }
+        one_problem_of(
+            &json!({"archive": {"url": "https://host/a.tar", "sha256": "12"}}),
+            "dataset.archive.sha256 is '12': write the 64 hexadecimal digits that sha256sum prints",
+        );
+        one_problem_of(
+            &json!({"archive": {"url": "http://host/a.tar"}}),
+            "dataset.archive.url begins with http://, and what arrives could be anything: write https:// or add sha256",
+        );
+        one_problem_of(
+            &json!({"archive": {"url": "http://host/a.tar", "sha256": "a".repeat(64), "credentialsSecret": "s"}}),
+            "dataset.archive.credentialsSecret would be sent in the clear to an http:// address: write https:// or remove it",
+        );
+        let storage = |storage| json!({"archive": null, "objectStorage": storage});
+        one_problem_of(
+            &storage(json!({"url": "data/digits"})),
+            "dataset.objectStorage.url is 'data/digits': write s3://bucket or s3://bucket/folder",
+        );
+        one_problem_of(
+            &storage(json!({"url": "s3://data", "endpoint": "https://u:p@host"})),
+            "dataset.objectStorage.endpoint is no address: write https://host or http://host:port, without user, password and query",
+        );
+        one_problem_of(
+            &storage(json!({"url": "s3://data", "endpoint": "http://host"})),
+            "dataset.objectStorage.endpoint begins with http://, and data would be sent in the clear: write https:// or set allowHttp to true",
         );
     }
 

@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use super::{Archive, FetchTo, ObjectStorage, VolumeClaim};
+
 #[cfg(feature = "schema")]
 use serde_json::json;
 
@@ -8,9 +10,22 @@ use serde_json::json;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([
     {
-        "rule": "has(self.persistentVolumeClaim) != has(self.image)",
-        "messageExpression": "'dataset has ' + (has(self.image) ? 'two sources, persistentVolumeClaim and image: remove one' : 'no source: add persistentVolumeClaim or image')",
-        "message": "dataset has no source or two sources: name either persistentVolumeClaim or image",
+        "rule": format!("{} == 1", each_source("1", "0", " + ")),
+        "messageExpression": format!(
+            "{} == 0 ? 'dataset has no source: add persistentVolumeClaim, image, objectStorage or archive' : 'dataset has several sources' + {} + ': keep one'",
+            each_source("1", "0", " + "),
+            each_source("', {}'", "''", " + "),
+        ),
+        "message": "dataset has no source or more than one: name persistentVolumeClaim, image, objectStorage or archive",
+    },
+    {
+        "rule": "!(has(self.objectStorage) || has(self.archive)) || has(self.fetchTo)",
+        "messageExpression": "'dataset.' + (has(self.archive) ? 'archive' : 'objectStorage') + ' needs a volume for what is fetched: add dataset.fetchTo'",
+        "message": "dataset.fetchTo is missing: add it",
+    },
+    {
+        "rule": "has(self.objectStorage) || has(self.archive) || !has(self.fetchTo)",
+        "message": "dataset.fetchTo is for objectStorage and archive only: remove it",
     },
     {
         "rule": "!self.config.startsWith('/') && !self.config.split('/').exists(part, part == '..')",
@@ -26,10 +41,59 @@ pub struct Dataset {
     /// A container image whose files are the data set, mounted read-only as an image volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageSource>,
+    /// A folder of an S3-compatible object store. A pod without a GPU fetches it to `fetchTo` before the workers
+    /// begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_storage: Option<ObjectStorage>,
+    /// A zip or tar file at an HTTP address. A pod without a GPU fetches it to `fetchTo` and unpacks it before the
+    /// workers begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<Archive>,
+    /// Where `objectStorage` or `archive` is fetched to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetch_to: Option<FetchTo>,
     /// Path of the YOLO data file (`train`, `val`, `names`) inside the source.
     #[serde(default = "default_config")]
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 512)))]
     pub config: String,
+}
+
+impl Dataset {
+    /// The fields that name a source.
+    pub(super) fn named(&self) -> Vec<&'static str> {
+        let fields = [
+            (
+                "persistentVolumeClaim",
+                self.persistent_volume_claim.is_some(),
+            ),
+            ("image", self.image.is_some()),
+            ("objectStorage", self.object_storage.is_some()),
+            ("archive", self.archive.is_some()),
+        ];
+        let set = fields.into_iter().filter(|(_, set)| *set);
+        set.map(|(field, _)| field).collect()
+    }
+
+    /// The source that is fetched before the workers begin, if it is one.
+    pub fn fetched(&self) -> Option<&'static str> {
+        if self.archive.is_some() {
+            Some("archive")
+        } else {
+            self.object_storage.is_some().then_some("objectStorage")
+        }
+    }
+}
+
+/// In CEL, one value for each source that is named and another for each that is not, joined. A list of names would
+/// cost more than an API server allows.
+#[cfg(feature = "schema")]
+fn each_source(named: &str, not: &str, with: &str) -> String {
+    let fields = ["persistentVolumeClaim", "image", "objectStorage", "archive"];
+    let each = fields.map(|field| {
+        let named = named.replace("{}", field);
+        format!("(has(self.{field}) ? {named} : {not})")
+    });
+    format!("({})", each.join(with))
 }
 
 /// Whether a path stays inside the volume it is resolved in. The CEL rules beside the fields say the same.
@@ -39,26 +103,6 @@ pub(super) fn stays_inside(path: &str) -> bool {
 
 fn default_config() -> String {
     "data.yaml".to_owned()
-}
-
-/// A folder on a PersistentVolumeClaim in the job's namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
-    "rule": "!has(self.subPath) || (!self.subPath.startsWith('/') && !self.subPath.split('/').exists(part, part == '..'))",
-    "messageExpression": "\"{path}.subPath is '\" + self.subPath + \"': write a folder inside the volume, without a leading / and without ..\"",
-    "message": "{path}.subPath is '…': write a folder inside the volume, without a leading / and without ..",
-}]))))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct VolumeClaim {
-    /// Name of the PersistentVolumeClaim. With several workers on several nodes it must allow
-    /// ReadWriteMany (or ReadOnlyMany for a data set).
-    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 253)))]
-    pub claim_name: String,
-    /// Folder inside the volume. Default: the volume's root.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 512)))]
-    pub sub_path: Option<String>,
 }
 
 /// A container image used as a volume.
@@ -96,25 +140,4 @@ impl PullPolicy {
             Self::Never => "Never",
         }
     }
-}
-
-fn yes() -> bool {
-    true
-}
-
-/// Where checkpoints, weights and results go. A run writes only into its own folder
-/// `<job>-<first 8 characters of the job's uid>` there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Output {
-    /// The volume that receives the run's folder. All workers must be able to mount it.
-    pub persistent_volume_claim: VolumeClaim,
-    /// Draw what people look at (curves, confusion matrix, labels, batches) into the run's folder, and put it
-    /// together on one page, report.html (YOLOv5's --noplots is false).
-    #[serde(default = "yes")]
-    pub plots: bool,
-    /// Write events for TensorBoard into the run's folder.
-    #[serde(default = "yes")]
-    pub tensorboard: bool,
 }

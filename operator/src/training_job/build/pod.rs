@@ -93,7 +93,7 @@ pub fn pod(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Pod {
 }
 
 /// None of what is empty.
-fn some<T: Default + PartialEq + Clone>(value: &T) -> Option<T> {
+pub(super) fn some<T: Default + PartialEq + Clone>(value: &T) -> Option<T> {
     (*value != T::default()).then(|| value.clone())
 }
 
@@ -244,7 +244,7 @@ fn resources(workers: &Workers) -> ResourceRequirements {
 }
 
 /// What the "restricted" Pod Security Standard asks for.
-fn pod_security() -> PodSecurityContext {
+pub(super) fn pod_security() -> PodSecurityContext {
     PodSecurityContext {
         run_as_non_root: Some(true),
         run_as_user: Some(USER),
@@ -260,7 +260,7 @@ fn pod_security() -> PodSecurityContext {
     }
 }
 
-fn container_security() -> SecurityContext {
+pub(super) fn container_security() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),

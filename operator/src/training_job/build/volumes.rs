@@ -25,9 +25,54 @@ const OUTPUT: &str = "output";
 /// Whether data set and output are on the same claim. A pod then has one volume for both: two volumes of
 /// one claim in a pod do not mount with every driver.
 fn one_claim(config: &JobConfig) -> bool {
-    let output = &config.spec.output.persistent_volume_claim;
-    let dataset = config.spec.dataset.persistent_volume_claim.as_ref();
-    dataset.is_some_and(|dataset| dataset.claim_name == output.claim_name)
+    let output = output(config);
+    dataset_claim(config).is_some_and(|dataset| dataset.name == output.name)
+}
+
+/// A claim that a pod mounts.
+pub(super) struct Claim {
+    pub name: String,
+    pub sub_path: Option<String>,
+}
+
+impl From<&VolumeClaim> for Claim {
+    fn from(claim: &VolumeClaim) -> Self {
+        Self {
+            name: claim.claim_name.clone(),
+            sub_path: claim.sub_path.clone(),
+        }
+    }
+}
+
+/// The claim of the results: the user's, or else the one that was made for the job.
+fn output(config: &JobConfig) -> Claim {
+    let own = config.spec.output.persistent_volume_claim.as_ref();
+    own.map_or_else(
+        || Claim {
+            name: names::output_claim(&config.job.name),
+            sub_path: None,
+        },
+        Claim::from,
+    )
+}
+
+/// The claim of the data set, when it is on one.
+fn dataset_claim(config: &JobConfig) -> Option<Claim> {
+    let own = config.spec.dataset.persistent_volume_claim.as_ref();
+    own.map(Claim::from).or_else(|| fetch_claim(config))
+}
+
+/// The claim that the data set is fetched to: the user's, or else the one that was made for the job.
+pub(super) fn fetch_claim(config: &JobConfig) -> Option<Claim> {
+    let to = config.spec.dataset.fetch_to.as_ref()?;
+    let own = to.persistent_volume_claim.as_ref();
+    Some(own.map_or_else(
+        || Claim {
+            name: names::dataset_claim(&config.job.name),
+            sub_path: None,
+        },
+        Claim::from,
+    ))
 }
 
 /// Where the container `worker` sees them.
@@ -35,7 +80,7 @@ pub fn mounts(config: &JobConfig) -> Vec<VolumeMount> {
     let folder = paths::CONFIG_FILE
         .rsplit_once('/')
         .map_or("/", |(folder, _)| folder);
-    let dataset = config.spec.dataset.persistent_volume_claim.as_ref();
+    let dataset = dataset_claim(config);
     let dataset_volume = if one_claim(config) { OUTPUT } else { DATASET };
     let mut mounts = vec![
         VolumeMount {
@@ -47,11 +92,11 @@ pub fn mounts(config: &JobConfig) -> Vec<VolumeMount> {
         mount(SHARED_MEMORY, "/dev/shm"),
         VolumeMount {
             read_only: Some(true),
-            sub_path: dataset.and_then(|claim| claim.sub_path.clone()),
+            sub_path: dataset.and_then(|claim| claim.sub_path),
             ..mount(dataset_volume, paths::DATASET_DIR)
         },
         VolumeMount {
-            sub_path: config.spec.output.persistent_volume_claim.sub_path.clone(),
+            sub_path: output(config).sub_path,
             ..mount(OUTPUT, paths::OUTPUT_DIR)
         },
     ];
@@ -90,7 +135,7 @@ pub fn volumes(config: &JobConfig, workers: &Workers) -> Vec<Volume> {
             ..named(SHARED_MEMORY)
         },
         Volume {
-            persistent_volume_claim: Some(claim(&config.spec.output.persistent_volume_claim)),
+            persistent_volume_claim: Some(claim(output(config))),
             ..named(OUTPUT)
         },
     ];
@@ -139,10 +184,10 @@ fn dataset(config: &JobConfig, volume: Volume) -> Volume {
     let source = &config.spec.dataset;
     Volume {
         // Read-only as a whole, so that the kubelet does not change the owner of the user's files.
-        persistent_volume_claim: source.persistent_volume_claim.as_ref().map(|source| {
+        persistent_volume_claim: dataset_claim(config).map(|own| {
             PersistentVolumeClaimVolumeSource {
                 read_only: Some(true),
-                ..claim(source)
+                ..claim(own)
             }
         }),
         image: source.image.as_ref().map(|image| ImageVolumeSource {
@@ -153,9 +198,9 @@ fn dataset(config: &JobConfig, volume: Volume) -> Volume {
     }
 }
 
-fn claim(claim: &VolumeClaim) -> PersistentVolumeClaimVolumeSource {
+pub(super) fn claim(claim: Claim) -> PersistentVolumeClaimVolumeSource {
     PersistentVolumeClaimVolumeSource {
-        claim_name: claim.claim_name.clone(),
+        claim_name: claim.name,
         read_only: None,
     }
 }
@@ -221,6 +266,19 @@ mod tests {
             .iter()
             .filter(|v| v["persistentVolumeClaim"].is_object());
         assert_eq!(1, claims.count());
+    }
+
+    #[test]
+    fn results_go_to_the_claim_that_was_made_for_the_job() {
+        let spec = built(|config, _| {
+            let template = json!({"resources": {"requests": {"storage": "1Gi"}}});
+            config.spec.output.persistent_volume_claim = None;
+            config.spec.output.volume_claim_template =
+                Some(serde_json::from_value(template).expect("a template"));
+        })["spec"]
+            .clone();
+        let claim = &named(&spec["volumes"], OUTPUT)["persistentVolumeClaim"];
+        assert_eq!(json!({"claimName": "digits-output"}), *claim);
     }
 
     #[test]

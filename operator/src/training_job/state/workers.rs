@@ -4,7 +4,7 @@ use crds::conditions::{ConditionType, Reason};
 
 use super::super::plan::Phase;
 use super::super::waiting::{WaitingOn, summary};
-use super::{Outlook, all_run, not_now};
+use super::{Outlook, all_run, not_now, refused_pod};
 use crate::conditions::{Stated, find, holds};
 
 pub(super) fn admitted(outlook: &Outlook) -> Stated {
@@ -32,8 +32,10 @@ pub(super) fn admitted(outlook: &Outlook) -> Stated {
 }
 
 /// What all workers wait for, when they do.
-fn all_wait(phase: &Phase) -> Option<WaitingOn> {
-    match phase {
+fn all_wait(outlook: &Outlook) -> Option<WaitingOn> {
+    match &outlook.plan.phase {
+        Phase::Fetching(waiting_on) => Some(refused_pod(outlook).unwrap_or(waiting_on).clone()),
+        Phase::FetchFailed(waiting_on) => Some(waiting_on.clone()),
         Phase::Blocked(waiting_on) | Phase::BackingOff(waiting_on) | Phase::Queued(waiting_on) => {
             Some(waiting_on.clone())
         }
@@ -44,7 +46,7 @@ fn all_wait(phase: &Phase) -> Option<WaitingOn> {
 
 /// What the job waits for, in words.
 pub fn waiting_on(outlook: &Outlook) -> Option<String> {
-    if let Some(waiting_on) = all_wait(&outlook.plan.phase) {
+    if let Some(waiting_on) = all_wait(outlook) {
         return Some(waiting_on.message());
     }
     match &outlook.plan.phase {
@@ -72,7 +74,7 @@ pub(super) fn scheduled(outlook: &Outlook) -> Stated {
         );
     }
     if let Some(waiting_on) =
-        all_wait(&outlook.plan.phase).filter(|waiting_on| *waiting_on != WaitingOn::OtherResults)
+        all_wait(outlook).filter(|waiting_on| *waiting_on != WaitingOn::OtherResults)
     {
         return Stated::new(
             kind,
@@ -104,7 +106,7 @@ pub(super) fn workers_ready(outlook: &Outlook) -> Stated {
     if let Some(ended) = not_now(kind, &outlook.plan.phase) {
         return ended;
     }
-    if let Some(waiting_on) = all_wait(&outlook.plan.phase) {
+    if let Some(waiting_on) = all_wait(outlook) {
         return Stated::new(
             kind,
             false,

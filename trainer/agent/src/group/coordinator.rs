@@ -375,7 +375,7 @@ impl Coordinator {
             reason: failure.reason.as_str(),
             retry: failure.reason.retry(),
             exit_code: Some(failure.exit_code.into()),
-            worker: failure.worker,
+            worker: Some(failure.worker),
         })
     }
 

@@ -1,0 +1,106 @@
+//! moto's S3 server, a program of Python that `scripts/moto.sh` puts into the cache once.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::cluster::root;
+use crate::wait::until;
+
+/// The address at which pods of the local cluster reach this machine (`HOST_IP` in tests/cluster/lib.sh).
+pub const HOST_OF_PODS: &str = "10.213.0.1";
+
+/// moto's server, until this goes.
+pub struct Moto {
+    child: Child,
+    address: String,
+}
+
+impl Moto {
+    /// Starts it at an address of this machine and waits until it answers.
+    pub fn start(host: &str) -> Self {
+        let found = Command::new(root().join("scripts/moto.sh"))
+            .output()
+            .expect("the script runs");
+        let python = String::from_utf8(found.stdout).expect("a path");
+        assert!(
+            found.status.success(),
+            "{}",
+            String::from_utf8_lossy(&found.stderr)
+        );
+        let port = free_port(host);
+        let child = Command::new(python.trim())
+            .args(["-m", "moto.server", "--host", host, "--port"])
+            .arg(port.to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("moto starts");
+        let moto = Self {
+            child,
+            address: format!("{host}:{port}"),
+        };
+        until("moto to answer", Duration::from_secs(60), || {
+            TcpStream::connect(&moto.address)
+                .map(drop)
+                .map_err(|error| error.to_string())
+        });
+        moto
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Makes a bucket.
+    pub fn bucket(&self, name: &str) {
+        self.send("PUT", &format!("/{name}"), b"");
+    }
+
+    /// Makes an object. moto asks for no signature.
+    pub fn put(&self, bucket: &str, key: &str, content: &[u8]) {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._".contains(&byte);
+        let key: String = key
+            .bytes()
+            .map(|byte| {
+                if plain(byte) {
+                    char::from(byte).to_string()
+                } else {
+                    format!("%{byte:02X}")
+                }
+            })
+            .collect();
+        self.send("PUT", &format!("/{bucket}/{key}"), content);
+    }
+
+    fn send(&self, method: &str, path: &str, body: &[u8]) {
+        let mut stream = TcpStream::connect(&self.address).expect("moto is there");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: AWS4-HMAC-SHA256 Credential=testing/20270101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            self.address,
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("sent");
+        stream.write_all(body).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(
+            answer.starts_with("HTTP/1.1 200"),
+            "{method} {path}: {answer}"
+        );
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port(host: &str) -> u16 {
+    let listener = TcpListener::bind((host, 0)).expect("an address of this machine");
+    listener.local_addr().expect("bound").port()
+}

@@ -1,0 +1,279 @@
+//! Where a data set comes from, as a store; and what its errors mean.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use contract::spec::{Archive, Dataset, ObjectStorage};
+use object_store::aws::AmazonS3Builder;
+use object_store::client::HttpError;
+use object_store::http::HttpBuilder;
+use object_store::path::Path;
+use object_store::{
+    BackoffConfig, Certificate, ClientOptions, HeaderMap, HeaderValue, ObjectStore, RetryConfig,
+};
+
+use crate::error::FetchError;
+
+/// The variable with the value of the header Authorization.
+pub const AUTHORIZATION: &str = contract::env::FETCH_AUTHORIZATION;
+
+/// What is fetched.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// What reads it.
+    pub store: Arc<dyn ObjectStore>,
+    /// Where in the store it is: a prefix, or nothing where the store is the one file.
+    pub path: Path,
+    /// Its address for people, without credentials.
+    pub url: String,
+    /// Tells it from other sources.
+    pub identity: String,
+    /// Which kind it is.
+    pub kind: Kind,
+}
+
+/// The kinds of sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// All objects below a prefix.
+    Objects,
+    /// One archive.
+    Archive,
+}
+
+impl Kind {
+    fn field(self) -> &'static str {
+        match self {
+            Self::Objects => "objectStorage.url",
+            Self::Archive => "archive.url",
+        }
+    }
+}
+
+/// How patient a client is.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For one request with its retries.
+    pub retry: Duration,
+    /// For the next bytes.
+    pub read: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            retry: Duration::from_mins(1),
+            read: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Source {
+    /// The source that the data set names; `get` looks up environment variables.
+    pub fn of(
+        dataset: &Dataset,
+        patience: Patience,
+        get: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, FetchError> {
+        match (&dataset.object_storage, &dataset.archive) {
+            (Some(storage), None) => objects(storage, patience),
+            (None, Some(archive)) => file(archive, patience, get(AUTHORIZATION)),
+            _ => Err(FetchError::NothingToFetch),
+        }
+    }
+
+    /// What an error of the store means, at this address.
+    pub fn explain(&self, error: &object_store::Error, url: &str) -> FetchError {
+        use object_store::Error as Store;
+        let url = url.to_owned();
+        let forbidden = |status| FetchError::Forbidden {
+            url: url.clone(),
+            status,
+            remedy: match self.kind {
+                Kind::Objects => {
+                    "see whether the credentials of dataset.objectStorage are right and may list and read there"
+                }
+                Kind::Archive => {
+                    "see whether the Secret of dataset.archive.credentialsSecret has the right value under 'authorization'"
+                }
+            },
+        };
+        match error {
+            Store::NotFound { .. } => FetchError::Missing {
+                url,
+                field: self.kind.field(),
+            },
+            Store::PermissionDenied { .. } => forbidden("403 Forbidden"),
+            Store::Unauthenticated { .. } => forbidden("401 Unauthorized"),
+            Store::Precondition { .. } | Store::NotModified { .. } => FetchError::Changed { url },
+            Store::InvalidPath { .. } => FetchError::UnsafeName {
+                url,
+                name: "…".to_owned(),
+                problem: "or one like it, that has empty parts, '.' or '..'",
+            },
+            // Listings know no other errors.
+            other => match general(other, url.clone()) {
+                FetchError::Server { status: 404, .. } => FetchError::Missing {
+                    url,
+                    field: self.kind.field(),
+                },
+                FetchError::Server { status: 401, .. } => forbidden("401 Unauthorized"),
+                FetchError::Server { status: 403, .. } => forbidden("403 Forbidden"),
+                error => error,
+            },
+        }
+    }
+}
+
+/// Looks through the causes of an error. None of their texts is passed on as it is: servers' answers repeat
+/// names of keys, and addresses may have queries.
+fn general(error: &object_store::Error, url: String) -> FetchError {
+    let mut innermost: &dyn Error = error;
+    let mut kind = None;
+    let mut cause: Option<&dyn Error> = Some(error);
+    while let Some(error) = cause {
+        innermost = error;
+        if let Some(error) = error.downcast_ref::<HttpError>() {
+            kind = Some(error.kind());
+        }
+        cause = error.source();
+    }
+    let text = error.to_string();
+    // The addresses at which clouds hand credentials to machines and pods.
+    if ["169.254.169.254", "169.254.170.2"]
+        .iter()
+        .any(|address| text.contains(address))
+    {
+        return FetchError::NoCredentials { url };
+    }
+    let status = text
+        .split_once("status code: ")
+        .and_then(|(_, rest)| rest.get(..3)?.parse().ok());
+    match (status, kind) {
+        (Some(status), _) => FetchError::Server { url, status },
+        (None, Some(_)) => FetchError::Network {
+            url,
+            problem: innermost.to_string(),
+        },
+        (None, None) if text.contains("Content-Length") => FetchError::Answer {
+            url,
+            problem: "it does not say how long the file is",
+        },
+        (None, None) if text.contains("redirect") => FetchError::Answer {
+            url,
+            problem: "it sends us elsewhere without saying where; see whether dataset.objectStorage.region is right",
+        },
+        (None, None) => FetchError::Network {
+            url,
+            problem: "the answer could not be understood".to_owned(),
+        },
+    }
+}
+
+fn objects(storage: &ObjectStorage, patience: Patience) -> Result<Source, FetchError> {
+    let url = storage.url.trim_end_matches('/').to_owned();
+    let failed = |problem: String| FetchError::Client {
+        url: url.clone(),
+        problem,
+    };
+    let rest = url.strip_prefix("s3://");
+    let rest = rest.ok_or_else(|| failed("it does not begin with s3://".to_owned()))?;
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let path = Path::parse(prefix)
+        .map_err(|_| failed("its folder has empty parts, '.' or '..'".to_owned()))?;
+    // Credentials and identities of the pod are in the environment.
+    let mut builder = AmazonS3Builder::from_env()
+        .with_bucket_name(bucket)
+        .with_client_options(options(patience, storage.allow_http)?)
+        .with_retry(retries(patience));
+    if let Some(region) = &storage.region {
+        builder = builder.with_region(region);
+    }
+    if let Some(endpoint) = &storage.endpoint {
+        builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
+    }
+    let store = builder.build().map_err(|_| {
+        failed(
+            "see whether dataset.objectStorage names a bucket, and credentials are whole"
+                .to_owned(),
+        )
+    })?;
+    let identity = match &storage.endpoint {
+        Some(endpoint) => format!("{url} at {endpoint}"),
+        None => url.clone(),
+    };
+    Ok(Source {
+        store: Arc::new(store),
+        path,
+        url,
+        identity,
+        kind: Kind::Objects,
+    })
+}
+
+fn file(
+    archive: &Archive,
+    patience: Patience,
+    authorization: Option<String>,
+) -> Result<Source, FetchError> {
+    let url = archive.url.clone();
+    let failed = |problem: &str| FetchError::Client {
+        url: url.clone(),
+        problem: problem.to_owned(),
+    };
+    let mut options = options(patience, true)?;
+    if let Some(value) = authorization {
+        let mut value = HeaderValue::from_str(value.trim()).map_err(|_| {
+            failed("the Secret's value under 'authorization' is no value of an HTTP header")
+        })?;
+        value.set_sensitive(true);
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", value);
+        options = options.with_default_headers(headers);
+    }
+    let store = HttpBuilder::new()
+        .with_url(&url)
+        .with_client_options(options)
+        .with_retry(retries(patience))
+        .build()
+        .map_err(|_| failed("it is no address"))?;
+    let identity = match &archive.sha256 {
+        Some(sha256) => format!("{url} with SHA-256 {}", sha256.to_lowercase()),
+        None => url.clone(),
+    };
+    Ok(Source {
+        store: Arc::new(store),
+        path: Path::default(),
+        url,
+        identity,
+        kind: Kind::Archive,
+    })
+}
+
+fn retries(patience: Patience) -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig::default(),
+        max_retries: 10,
+        retry_timeout: patience.retry,
+    }
+}
+
+fn options(patience: Patience, allow_http: bool) -> Result<ClientOptions, FetchError> {
+    // A second call finds the first one's, which is the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut options = ClientOptions::new()
+        .with_allow_http(allow_http)
+        .with_connect_timeout(Duration::from_secs(10))
+        // A file may take hours, but its bytes must keep coming.
+        .with_timeout_disabled()
+        .with_read_timeout(patience.read);
+    for root in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
+        let root = Certificate::from_der(root).map_err(|_| FetchError::Client {
+            url: "https".to_owned(),
+            problem: "an authority's certificate cannot be read".to_owned(),
+        })?;
+        options = options.with_root_certificate(root);
+    }
+    Ok(options)
+}
