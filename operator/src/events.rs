@@ -123,24 +123,8 @@ pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<J
             format!("{workers} in attempt {attempt}"),
         ));
     }
-    let slow = |status: &YoloTrainingJobStatus| status.straggler.as_ref().map(|s| s.worker);
-    if let Some(straggler) = &new.straggler
-        && slow(old) != slow(new)
-    {
-        let node = new
-            .workers
-            .iter()
-            .find(|worker| worker.index == straggler.worker)
-            .and_then(|worker| worker.node.as_deref())
-            .unwrap_or("unknown");
-        events.push(event(
-            true,
-            "Straggler",
-            format!(
-                "the others wait {:.3} s of each step of {:.3} s for worker {} (rank {}) on the node {node}: look at what else runs there, and at its clock speed, cooling and disks",
-                straggler.waited_seconds, straggler.step_seconds, straggler.worker, straggler.rank
-            ),
-        ));
+    if let Some(note) = straggler(old, new) {
+        events.push(event(true, "Straggler", note));
     }
     if let Some(complete) = became_true(old, new, ConditionType::Complete) {
         events.push(event(false, "Complete", complete.message.clone()));
@@ -166,6 +150,26 @@ fn fetch_failure<'a>(
         .as_ref()
         .and_then(|fetch| fetch.last_failure.as_ref());
     last(new).filter(|failure| before.is_none_or(|before| before.pod != failure.pod))
+}
+
+/// What is said of a worker that the others wait for, when the old status names another one or none.
+fn straggler(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Option<String> {
+    let straggler = new.straggler.as_ref()?;
+    let known = old.straggler.as_ref().map(|straggler| straggler.worker);
+    if known == Some(straggler.worker) {
+        return None;
+    }
+    let mut workers = new.workers.iter();
+    let worker = workers.find(|worker| worker.index == straggler.worker);
+    let node = worker.and_then(|worker| worker.node.as_deref());
+    Some(format!(
+        "the others wait {:.3} s of each step of {:.3} s for worker {} (rank {}) on the node {}: look at what else runs there, and at its clock speed, cooling and disks",
+        straggler.waited_seconds,
+        straggler.step_seconds,
+        straggler.worker,
+        straggler.rank,
+        node.unwrap_or("unknown")
+    ))
 }
 
 fn reason(status: &YoloTrainingJobStatus, kind: ConditionType) -> Option<&str> {
