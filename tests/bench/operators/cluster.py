@@ -31,6 +31,7 @@ def run(*command, env=None, quiet=True):
 
 def start():
     """A fresh cluster with our operator, the peers and pretend nodes; returns its client."""
+    stop()
     run("tests/cluster/up.sh", env={"CLUSTER_BENCH": "1"})
     run("tests/cluster/fake-nodes.sh", "up", NODES)
     run("tests/bench/operators/install.sh")
@@ -60,6 +61,8 @@ def claim(api, name):
 
 
 def stop():
+    # Of agents() in a run that was killed.
+    subprocess.run(["ip", "route", "delete", "local", FAKE_PODS, "dev", "lo"], check=False, stderr=subprocess.DEVNULL)
     run("tests/cluster/down.sh")
 
 

@@ -10,6 +10,7 @@ target/bench/operator.json, in which rows of parts that were not run stay. A goa
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 
@@ -46,6 +47,8 @@ def main():
              "rounds": parts.ROUNDS, "load": os.getloadavg()[0], "controllers": "all in pods, by their charts; only those measured run", "nodes": cluster.NODES}
     print(json.dumps(about), flush=True)
     rows = []
+    # Also then the cluster is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("asked to stop"))
     try:
         api = cluster.start()
         parts.prepare(api)
