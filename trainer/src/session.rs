@@ -109,6 +109,22 @@ pub struct StartOptions {
     pub out_of_memory: Vec<u64>,
 }
 
+/// Lets the ranks exchange something, and says how fast that was.
+fn try_network(
+    ranks: &mut Ranks,
+    device: tch::Device,
+    reporter: &mut Reporter,
+) -> Result<(), Error> {
+    let rate = ranks.bandwidth(device).map_err(|source| Error::Ranks {
+        when: "a trial of their network",
+        source,
+    })?;
+    if let Some(rate) = rate {
+        reporter.all_reduce(rate);
+    }
+    Ok(())
+}
+
 impl<'a> Session<'a> {
     /// Opens the data, meets the other ranks and takes up the run where it stands.
     pub fn open(
@@ -131,13 +147,7 @@ impl<'a> Session<'a> {
         reporter.phase(Phase::Rendezvous);
         let mut ranks = rendezvous::meet(&place, chosen.backend.clone(), limits(spec))?;
         data.agree(&mut ranks)?;
-        let rate = ranks.bandwidth(chosen.device);
-        if let Some(rate) = rate.map_err(|source| Error::Ranks {
-            when: "a trial of their network",
-            source,
-        })? {
-            reporter.all_reduce(rate);
-        }
+        try_network(&mut ranks, chosen.device, reporter)?;
 
         let folder = RunFolder::new(&job.output, &job.config, place.attempt);
         let store = CheckpointStore::new(folder.checkpoints(), place.attempt);

@@ -345,6 +345,7 @@ fn ended(
 }
 
 fn fail(plan: &mut Plan, observed: &Observed, run: RunPolicy, failure: JobFailure) {
+    plan.unguard = true;
     plan.phase = Phase::Failed(failure);
     plan.make_nothing();
     plan.retire = Vec::new();
