@@ -12,6 +12,7 @@ fn wide(name: &str, workers: u32) -> Job {
         .set("/training/batchSize", 6)
         .set("/workers/replicas", workers)
         .set("/workers/resources", json!({"requests": {"cpu": "1200m"}}))
+        .set("/scheduling", json!({"gang": "Kubernetes"}))
 }
 
 fn nodes(namespace: &Namespace, job: &str) -> Vec<Value> {

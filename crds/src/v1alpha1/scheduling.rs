@@ -25,7 +25,7 @@ pub struct Scheduling {
 /// Who schedules the workers of a job together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Gang {
-    /// Kubernetes itself where it can (`PodGroup` of scheduling.k8s.io), or Volcano where
+    /// Kubernetes itself where its `PodGroup` of scheduling.k8s.io is stable (v1), or Volcano where
     /// `workers.template.schedulerName` is `volcano`; else nobody.
     #[default]
     #[serde(rename = "auto")]

@@ -75,6 +75,11 @@ pub fn choose(valid: &ValidJob, served: &Served) -> Result<Option<Scheduler>, Wa
         Gang::Coscheduling => (COSCHEDULING, &served.coscheduling),
         _ => (KUBERNETES, &served.kubernetes),
     };
+    // A beta is for who asks for it: that of Kubernetes 1.37 hides why pods of a group wait for a claim.
+    let unasked = gang == Gang::Auto && kind == Gang::Kubernetes;
+    let version = version
+        .as_ref()
+        .filter(|version| !unasked || *version == "v1");
     match version {
         Some(version) => Ok(Some(Scheduler {
             kind,
@@ -204,7 +209,11 @@ mod tests {
                 .map_err(|waiting_on| waiting_on.message())
         };
         let plain = job(|_| {});
-        assert_eq!(Ok(Some(Gang::Kubernetes)), kind(&plain, &all()));
+        assert_eq!(Ok(None), kind(&plain, &all()), "a beta");
+        let stable = served(&[(KUBERNETES.to_owned(), "v1".to_owned())]);
+        assert_eq!(Ok(Some(Gang::Kubernetes)), kind(&plain, &stable));
+        let asked = job(|job| job.spec.scheduling.gang = Gang::Kubernetes);
+        assert_eq!(Ok(Some(Gang::Kubernetes)), kind(&asked, &all()));
         assert_eq!(Ok(None), kind(&plain, &Served::default()));
         let volcano =
             job(|job| job.spec.workers.template.scheduler_name = Some("volcano".to_owned()));

@@ -339,7 +339,10 @@ fn waiting(status: &PodStatus) -> WaitingOn {
     let unschedulable = status.conditions.iter().flatten().find(|condition| {
         condition.type_ == "PodScheduled"
             && condition.status == "False"
-            && condition.reason.as_deref() == Some("Unschedulable")
+            && matches!(
+                condition.reason.as_deref(),
+                Some("Unschedulable" | "SchedulerError")
+            )
     });
     match unschedulable.map(|condition| condition.message.clone().unwrap_or_default()) {
         Some(message) if message.to_lowercase().contains("persistentvolumeclaim") => {
