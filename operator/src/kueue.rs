@@ -162,12 +162,3 @@ pub struct ResourceFlavorSpec {
     /// What pods on them tolerate.
     pub tolerations: Vec<Toleration>,
 }
-
-/// A priority for workloads that says nothing about their pods.
-///
-/// Its value is beside `metadata`, not in a `spec`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PriorityValue {
-    /// The higher, the earlier.
-    pub value: i32,
-}

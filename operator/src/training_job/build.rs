@@ -133,9 +133,6 @@ pub fn build(
         Some(claim::claim(&config.job, name, template))
     });
     prepared.claims.extend(claims);
-    prepared.fetch = plan
-        .fetch
-        .map(|number| fetch::pod(&config, &valid.workers, number));
     if !plan.create.is_empty() && is_group(&config) {
         prepared.secret = Some(secret::group(&config.job));
     }
@@ -143,6 +140,9 @@ pub fn build(
     if let QueueView::Entered(entry) = &observed.queue {
         placement::placed(&mut workers.template, &entry.placement);
     }
+    prepared.fetch = plan
+        .fetch
+        .map(|number| fetch::pod(&config, &workers, number));
     let place = |new: &NewPod| pod::Place {
         index: new.index,
         number: new.number,

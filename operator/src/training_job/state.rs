@@ -214,10 +214,8 @@ fn config_waits(outlook: &Outlook) -> bool {
 
 /// That the API server does not take a pod.
 fn refused_pod<'a>(outlook: &'a Outlook) -> Option<&'a WaitingOn> {
-    let waiting = outlook.waiting.iter().map(|(_, waiting_on)| waiting_on);
-    waiting
-        .into_iter()
-        .find(|waiting_on| matches!(waiting_on, WaitingOn::CreateRefused { .. }))
+    let mut waiting = outlook.waiting.iter().map(|(_, waiting_on)| waiting_on);
+    waiting.find(|waiting_on| matches!(waiting_on, WaitingOn::CreateRefused { .. }))
 }
 
 fn all_run(outlook: &Outlook) -> bool {
