@@ -31,13 +31,17 @@ fn the_agent_hears_everything_it_needs() {
         *result
     );
 
-    // Every series the agent serves is fed, except that of skipped images, which is fed with 0.
+    // Every series the agent serves is fed (that of skipped images with 0), but for the one that takes two ranks.
     let samples: Vec<_> = agent
         .of_type("metrics")
         .iter()
         .flat_map(|line| line["samples"].as_array().expect("samples").clone())
         .collect();
-    for metric in metric_names::TRAINING {
+    let alone = metric_names::ALL_REDUCE_BYTES_PER_SECOND.name;
+    for metric in metric_names::TRAINING
+        .iter()
+        .filter(|metric| metric.name != alone)
+    {
         let of_metric: Vec<_> = samples
             .iter()
             .filter(|s| s["metric"] == metric.name)
@@ -98,6 +102,32 @@ fn the_agent_hears_everything_it_needs() {
             "no report says {phase}"
         );
     }
+}
+
+#[test]
+fn ranks_say_how_fast_they_exchange_gradients() {
+    let fixture = Fixture::new(&json!({"training": {"epochs": 1}}));
+    let agent = FakeAgent::start(fixture.folder.path(), None);
+    fixture.succeed(&Start {
+        agent: Some(agent.socket.clone()),
+        ..Start::new("o", 2)
+    });
+    let name = metric_names::ALL_REDUCE_BYTES_PER_SECOND.name;
+    let rates: Vec<f64> = agent
+        .of_type("metrics")
+        .iter()
+        .flat_map(|line| line["samples"].as_array().expect("samples").clone())
+        .filter(|sample| sample["metric"] == name)
+        .map(|sample| sample["value"].as_f64().expect("a number"))
+        .collect();
+    // Rank 0 speaks for all.
+    assert_eq!(1, rates.len(), "{rates:?}");
+    assert!(rates[0] > 0.0);
+    let said = agent
+        .of_type("report")
+        .iter()
+        .any(|report| report["allReduceBytesPerSecond"] == rates[0]);
+    assert!(said, "no report has {}", rates[0]);
 }
 
 #[test]
