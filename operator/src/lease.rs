@@ -103,6 +103,31 @@ pub enum LeaseError {
         #[source]
         source: Option<Box<kube::Error>>,
     },
+    /// The API server was put back to an earlier state, a backup of etcd mostly. Watches that were open go on
+    /// without a word until the new state is as old as the lost one: nothing that was read before holds.
+    #[error(
+        "the lease {name} is older than it was (resource version {found} after {latest}): the API server was put back to an earlier state, and everything is read anew"
+    )]
+    Past {
+        /// Its name.
+        name: String,
+        /// Its resource version now.
+        found: u64,
+        /// The latest that was seen.
+        latest: u64,
+    },
+}
+
+/// Whether an object that had a resource version has an earlier one now, which time alone brings about nowhere. Returns
+/// both.
+fn went_back(latest: Option<u64>, lease: Option<&Lease>) -> Option<(u64, u64)> {
+    let (latest, found) = (latest?, version(lease?)?);
+    (found < latest).then_some((found, latest))
+}
+
+/// The number is that of etcd's revision: larger is later.
+fn version(lease: &Lease) -> Option<u64> {
+    lease.metadata.resource_version.as_ref()?.parse().ok()
 }
 
 /// How a look at the lease ended.
@@ -113,6 +138,13 @@ enum Turn {
     Foreign,
     /// Another wrote it at the same moment; the next look tells who holds it.
     Raced,
+    /// It is older than it was.
+    Past {
+        /// Its resource version.
+        found: u64,
+        /// The latest that was seen.
+        latest: u64,
+    },
 }
 
 /// A replica in the election.
@@ -121,6 +153,8 @@ pub struct Candidate {
     name: String,
     namespace: String,
     me: String,
+    /// The latest resource version that the lease was seen to have.
+    latest: Option<u64>,
 }
 
 impl Candidate {
@@ -131,13 +165,14 @@ impl Candidate {
             name: name.to_owned(),
             namespace: namespace.to_owned(),
             me: me.to_owned(),
+            latest: None,
         }
     }
 
     /// Takes part until `stop`, then gives the lease back. Says on `leading` whether it holds the lease.
-    /// Ends with an error when it held it and lost it.
+    /// Ends with an error when it held it and lost it, and when the API server was put back to an earlier state.
     pub async fn run(
-        self,
+        mut self,
         leading: watch::Sender<bool>,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), LeaseError> {
@@ -159,6 +194,14 @@ impl Candidate {
                     });
                 }
                 Ok(Turn::Foreign | Turn::Raced) => {}
+                Ok(Turn::Past { found, latest }) => {
+                    let name = self.name;
+                    return Err(LeaseError::Past {
+                        name,
+                        found,
+                        latest,
+                    });
+                }
                 Err(error) => {
                     tracing::warn!(
                         lease = self.name,
@@ -192,7 +235,7 @@ impl Candidate {
     }
 
     /// Reads the lease and takes or renews it where that is right.
-    async fn turn(&self, seen: &mut Option<Seen>) -> Result<Turn, kube::Error> {
+    async fn turn(&mut self, seen: &mut Option<Seen>) -> Result<Turn, kube::Error> {
         // Nobody must believe to hold a lease while a request hangs.
         match tokio::time::timeout(TURN_LIMIT, self.try_turn(seen)).await {
             Ok(result) => result,
@@ -200,8 +243,12 @@ impl Candidate {
         }
     }
 
-    async fn try_turn(&self, seen: &mut Option<Seen>) -> Result<Turn, kube::Error> {
+    async fn try_turn(&mut self, seen: &mut Option<Seen>) -> Result<Turn, kube::Error> {
         let lease = self.api.get_opt(&self.name).await?;
+        if let Some((found, latest)) = went_back(self.latest, lease.as_ref()) {
+            return Ok(Turn::Past { found, latest });
+        }
+        self.latest = lease.as_ref().and_then(version).or(self.latest);
         let now = Instant::now();
         let spec = lease.as_ref().and_then(|lease| lease.spec.clone());
         *seen = match (spec, seen.take()) {
@@ -224,7 +271,8 @@ impl Candidate {
                 Ok(Turn::Raced)
             }
             Err(error) => Err(error),
-            Ok(()) => {
+            Ok(lease) => {
+                self.latest = version(&lease).or(self.latest);
                 *seen = Some(Seen { spec, since: now });
                 Ok(Turn::Held)
             }
@@ -232,12 +280,11 @@ impl Candidate {
     }
 
     /// Writes the spec; the resource version that was read makes a concurrent write fail.
-    async fn write(&self, lease: Option<Lease>, spec: LeaseSpec) -> Result<(), kube::Error> {
+    async fn write(&self, lease: Option<Lease>, spec: LeaseSpec) -> Result<Lease, kube::Error> {
         let params = PostParams::default();
         if let Some(mut lease) = lease {
             lease.spec = Some(spec);
-            self.api.replace(&self.name, &params, &lease).await?;
-            return Ok(());
+            return self.api.replace(&self.name, &params, &lease).await;
         }
         let lease = Lease {
             metadata: ObjectMeta {
@@ -247,8 +294,7 @@ impl Candidate {
             },
             spec: Some(spec),
         };
-        self.api.create(&params, &lease).await?;
-        Ok(())
+        self.api.create(&params, &lease).await
     }
 
     /// Makes the lease free at once, so that a successor need not wait for it to expire.
@@ -267,7 +313,7 @@ impl Candidate {
                 renew_time: Some(MicroTime(Timestamp::now())),
                 ..seen.map(|seen| seen.spec).unwrap_or(spec)
             };
-            self.write(Some(lease), free).await
+            self.write(Some(lease), free).await.map(drop)
         };
         match tokio::time::timeout(Duration::from_secs(2), given).await {
             Ok(Ok(())) => tracing::info!(lease = self.name, "the lease was given back"),
@@ -310,6 +356,22 @@ mod tests {
         for free in [Some(&seen(None, start)), Some(&seen(Some(""), start)), None] {
             assert_eq!(Decision::Acquire, evaluate(free, "a", start));
         }
+    }
+
+    #[test]
+    fn only_an_api_server_that_was_put_back_shows_an_older_lease() {
+        let lease = |version: &str| Lease {
+            metadata: ObjectMeta {
+                resource_version: Some(version.to_owned()),
+                ..ObjectMeta::default()
+            },
+            spec: None,
+        };
+        assert_eq!(None, went_back(None, Some(&lease("5"))));
+        assert_eq!(None, went_back(Some(5), None));
+        assert_eq!(None, went_back(Some(5), Some(&lease("5"))));
+        assert_eq!(None, went_back(Some(9), Some(&lease("10"))));
+        assert_eq!(Some((9, 10)), went_back(Some(10), Some(&lease("9"))));
     }
 
     #[test]
