@@ -99,7 +99,13 @@ pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<J
         events.push(event(true, "Restarting", restarting.message.clone()));
     }
     if let Some(restarted) = restart_in_place(old, new) {
-        events.push(event(true, "RestartedInPlace", restarted.message.clone()));
+        // The restart of a replaced worker is under way; that of ranks in place is over when it is heard of.
+        let reason = if restarted.status == "True" {
+            "WorkerReplaced"
+        } else {
+            "RestartedInPlace"
+        };
+        events.push(event(true, reason, restarted.message.clone()));
     }
     if let Some(suspended) = became_true(old, new, ConditionType::Suspended) {
         events.push(event(false, "Suspended", suspended.message.clone()));

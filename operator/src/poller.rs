@@ -311,6 +311,7 @@ mod tests {
             started: true,
             straggler: None,
             warnings: Vec::new(),
+            lost: Vec::new(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::{Job, Namespace, OPERATOR_NAMESPACE, data, kubectl, until};
+use tests::{Job, Namespace, OPERATOR_NAMESPACE, data, kubectl, processes, until};
 
 use crate::seen;
 
@@ -20,7 +20,53 @@ fn long_job(name: &str) -> Job {
 }
 
 #[test]
-fn a_killed_worker_pod_restarts_the_gang_from_its_checkpoint() {
+fn a_killed_worker_is_replaced_alone_and_the_run_goes_on_from_memory() {
+    let namespace = Namespace::new("alone");
+    data::digits(&namespace, 64, 16, 64);
+    let job = long_job("lost")
+        .set("/training/checkpointEvery", EPOCHS)
+        .set("/training/snapshotSeconds", 2);
+    namespace.apply(&job.manifest()).expect("applying the job");
+    seen::wait(&namespace, "lost", "a while of training", |job| {
+        let seconds = job["status"]["progress"]["trainingSeconds"].as_f64();
+        seconds.is_some_and(|seconds| seconds > 5.0)
+    });
+    let old = seen::active_pods(&namespace, "lost");
+    let pod = namespace.get("pod", &old[1]).expect("it runs");
+    // Its processes go with it, without a word: there is no time for a checkpoint.
+    processes::signal(processes::agent(&pod).expect("an agent"), "KILL");
+    let start = Instant::now();
+    let new = seen::without(&namespace, "lost", &old, &old[1]);
+    assert_eq!(old[0], new[0], "it keeps its pod");
+    let next = json!({"incarnation": 0, "restart": 1});
+    seen::trains_in(&namespace, &new[0], &next);
+    let took = start.elapsed();
+    println!(
+        "worker 1 killed until training steps are seen: {:.1} s",
+        took.as_secs_f64()
+    );
+    let job = seen::wait_complete(&namespace, "lost");
+    let status = &job["status"];
+    assert_eq!(
+        json!([1, 1]),
+        json!([status["restarts"], status["countedRestarts"]])
+    );
+    assert_eq!(next, status["attempt"]);
+    assert_eq!("Killed", status["failures"][0]["reason"], "{status}");
+    assert_eq!(new, seen::active_pods(&namespace, "lost"));
+    let log = namespace
+        .kubectl(&["logs", &new[0], "--container=worker"])
+        .expect("the log");
+    assert!(log.contains("going on from /dev/shm/snapshots"), "{log}");
+    let events = namespace
+        .kubectl(&["describe", "ytj", "lost"])
+        .expect("kubectl describe");
+    assert!(events.contains("WorkerReplaced"), "{events}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
+}
+
+#[test]
+fn without_worker_0_the_gang_restarts_from_its_checkpoint() {
     let namespace = Namespace::new("worker");
     data::digits(&namespace, 64, 16, 64);
     // A pod that is taken away costs none of these.
@@ -33,14 +79,14 @@ fn a_killed_worker_pod_restarts_the_gang_from_its_checkpoint() {
     assert_eq!(2, old.len(), "{old:?}");
     // The kill is hard: no time for a last checkpoint.
     namespace
-        .kubectl(&["delete", "pod", &old[1], "--grace-period=0", "--force"])
+        .kubectl(&["delete", "pod", &old[0], "--grace-period=0", "--force"])
         .expect("killing a worker");
     let start = Instant::now();
     let new = seen::replaced(&namespace, "killed", &old);
     let next = json!({"incarnation": 1, "restart": 0});
     seen::trains_in(&namespace, &new[0], &next);
     let took = start.elapsed().as_secs_f64();
-    println!("pod deleted until training steps are seen: {took:.1} s");
+    println!("pod of worker 0 deleted until training steps are seen: {took:.1} s");
 
     let job = seen::wait_complete(&namespace, "killed");
     assert_eq!(1, job["status"]["restarts"], "{}", job["status"]);
@@ -77,9 +123,19 @@ fn a_worker_asked_to_leave_takes_a_checkpoint_first() {
     namespace
         .kubectl(&["delete", "pod", &old[1], "--wait=false"])
         .expect("deleting a worker");
+    let start = Instant::now();
+    let new = seen::without(&namespace, "polite", &old, &old[1]);
+    let next = json!({"incarnation": 0, "restart": 1});
+    seen::trains_in(&namespace, &new[0], &next);
+    println!(
+        "pod of worker 1 deleted until training steps are seen: {:.1} s",
+        start.elapsed().as_secs_f64()
+    );
     let job = seen::wait_complete(&namespace, "polite");
     assert_eq!(1, job["status"]["restarts"], "{}", job["status"]);
-    let new = seen::active_pods(&namespace, "polite");
+    assert_eq!(0, job["status"]["countedRestarts"].as_u64().unwrap_or(0));
+    assert_eq!(new, seen::active_pods(&namespace, "polite"));
+    assert_eq!(old[0], new[0], "only the one that had to leave is replaced");
     let log = namespace
         .kubectl(&["logs", &new[0], "--container=worker"])
         .expect("the log");

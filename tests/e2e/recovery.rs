@@ -114,19 +114,27 @@ fn workers_of_a_node_that_is_cut_off_are_replaced_elsewhere() {
     let node_of = |pod: &Value| pod["spec"]["nodeName"].as_str().map(str::to_owned);
     let operator = tests::operator_node();
     // One of the two, since they are on two nodes; the one that the operator is on stays.
-    let lost = pods
+    let nodes = pods
         .iter()
-        .filter_map(|pod| node_of(&namespace.get("pod", pod)?))
-        .find(|node| *node != operator)
+        .map(|pod| node_of(&namespace.get("pod", pod).expect("a pod")).expect("a node"));
+    let (index, lost) = nodes
+        .enumerate()
+        .find(|(_, node)| *node != operator)
         .expect("a worker beside the operator's node");
     let _cut = NodeCut::of(&lost);
     let start = Instant::now();
-    let new = seen::replaced(&namespace, "cut", &pods);
-    let next = json!({"incarnation": 1, "restart": 0});
+    // Without worker 0 all are replaced.
+    let (new, next) = if index == 0 {
+        let next = json!({"incarnation": 1, "restart": 0});
+        (seen::replaced(&namespace, "cut", &pods), next)
+    } else {
+        let next = json!({"incarnation": 0, "restart": 1});
+        (seen::without(&namespace, "cut", &pods, &pods[index]), next)
+    };
     seen::trains_in(&namespace, &new[0], &next);
     let took = start.elapsed();
     println!(
-        "node cut off until training steps are seen: {:.1} s",
+        "node of worker {index} cut off until training steps are seen: {:.1} s",
         took.as_secs_f64()
     );
     for pod in &new {

@@ -133,3 +133,15 @@ pub fn replaced(namespace: &Namespace, job: &str, old: &[String]) -> Vec<String>
         }
     })
 }
+
+/// Waits until all workers are there and this pod is none of them any more; returns them.
+pub fn without(namespace: &Namespace, job: &str, old: &[String], gone: &str) -> Vec<String> {
+    until("a worker in the place of another", END, || {
+        let new = active_pods(namespace, job);
+        if new.len() == old.len() && new.iter().all(|pod| pod != gone) {
+            Ok(new)
+        } else {
+            Err(new.join(" "))
+        }
+    })
+}

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tests::{NodeCut, OPERATOR_NAMESPACE, kubectl, kubectl_json, processes, script, until};
 
-use crate::{ends_like_one_left_alone, last, long_job, seen, training, trains_again};
+use crate::{
+    ends_like_one_left_alone, last, long_job, seen, training, trains_again, trains_with_another,
+};
 
 const API_SERVER: &str = "tests/cluster/api-server.sh";
 const ETCD: &str = "tests/cluster/etcd.sh";
@@ -65,26 +67,27 @@ fn a_cluster_that_is_put_back_to_a_backup_does_not_put_the_run_back() {
     let backup = std::env::temp_dir().join(format!("yolo-etcd-{}", std::process::id()));
     let folder = backup.to_string_lossy().into_owned();
     script(ETCD, &["backup", &folder]).expect("taking a backup");
-    // What the backup does not know: a restart, and a gang of other pods.
+    // What the backup does not know: a restart, and another pod.
     let pods = seen::active_pods(&namespace, "run");
     namespace
         .kubectl(&["delete", "pod", &pods[1], "--grace-period=0", "--force"])
         .expect("killing a worker");
-    seen::replaced(&namespace, "run", &pods);
-    let (before, _) = trains_again(&namespace);
+    trains_with_another(&namespace, &pods);
+    let order = |attempt: &Value| (number(&attempt["incarnation"]), number(&attempt["restart"]));
+    let before = (0, 1);
     script(ETCD, &["restore", &folder]).expect("restoring the backup");
     std::fs::remove_dir_all(&backup).expect("the copy goes");
     let start = Instant::now();
     let after = until("a later attempt", Duration::from_secs(180), || {
         let (attempt, _) = trains_again(&namespace);
-        if number(&attempt["incarnation"]) >= number(&before["incarnation"]) {
+        if order(&attempt) >= before {
             Ok(attempt)
         } else {
             Err(attempt.to_string())
         }
     });
     println!(
-        "restored backup: {before} before, {after} after {:.1?}",
+        "restored backup: {before:?} before, {after} after {:.1?}",
         start.elapsed()
     );
     ends_like_one_left_alone(&namespace, job);

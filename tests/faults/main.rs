@@ -7,7 +7,6 @@
 )]
 
 #[path = "../e2e/seen.rs"]
-#[expect(dead_code, reason = "the other tests need the rest")]
 mod seen;
 
 mod control_plane;
@@ -19,7 +18,7 @@ mod workers;
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::{Job, Namespace, data, until};
 
 /// Lets a fault last.
@@ -77,6 +76,17 @@ fn trains_again(namespace: &Namespace) -> (Value, Duration) {
         }
     });
     (attempt, start.elapsed())
+}
+
+/// Waits until worker 1 has another pod and the ranks train beside it, for the first time; returns how long that took.
+#[track_caller]
+fn trains_with_another(namespace: &Namespace, old: &[String]) -> Duration {
+    let start = Instant::now();
+    let new = seen::without(namespace, "run", old, &old[1]);
+    assert_eq!(old[0], new[0], "worker 0 keeps its pod");
+    let next = json!({"incarnation": 0, "restart": 1});
+    seen::trains_in(namespace, &new[0], &next);
+    start.elapsed()
 }
 
 /// The job as it was left alone ends with the same bytes.

@@ -2,58 +2,35 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 use serde_json::json;
-use tests::{Namespace, data};
+use tests::{Namespace, data, script};
 
 use crate::{ends_like_one_left_alone, long_job, seen, training, trains_again};
 
-/// A small file system over a folder of this machine, for as long as this lives.
-struct Small<'a>(&'a Path);
+const NODE: &str = "node-0";
+const SMALL_VOLUME: &str = "tests/cluster/small-volume.sh";
 
-impl<'a> Small<'a> {
-    fn new(folder: &'a Path, size: &str) -> Self {
-        run(
-            "mount",
-            &[
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={size},mode=0777"),
-                "yolo-small",
-                &folder.to_string_lossy(),
-            ],
-        );
+/// A small file system over a folder, as [`NODE`] sees it, for as long as this lives.
+struct Small(String);
+
+impl Small {
+    fn new(folder: &Path, size: &str) -> Self {
+        let folder = folder.to_string_lossy().into_owned();
+        script(SMALL_VOLUME, &["make", NODE, &folder, size]).expect("a small volume");
         Self(folder)
     }
 
     fn resize(&self, size: &str) {
-        run(
-            "mount",
-            &[
-                "-o",
-                &format!("remount,size={size}"),
-                &self.0.to_string_lossy(),
-            ],
-        );
+        script(SMALL_VOLUME, &["resize", NODE, &self.0, size]).expect("a larger one");
     }
 }
 
-impl Drop for Small<'_> {
+impl Drop for Small {
     fn drop(&mut self) {
-        // Pods may still hold it; it goes with the last of them.
-        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+        script(SMALL_VOLUME, &["remove", NODE, &self.0]);
     }
-}
-
-fn run(program: &str, arguments: &[&str]) {
-    let status = Command::new(program).args(arguments).status();
-    assert!(
-        status.is_ok_and(|status| status.success()),
-        "{program} {arguments:?}"
-    );
 }
 
 #[test]
@@ -63,10 +40,17 @@ fn a_full_volume_is_named_and_a_larger_one_lets_the_run_go_on() {
     let folder = data::folder(&namespace, data::RUNS_CLAIM);
     // Two checkpoints of yolov5n with optimiser and average need about 50 MiB.
     let small = Small::new(&folder, "60m");
-    let job = long_job("run").set("/training/checkpointEvery", 1).set(
-        "/failurePolicy",
-        json!({"maxRestarts": 100, "backoff": {"initialSeconds": 2, "maxSeconds": 5}}),
-    );
+    let job = long_job("run")
+        .set("/training/checkpointEvery", 1)
+        .set("/workers/replicas", 1)
+        .set(
+            "/workers/template",
+            json!({"nodeSelector": {"kubernetes.io/hostname": NODE}}),
+        )
+        .set(
+            "/failurePolicy",
+            json!({"maxRestarts": 100, "backoff": {"initialSeconds": 2, "maxSeconds": 5}}),
+        );
     namespace.apply(&job.manifest()).expect("applying the job");
     let failed = seen::wait(&namespace, "run", "the first failure", |job| {
         let failures = job["status"]["failures"].as_array();

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tests::{Namespace, OPERATOR_NAMESPACE, Reinstall, helm};
 
-use crate::{ends_like_one_left_alone, long_job, seen, training, trains_again};
+use crate::{ends_like_one_left_alone, long_job, seen, training, trains_with_another};
 
 fn images(namespace: &Namespace) -> Vec<Value> {
     let pods = namespace.list(
@@ -40,9 +40,8 @@ fn a_worker_that_is_lost_after_an_upgrade_comes_back_as_it_was() {
     namespace
         .kubectl(&["delete", "pod", &pods[1], "--grace-period=0", "--force"])
         .expect("killing a worker");
-    seen::replaced(&namespace, "run", &pods);
-    let (attempt, took) = trains_again(&namespace);
-    println!("upgraded, and a worker lost: attempt {attempt} trains after {took:.1?}");
+    let took = trains_with_another(&namespace, &pods);
+    println!("upgraded, and a worker lost: training again after {took:.1?}");
     assert_eq!(before, images(&namespace));
     drop(reinstall);
     ends_like_one_left_alone(&namespace, job);

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 pub struct Attempt {
     /// How often the pods of this job were replaced as a gang. Starts at 0.
     pub incarnation: u32,
-    /// How often the processes were restarted inside the present pods. Starts at 0.
+    /// How often the processes were restarted since, inside the present pods or beside one that was replaced
+    /// alone. Starts at 0.
     pub restart: u32,
 }
 

@@ -33,6 +33,8 @@ pub const AGENT_SOCKET: &str = "YOLO_AGENT_SOCKET";
 pub const ATTEMPT: &str = "YOLO_ATTEMPT";
 /// The node that the worker's pod runs on, for messages.
 pub const NODE_NAME: &str = "YOLO_NODE_NAME";
+/// Which pod of its worker a pod is, from 0: the last number of its name.
+pub const POD_NUMBER: &str = "YOLO_POD_NUMBER";
 /// Path of the frozen job configuration.
 pub const CONFIG: &str = "YOLO_CONFIG";
 

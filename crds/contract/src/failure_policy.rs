@@ -19,8 +19,8 @@ pub struct FailurePolicy {
     pub max_restarts: u32,
     /// What to do after which failure: the first rule that matches decides. Without one, failures that
     /// would only repeat themselves (a bad data set, a loss that is not finite) end the job, workers that
-    /// the cluster took away (`PodDeleted`, `PodEvicted`, `WorkerLost`) are replaced without counting it, and everything
-    /// else is a counted restart, in place where that is possible.
+    /// the cluster took away (`PodDeleted`, `PodEvicted`, `WorkerLost`) are replaced without counting it, alone where
+    /// that is possible, and everything else is a counted restart, in place where that is possible.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "schema", schemars(length(max = 16)))]
     pub rules: Vec<FailureRule>,
@@ -77,8 +77,8 @@ pub struct FailureRule {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum FailureAction {
     /// Start all ranks anew in the pods they are in and go on from the last checkpoint, as one of
-    /// `maxRestarts`. Where a pod is gone, and after two such restarts in a row without a training step, all
-    /// workers are replaced instead.
+    /// `maxRestarts`. A pod that is gone is replaced alone, unless it was worker 0's. After two such restarts in a
+    /// row without a training step, all workers are replaced instead.
     RestartInPlace,
     /// Replace all workers and go on from the last checkpoint, as one of `maxRestarts`.
     RestartGang,
@@ -127,10 +127,20 @@ pub struct FailureFacts<'a> {
 }
 
 impl FailurePolicy {
+    /// Whether a worker that is gone may be replaced while the others keep their pods: no rule says anything else.
+    pub fn allows_replacing_alone(&self, failure: FailureFacts) -> bool {
+        let rule = self.rule(failure).map(|rule| rule.action);
+        rule.is_none_or(|action| action == FailureAction::RestartInPlace)
+            && self.action(failure) != FailureAction::FailJob
+    }
+
+    fn rule(&self, failure: FailureFacts) -> Option<&FailureRule> {
+        self.rules.iter().find(|rule| rule.matches(failure))
+    }
+
     /// What to do after a failure.
     pub fn action(&self, failure: FailureFacts) -> FailureAction {
-        let rule = self.rules.iter().find(|rule| rule.matches(failure));
-        rule.map_or_else(
+        self.rule(failure).map_or_else(
             || match failure.retry {
                 Retry::Never => FailureAction::FailJob,
                 Retry::Free => FailureAction::RestartGangIgnoringLimit,

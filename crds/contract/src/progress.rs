@@ -168,6 +168,21 @@ pub struct AgentProgress {
     /// knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Workers that are gone and whose successors the others wait for. Only worker 0 knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<LostWorker>,
+}
+
+/// A worker that is gone, as far as the others can tell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LostWorker {
+    /// Index of the worker.
+    pub worker: u32,
+    /// Which pod of it: [`crate::env::POD_NUMBER`].
+    pub number: u32,
+    /// How that was noticed, in a sentence.
+    pub message: String,
 }
 
 /// A worker that the others wait for, step after step.

@@ -35,8 +35,8 @@ pub struct YoloTrainingJobStatus {
     /// What the job's queue gave it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admission: Option<AdmissionStatus>,
-    /// The present attempt: how often all pods were replaced, and how often processes were restarted
-    /// inside them since. It never goes back.
+    /// The present attempt: how often all pods were replaced, and how often processes were restarted since,
+    /// inside them or beside a pod that was replaced alone. It never goes back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt: Option<Attempt>,
     /// How often the ranks were started anew after a failure, in the same pods or in new ones; that a job was
@@ -44,7 +44,7 @@ pub struct YoloTrainingJobStatus {
     pub restarts: u32,
     /// Those that count towards `failurePolicy.maxRestarts`.
     pub counted_restarts: u32,
-    /// The latest restart that replaced the workers.
+    /// The latest restart that replaced workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_restart: Option<Restart>,
     /// The last failures, the latest at the end.
@@ -275,6 +275,8 @@ pub enum WorkerState {
     Failed,
     /// It was stopped because the job ended.
     Stopped,
+    /// Its pod is given up, and the next one is not there yet.
+    Replaced,
 }
 
 /// Values of the status as `kubectl get` shows them.

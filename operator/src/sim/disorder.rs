@@ -24,6 +24,8 @@ enum Event {
     Progress(u16),
     /// The agents restart their ranks.
     InPlace,
+    /// The agents lose touch with a worker.
+    Lost(usize),
     /// The operator's process dies after so many status writes, and is replaced.
     Die(u8),
 }
@@ -77,6 +79,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..400_u16).prop_map(Event::Advance),
         1 => (1..30_u16).prop_map(Event::Progress),
         1 => Just(Event::InPlace),
+        1 => (0..8_usize).prop_map(Event::Lost),
         1 => (0..3_u8).prop_map(Event::Die),
     ]
 }
@@ -119,6 +122,13 @@ impl Player {
                 self.command("in-place 0 Killed rank 0 was ended by SIGKILL");
             }
             Event::InPlace => {}
+            Event::Lost(pod) => {
+                let pods = self.pods();
+                let pod = pods.get(pod % pods.len().max(1));
+                if let (Some(pod), Some(_)) = (pod, &self.progress) {
+                    self.command(&format!("lost {} it said nothing", pod.name));
+                }
+            }
             Event::Die(writes) => {
                 for command in [
                     &format!("die-after {writes}"),

@@ -16,6 +16,7 @@
 //! delete-pod POD                  somebody deletes it; it gets time to stop
 //! gone POD…                       they leave the API server
 //! progress STEP EPOCH LOSS [MAP]  what worker 0's agent says
+//! lost POD TEXT                   the agents lost touch with it, and wait for another in its place
 //! in-place WORKER REASON TEXT     the agents restart their ranks, because of this failure of a rank
 //! advance SECONDS                 the clock goes on
 //! refuse POD                      the API server will refuse to create it, once
@@ -52,8 +53,8 @@ use std::fmt::Write as _;
 use contract::attempt::Attempt;
 use contract::exit::FailureReason;
 use contract::progress::{
-    AgentProgress, CheckpointRef, EpochMetrics, Losses, PROGRESS_VERSION, Phase, Progress,
-    RankFailure, RunReport,
+    AgentProgress, CheckpointRef, EpochMetrics, Losses, LostWorker, PROGRESS_VERSION, Phase,
+    Progress, RankFailure, RunReport,
 };
 use contract::result::{RESULT_VERSION, WorkerResult};
 use crds::v1alpha1::{WorkerContainer, YoloTrainingJobSpec};
@@ -159,6 +160,7 @@ impl Player {
                 }
             }),
             "progress" => self.report(&words[1..]),
+            "lost" => self.lose(words[1], &rest(2)),
             "in-place" => self.restart_in_place(words[1], words[2], &rest(3)),
             "advance" => {
                 let seconds: i64 = number(words[1]);
@@ -375,7 +377,7 @@ impl Player {
             let spec = world
                 .pods
                 .get_mut(pod)
-                .expect("a pod")
+                .unwrap_or_else(|| panic!("no pod {pod}"))
                 .spec
                 .get_or_insert_default();
             spec.node_name.get_or_insert("node-0".to_owned());
@@ -511,6 +513,7 @@ impl Player {
             started: true,
             straggler: None,
             warnings: Vec::new(),
+            lost: Vec::new(),
             restarted_after: self
                 .progress
                 .as_ref()
@@ -548,6 +551,16 @@ impl Player {
         };
         let message = result.to_termination_message();
         self.end(pod, reason.exit_code().into(), &json!({"message": message}));
+    }
+
+    fn lose(&mut self, pod: &str, message: &str) {
+        let view = PodView::of(&self.cluster.look().pods[pod]).expect("a worker");
+        let progress = self.progress.as_mut().expect("agents that told something");
+        progress.lost.push(LostWorker {
+            worker: view.index,
+            number: view.number,
+            message: format!("the others lost touch with it: {message}"),
+        });
     }
 
     fn restart_in_place(&mut self, worker: &str, reason: &str, message: &str) {

@@ -1,13 +1,15 @@
 //! How many restarts a job has had, and how long the next one waits.
 
 use contract::attempt::Attempt;
+use contract::exit::FailureReason;
+use contract::progress::RankFailure;
 use crds::v1alpha1::{Backoff, Restart};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observe::Observed;
 use super::pods::PodView;
-use super::restart::{Failure, Why};
+use super::restart::{Failure, Why, in_place};
 use super::validate::ValidJob;
 use super::waiting::WaitingOn;
 use crate::retry::growing_seconds;
@@ -27,14 +29,18 @@ pub struct Restarts {
 }
 
 impl Restarts {
-    /// Restarts up to this attempt. Those that the status does not know are taken for such as count: agents
-    /// make no others.
+    /// Restarts up to this attempt. Those that the status does not know are taken for such as count, but for one
+    /// after a worker was lost and came back by itself.
     pub fn until(observed: &Observed, attempt: Attempt) -> Self {
         let status = &observed.status;
         let unknown = attempt.since(status.attempt.unwrap_or_default());
+        let cause = in_place(observed, attempt).and_then(|in_place| in_place.cause);
+        let lost =
+            |cause: &RankFailure| cause.rank.is_none() && cause.reason == FailureReason::PeerLost;
+        let free = u32::from(cause.is_some_and(lost)).min(unknown);
         Self {
             restarts: status.restarts + unknown,
-            counted: status.counted_restarts + unknown,
+            counted: status.counted_restarts + unknown - free,
             last: status.last_restart.clone(),
         }
     }

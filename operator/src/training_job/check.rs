@@ -42,12 +42,12 @@ pub fn broken_invariants(valid: &ValidJob, observed: &Observed, plan: &Plan) -> 
         !plan.delete_job || plan.phase == Phase::Ended,
         "a job is deleted that has not ended".to_owned(),
     );
-    let restarting = matches!(plan.phase, Phase::Restarting(_));
+    let restarting = matches!(plan.phase, Phase::Restarting(_) | Phase::Replacing(_));
     let present = members(valid, observed, plan.attempt);
     for index in 0..valid.layout.replicas {
         let created = plan.create.iter().filter(|pod| pod.index == index).count();
         must(created <= 1, format!("worker {index} gets {created} pods"));
-        let there = matches!(present[index as usize], Member::Pod(_));
+        let there = stays(&present[index as usize], plan);
         must(
             !(there && created == 1),
             format!("worker {index} has a pod and gets another"),
@@ -93,24 +93,56 @@ pub fn broken_invariants(valid: &ValidJob, observed: &Observed, plan: &Plan) -> 
             format!("{} stays active in a later incarnation", pod.name),
         );
     }
-    for retired in &plan.retire {
-        let current = observed
-            .pods
-            .iter()
-            .any(|pod| pod.name == retired.name && pod.incarnation == plan.attempt.incarnation);
-        must(
-            !current,
-            format!("{} is of the present incarnation and retired", retired.name),
-        );
-    }
+    broken.extend(about_giving_up(observed, plan));
     broken.extend(about_fetching(valid, observed, plan));
     broken
+}
+
+/// Whether the worker has a pod that it keeps.
+fn stays(member: &Member, plan: &Plan) -> bool {
+    let (Member::Pod(pod) | Member::Lost { pod, .. }) = member else {
+        return false;
+    };
+    let given_up = plan.retire.iter().any(|retired| retired.name == pod.name);
+    // One that is on its way out already needs nothing more.
+    let leaves = pod.deleting && !pod.active && matches!(plan.phase, Phase::Replacing(_));
+    !given_up && !leaves
 }
 
 /// Whether anything new comes to be.
 fn creates(plan: &Plan) -> bool {
     let objects = plan.freeze || plan.expose || !plan.claims.is_empty();
     objects || plan.fetch.is_some() || !plan.create.is_empty()
+}
+
+/// Invariants of pods that are given up.
+fn about_giving_up(observed: &Observed, plan: &Plan) -> Vec<String> {
+    let mut broken = Vec::new();
+    for retired in &plan.retire {
+        let mut pods = observed.pods.iter();
+        let current = pods
+            .find(|pod| pod.name == retired.name && pod.incarnation == plan.attempt.incarnation);
+        let replaced = current.is_none_or(|pod| {
+            let later = |index, number| index == pod.index && number > pod.number;
+            let mut others = observed.pods.iter();
+            let mut listed = observed.status.workers.iter();
+            plan.create.iter().any(|new| later(new.index, new.number))
+                || others.any(|other| {
+                    other.incarnation == pod.incarnation && later(other.index, other.number)
+                })
+                || listed.any(|worker| {
+                    worker.index == pod.index
+                        && (worker.pod != pod.name || worker.state == WorkerState::Replaced)
+                })
+        });
+        if !replaced {
+            broken.push(format!(
+                "{} is of the present incarnation and given up for none",
+                retired.name
+            ));
+        }
+    }
+    broken
 }
 
 /// Invariants of the fetch of a data set.

@@ -6,9 +6,10 @@ mod what;
 pub use self::what::{ClaimFor, JobFailure, NewPod, Phase, Plan, Retired};
 
 use contract::attempt::Attempt;
+use contract::progress::LostWorker;
 use crds::conditions::ConditionType;
 use crds::names;
-use crds::v1alpha1::{CleanPodPolicy, RunPolicy};
+use crds::v1alpha1::{CleanPodPolicy, RunPolicy, WorkerState};
 use jiff::{SignedDuration, Timestamp};
 
 use super::back_off::{self, Restarts};
@@ -108,6 +109,7 @@ fn go_on(
     now: Timestamp,
 ) {
     let attempt = plan.attempt;
+    let retry = |failure: &restart::Failure| back_off::restart(observed, failure, now);
     let at_work = |member: &Member| match member {
         Member::Pod(pod) => {
             !pod.deleting && matches!(pod.state, PodState::Running | PodState::Succeeded(_))
@@ -115,7 +117,9 @@ fn go_on(
         _ => false,
     };
     plan.queue = queue::while_running(valid, observed, members.iter().all(at_work));
-    match judge(members, plan.restarts.counted, &valid.failure_policy, now) {
+    let verdict = judge(members, plan.restarts.counted, &valid.failure_policy, now);
+    let again = |failure| !back_off::wait(valid, observed, retry(failure).fruitless).is_zero();
+    match verdict {
         Verdict::Healthy => {
             let waits = back_off::until(valid, observed).filter(|(until, _)| *until > now);
             if let Some((until, waiting_on)) = waits
@@ -136,8 +140,34 @@ fn go_on(
             plan.phase = Phase::Settling;
             plan.wake_by(until);
         }
-        Verdict::Restart { failure, counted } => {
-            let restart = back_off::restart(observed, &failure, now);
+        Verdict::Replace {
+            failure,
+            workers,
+            counted,
+        } if !again(&failure) => {
+            let restart = retry(&failure);
+            plan.failures.push(failure.record(attempt, now));
+            plan.phase = Phase::Replacing(failure);
+            plan.attempt = attempt.next_restart();
+            plan.create = workers
+                .iter()
+                .map(|&index| new_pod(observed, index, plan.attempt))
+                .collect();
+            let given_up = observed.pods.iter().filter(|pod| {
+                pod.incarnation == attempt.incarnation && workers.contains(&pod.index)
+            });
+            // Some may have been given up before.
+            plan.retire
+                .retain(|pod| !given_up.clone().any(|given_up| given_up.name == pod.name));
+            plan.retire.extend(given_up.filter_map(give_up));
+            plan.restarts.begin(restart, counted);
+        }
+        // What was gone once more without a new checkpoint is not put beside the same others.
+        Verdict::Restart { failure, counted }
+        | Verdict::Replace {
+            failure, counted, ..
+        } => {
+            let restart = retry(&failure);
             plan.failures.push(failure.record(attempt, now));
             plan.phase = Phase::Restarting(failure);
             plan.attempt = attempt.next_incarnation();
@@ -230,35 +260,71 @@ pub fn present_attempt(observed: &Observed) -> Attempt {
 pub fn members<'a>(valid: &ValidJob, observed: &'a Observed, attempt: Attempt) -> Vec<Member<'a>> {
     let status = &observed.status;
     let mut members = vec![Member::Missing; valid.layout.replicas as usize];
+    let lost = lost(observed, attempt);
     // The status names pods of its own attempt only.
     let current = status
         .attempt
         .is_some_and(|known| known.incarnation == attempt.incarnation);
     for worker in status.workers.iter().filter(|_| current) {
+        if worker.state == WorkerState::Replaced {
+            continue;
+        }
         if let Some(member) = members.get_mut(worker.index as usize) {
             *member = Member::Gone {
                 index: worker.index,
                 pod: &worker.pod,
-                succeeded: worker.state == crds::v1alpha1::WorkerState::Succeeded,
+                succeeded: worker.state == WorkerState::Succeeded,
             };
         }
     }
     // Of a worker's pods the latest comes last.
     for pod in &observed.pods {
         if pod.incarnation == attempt.incarnation
+            && pod.number >= least_number(observed, attempt, pod.index)
             && let Some(member) = members.get_mut(pod.index as usize)
         {
-            *member = Member::Pod(pod);
+            let lost = lost.iter().find(|lost| {
+                (lost.worker, lost.number) == (pod.index, pod.number) && !pod.deleting
+            });
+            *member = match lost {
+                Some(lost) if !pod.ended() => Member::Lost {
+                    pod,
+                    message: &lost.message,
+                },
+                _ => Member::Pod(pod),
+            };
         }
     }
     members
+}
+
+/// The workers that the agents of this incarnation lost touch with.
+fn lost(observed: &Observed, attempt: Attempt) -> &[LostWorker] {
+    let told = observed.progress.as_ref();
+    let told = told.filter(|told| told.attempt.incarnation == attempt.incarnation);
+    told.map_or(&[], |told| &told.lost)
+}
+
+/// The number of the first pod of a worker that was not given up for another.
+fn least_number(observed: &Observed, attempt: Attempt, index: u32) -> u32 {
+    let Some(known) = observed.status.attempt else {
+        return 0;
+    };
+    let listed = observed.status.workers.iter();
+    let mut listed = listed.filter(|_| known.incarnation == attempt.incarnation);
+    let Some(worker) = listed.find(|worker| worker.index == index) else {
+        return 0;
+    };
+    let number = names::worker_pod_number(&observed.id.name, index, &worker.pod);
+    let given_up = u32::from(worker.state == WorkerState::Replaced);
+    number.unwrap_or_default() + given_up
 }
 
 fn succeeded(member: &Member) -> bool {
     match member {
         Member::Pod(pod) => matches!(pod.state, PodState::Succeeded(_)),
         Member::Gone { succeeded, .. } => *succeeded,
-        Member::Missing => false,
+        Member::Lost { .. } | Member::Missing => false,
     }
 }
 
@@ -411,19 +477,37 @@ fn claims(valid: &ValidJob, observed: &Observed, view: ClaimView) -> Vec<ClaimFo
     found.map(|(claim, ..)| claim).collect()
 }
 
-/// What is left of incarnations before this one.
+/// What is left of incarnations before this one, and of pods of this one in whose place there are others.
 fn retired(observed: &Observed, incarnation: u32) -> Vec<Retired> {
-    let old = |pod: &&PodView| pod.incarnation < incarnation && (pod.active || !pod.deleting);
+    let attempt = Attempt {
+        incarnation,
+        restart: 0,
+    };
+    let replaced = |pod: &PodView| {
+        pod.incarnation == incarnation
+            && (pod.number < least_number(observed, attempt, pod.index)
+                || observed.pods.iter().any(|other| {
+                    other.incarnation == incarnation
+                        && other.index == pod.index
+                        && other.number > pod.number
+                }))
+    };
+    let old = |pod: &&PodView| pod.incarnation < incarnation || replaced(pod);
     observed
         .pods
         .iter()
         .filter(old)
-        .map(|pod| Retired {
-            name: pod.name.clone(),
-            release: pod.active,
-            delete: !pod.deleting,
-        })
+        .filter_map(give_up)
         .collect()
+}
+
+/// What is to be done with a pod that is given up.
+fn give_up(pod: &PodView) -> Option<Retired> {
+    (pod.active || !pod.deleting).then(|| Retired {
+        name: pod.name.clone(),
+        release: pod.active,
+        delete: !pod.deleting,
+    })
 }
 
 /// The next pod of a worker: its number is above all that ever held a name of this worker. Those of earlier

@@ -26,6 +26,8 @@ pub struct PodView {
     pub number: u32,
     /// The incarnation it was made for.
     pub incarnation: u32,
+    /// The attempt it was made for.
+    pub made_for: Attempt,
     /// Whether the job's Service selects it.
     pub active: bool,
     /// Whether it is being deleted.
@@ -78,12 +80,20 @@ impl PodView {
         let label = |name: &str| pod.labels().get(name);
         let job = label(names::JOB_NAME)?;
         let index = label(names::WORKER_INDEX)?.parse().ok()?;
+        let incarnation = label(names::INCARNATION)?.parse().ok()?;
+        let made_for = pod.annotations().get(names::ATTEMPT);
+        let made_for = made_for.and_then(|text| text.parse().ok());
+        let made_for = made_for.filter(|attempt: &Attempt| attempt.incarnation == incarnation);
         let name = pod.name_any();
         let status = pod.status.as_ref();
         Some(Self {
             number: names::worker_pod_number(job, index, &name)?,
             index,
-            incarnation: label(names::INCARNATION)?.parse().ok()?,
+            incarnation,
+            made_for: made_for.unwrap_or(Attempt {
+                incarnation,
+                restart: 0,
+            }),
             active: label(names::ACTIVE).is_some_and(|value| value == names::ACTIVE_VALUE),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
@@ -104,13 +114,10 @@ impl PodView {
 
     /// The latest attempt that it is known to have taken part in.
     pub fn attempt(&self) -> Attempt {
-        let made_for = Attempt {
-            incarnation: self.incarnation,
-            restart: 0,
-        };
         let told = self.result().map(|result| result.attempt);
         told.filter(|told| told.incarnation == self.incarnation)
-            .unwrap_or(made_for)
+            .unwrap_or_default()
+            .max(self.made_for)
     }
 
     fn result(&self) -> Option<&WorkerResult> {

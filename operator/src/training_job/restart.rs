@@ -169,6 +169,13 @@ pub fn told(observed: &Observed, attempt: Attempt, now: Timestamp) -> Option<Fai
 pub enum Member<'a> {
     /// Its pod is there.
     Pod(&'a PodView),
+    /// Its pod runs, as far as the cluster knows, but the others lost touch with it.
+    Lost {
+        /// Its pod.
+        pod: &'a PodView,
+        /// How they noticed, in a sentence.
+        message: &'a str,
+    },
     /// The status knows a pod that is gone. Whether it had succeeded is all that is left of it.
     Gone {
         /// Index of the worker.
@@ -196,6 +203,15 @@ pub enum Verdict {
         /// Whether it counts.
         counted: bool,
     },
+    /// Replace these workers alone: the others wait in their pods.
+    Replace {
+        /// Why.
+        failure: Failure,
+        /// Their indexes.
+        workers: Vec<u32>,
+        /// Whether it counts.
+        counted: bool,
+    },
     /// The failure would only repeat itself, or a rule says so.
     Permanent(Failure),
     /// The failure policy allows no more restarts.
@@ -219,10 +235,27 @@ pub fn judge(members: &[Member], restarts: u32, policy: &FailurePolicy, now: Tim
     }) else {
         return Verdict::Healthy;
     };
+    let failure = best.clone();
+    if let Some(workers) = replaceable(members)
+        && failures
+            .iter()
+            .all(|(failure, _)| policy.allows_replacing_alone(failure.facts()))
+    {
+        let counted = policy.action(failure.facts()) == FailureAction::RestartInPlace;
+        return if counted && restarts >= policy.max_restarts {
+            Verdict::Exhausted(failure)
+        } else {
+            Verdict::Replace {
+                failure,
+                workers,
+                counted,
+            }
+        };
+    }
     let all_ended = members.iter().all(|member| match member {
         Member::Pod(pod) => pod.ended() || pod.deleting,
         Member::Gone { .. } => true,
-        Member::Missing => false,
+        Member::Lost { .. } | Member::Missing => false,
     });
     if best.why.is_echo() && !all_ended {
         let first = failures.iter().filter_map(|(_, seen)| *seen).min();
@@ -231,7 +264,6 @@ pub fn judge(members: &[Member], restarts: u32, policy: &FailurePolicy, now: Tim
             return Verdict::Settle(until);
         }
     }
-    let failure = best.clone();
     match policy.action(failure.facts()) {
         FailureAction::FailJob => Verdict::Permanent(failure),
         FailureAction::RestartGangIgnoringLimit => Verdict::Restart {
@@ -251,10 +283,54 @@ pub fn judge(members: &[Member], restarts: u32, policy: &FailurePolicy, now: Tim
     }
 }
 
+/// The workers that are gone, if nothing else is wrong: worker 0, which leads the agents and has the newest copy of the
+/// state, is there, and the others wait or are on their way.
+fn replaceable(members: &[Member]) -> Option<Vec<u32>> {
+    let mut gone = Vec::new();
+    for (index, member) in (0..).zip(members) {
+        let is_gone = match member {
+            Member::Missing => index == 0,
+            Member::Gone {
+                succeeded: true, ..
+            } => return None,
+            Member::Lost { .. } | Member::Gone { .. } => true,
+            Member::Pod(pod) => match &pod.state {
+                _ if pod.deleting => true,
+                PodState::Evicted(_) => true,
+                // An agent that could still say why it ended has told the others the same, and they end too.
+                PodState::Failed(ended) if ended.result.is_none() && ended.exit_code.is_some() => {
+                    true
+                }
+                PodState::Failed(_) | PodState::Succeeded(_) => return None,
+                // Before it runs there is nobody who could wait.
+                PodState::Waiting(_) if index == 0 => return None,
+                PodState::Waiting(_) | PodState::Running => false,
+            },
+        };
+        if is_gone && index == 0 {
+            return None;
+        }
+        if is_gone {
+            gone.push(index);
+        }
+    }
+    (!gone.is_empty()).then_some(gone)
+}
+
 /// The failure of a worker with the time at which it was first seen; `None` when it has not failed.
 fn failure(member: &Member) -> Option<(Failure, Option<Timestamp>)> {
     let pod = match member {
         Member::Pod(pod) => pod,
+        Member::Lost { pod, message } => {
+            let failure = Failure {
+                worker: pod.index,
+                rank: None,
+                why: Why::Lost,
+                exit_code: None,
+                message: (*message).to_owned(),
+            };
+            return Some((failure, None));
+        }
         Member::Gone {
             succeeded: true, ..
         }
@@ -327,6 +403,8 @@ fn lost_by(pod: &PodView) -> Option<Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::training_job::waiting::WaitingOn;
+    use contract::result::{RESULT_VERSION, WorkerResult};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("in range")
@@ -340,6 +418,7 @@ mod tests {
             index,
             number: 0,
             incarnation: 0,
+            made_for: Attempt::default(),
             active: true,
             deleting: false,
             node: None,
@@ -358,7 +437,16 @@ mod tests {
                 out_of_limit: false,
                 message: reason.as_str().to_owned(),
                 rank: Some(index),
-                result: None,
+                result: Some(Box::new(WorkerResult {
+                    version: RESULT_VERSION,
+                    attempt: Attempt::default(),
+                    node_rank: index,
+                    reason: Some(reason),
+                    rank: Some(index),
+                    because: None,
+                    message: reason.as_str().to_owned(),
+                    report: None,
+                })),
             })),
         )
     }
@@ -370,9 +458,10 @@ mod tests {
 
     fn explained_by(verdict: &Verdict) -> (u32, &'static str) {
         match verdict {
-            Verdict::Restart { failure: f, .. } | Verdict::Permanent(f) | Verdict::Exhausted(f) => {
-                (f.worker, f.why.as_str())
-            }
+            Verdict::Restart { failure: f, .. }
+            | Verdict::Replace { failure: f, .. }
+            | Verdict::Permanent(f)
+            | Verdict::Exhausted(f) => (f.worker, f.why.as_str()),
             other => panic!("{other:?}"),
         }
     }
@@ -419,33 +508,72 @@ mod tests {
     #[test]
     fn a_pod_that_is_gone_counts_unless_it_had_succeeded() {
         let other = pod(0, PodState::Running);
-        for (succeeded, expected) in [
-            (true, Verdict::Healthy),
-            (
-                false,
-                Verdict::Restart {
-                    failure: Failure {
-                        worker: 1,
-                        rank: None,
-                        why: Why::PodDeleted,
-                        exit_code: None,
-                        message: "its pod x was deleted".to_owned(),
-                    },
-                    counted: false,
-                },
-            ),
-        ] {
+        for succeeded in [true, false] {
             let gone = Member::Gone {
                 index: 1,
                 pod: "x",
                 succeeded,
             };
             let policy = FailurePolicy::default();
-            assert_eq!(
-                expected,
-                judge(&[Member::Pod(&other), gone], 0, &policy, at(0))
-            );
+            let verdict = judge(&[Member::Pod(&other), gone], 0, &policy, at(0));
+            if succeeded {
+                assert_eq!(Verdict::Healthy, verdict);
+            } else {
+                let Verdict::Replace {
+                    failure,
+                    workers,
+                    counted: false,
+                } = verdict
+                else {
+                    panic!("{verdict:?}");
+                };
+                assert_eq!(
+                    ("its pod x was deleted", vec![1]),
+                    (&*failure.message, workers)
+                );
+            }
         }
+    }
+
+    #[test]
+    fn a_worker_is_replaced_alone_only_where_the_others_wait_for_it() {
+        let killed = |index| {
+            let ended = Ended {
+                exit_code: Some(137),
+                reason: FailureReason::Killed,
+                out_of_limit: false,
+                message: String::new(),
+                rank: None,
+                result: None,
+            };
+            pod(index, PodState::Failed(Box::new(ended)))
+        };
+        let running = |index| pod(index, PodState::Running);
+        let alone = |pods: &[PodView]| match verdict(pods, 100) {
+            Verdict::Replace {
+                workers, counted, ..
+            } => Some((workers, counted)),
+            _ => None,
+        };
+        assert_eq!(
+            Some((vec![1], true)),
+            alone(&[running(0), killed(1), running(2)])
+        );
+        assert_eq!(
+            Some((vec![1, 2], true)),
+            alone(&[running(0), killed(1), killed(2)])
+        );
+        // Worker 0 is gone, or not there yet.
+        assert_eq!(None, alone(&[killed(0), running(1)]));
+        let waits = pod(0, PodState::Waiting(WaitingOn::ContainersStarting));
+        assert_eq!(None, alone(&[waits, killed(1)]));
+        // Somebody else has ended, or said why it ends: the others end too.
+        assert_eq!(
+            None,
+            alone(&[running(0), killed(1), failed(2, FailureReason::PeerLost)])
+        );
+        let done = pod(2, PodState::Succeeded(None));
+        assert_eq!(None, alone(&[running(0), killed(1), done]));
     }
 
     #[test]

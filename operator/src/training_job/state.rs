@@ -235,6 +235,17 @@ fn running(outlook: &Outlook) -> Stated {
     {
         return Stated::new(kind, true, &before.reason, &before.message);
     }
+    if let Phase::Replacing(failure) = &outlook.plan.phase {
+        return Stated::new(
+            kind,
+            false,
+            Reason::Restarting.as_str(),
+            format!(
+                "worker {} is being replaced, and the others wait",
+                failure.worker
+            ),
+        );
+    }
     if matches!(outlook.plan.phase, Phase::Restarting(_)) {
         return Stated::new(
             kind,
@@ -289,7 +300,7 @@ fn restarting(outlook: &Outlook) -> Stated {
     }
     let under_way = !suspended && !all_run(outlook);
     let attempt = outlook.plan.attempt;
-    if let Phase::Restarting(failure) = &outlook.plan.phase {
+    if let Phase::Restarting(failure) | Phase::Replacing(failure) = &outlook.plan.phase {
         return Stated::new(
             kind,
             true,

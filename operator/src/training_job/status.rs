@@ -367,7 +367,7 @@ fn workers(
             return Some(pending(index, pod));
         }
         match member {
-            Member::Pod(pod) => Some(worker(pod, stopped(pod))),
+            Member::Pod(pod) | Member::Lost { pod, .. } => Some(worker(pod, stopped(pod))),
             Member::Gone { index, pod, .. } => {
                 let known = observed.status.workers.iter().find(|w| w.index == *index);
                 let mut gone = known.cloned().unwrap_or_else(|| blank(*index, pod));
@@ -378,10 +378,35 @@ fn workers(
                 }
                 Some(gone)
             }
-            Member::Missing => None,
+            // Else the pod that was given up would count again.
+            Member::Missing => listed_as_replaced(observed, index),
         }
     });
-    listed.collect()
+    let mut listed: Vec<WorkerStatus> = listed.collect();
+    if let Phase::Replacing(failure) = &plan.phase {
+        for new in &plan.create {
+            if applied.created.contains_key(&new.index) {
+                continue;
+            }
+            let same = |worker: &&mut WorkerStatus| worker.index == new.index;
+            if let Some(worker) = listed.iter_mut().find(same) {
+                worker.state = WorkerState::Replaced;
+                worker.node = None;
+                worker.reason = Some(failure.why.as_str().to_owned());
+                worker.message = Some("another pod takes its place".to_owned());
+            }
+        }
+    }
+    listed
+}
+
+fn listed_as_replaced(observed: &Observed, index: u32) -> Option<WorkerStatus> {
+    let mut listed = observed.status.workers.iter();
+    let replaced = |worker: &&WorkerStatus| worker.state == WorkerState::Replaced;
+    listed
+        .find(|worker| worker.index == index)
+        .filter(replaced)
+        .cloned()
 }
 
 /// A worker whose pod was just created.

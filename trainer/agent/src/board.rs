@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use contract::attempt::Attempt;
 use contract::progress::{
-    AgentProgress, PROGRESS_VERSION, Phase, RankFailure, RankProgress, RunReport, Straggler,
+    AgentProgress, LostWorker, PROGRESS_VERSION, Phase, RankFailure, RankProgress, RunReport,
+    Straggler,
 };
 
 use crate::group::message::Pace;
@@ -27,6 +28,7 @@ pub struct Board {
     straggler: Option<Straggler>,
     /// By worker.
     warnings: BTreeMap<u32, String>,
+    lost: Vec<LostWorker>,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +59,7 @@ impl Board {
             restarted_after: None,
             straggler: None,
             warnings: BTreeMap::new(),
+            lost: Vec::new(),
         }
     }
 
@@ -136,6 +139,11 @@ impl Board {
         self.straggler = straggler;
     }
 
+    /// The workers whose successors are awaited.
+    pub fn awaits(&mut self, lost: Vec<LostWorker>) {
+        self.lost = lost;
+    }
+
     /// What a user should know of a worker, if anything. Returns whether that is news.
     pub fn warn(&mut self, worker: u32, warning: Option<String>) -> bool {
         match warning {
@@ -151,6 +159,14 @@ impl Board {
             .any(|news| news.first_step.is_some_and(|first| news.step > first))
     }
 
+    /// No rank runs until a lost worker is replaced: what they said of themselves is over.
+    pub fn pause(&mut self) {
+        if let Some(report) = &mut self.report {
+            report.phase = Phase::Starting;
+        }
+        self.ranks = Self::new(self.place.clone()).ranks;
+    }
+
     /// The next attempt begins, after this failure.
     pub fn begin(&mut self, attempt: Attempt, restarted_after: Option<RankFailure>) {
         let report = self.report.take().map(|report| RunReport {
@@ -164,6 +180,7 @@ impl Board {
             report,
             restarted_after,
             warnings: std::mem::take(&mut self.warnings),
+            lost: std::mem::take(&mut self.lost),
             ..Self::new(place)
         };
     }
@@ -217,6 +234,7 @@ impl Board {
             started: self.ranks.values().any(|news| news.started),
             straggler: self.straggler.clone(),
             warnings: self.warnings.values().cloned().collect(),
+            lost: self.lost.clone(),
         }
     }
 }

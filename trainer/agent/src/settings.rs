@@ -76,6 +76,9 @@ pub struct RunArgs {
     /// How often ranks may be started anew in place; what is counted against failurePolicy.maxRestarts.
     #[arg(long, env = env::RESTARTS_LEFT, default_value_t = 0)]
     pub restarts_left: u32,
+    /// Which pod of this worker it is; the agents listen to the one with the highest number.
+    #[arg(long, env = env::POD_NUMBER, default_value_t = 0)]
+    pub pod_number: u32,
     /// The program that each rank runs, and its arguments.
     #[arg(required = true, last = true, value_name = "PROGRAM")]
     pub command: Vec<OsString>,
@@ -136,6 +139,8 @@ pub struct Group {
     pub worker: u32,
     /// The attempt that this worker's pod was made for.
     pub attempt: Attempt,
+    /// Which pod of this worker it is.
+    pub number: u32,
     /// What only the agents of this job know; without it this worker is on its own.
     pub token: Option<Token>,
     /// Host name of worker 0.
@@ -234,6 +239,7 @@ impl Settings {
             workers: place.nodes,
             worker: place.node_rank,
             attempt: place.attempt,
+            number: args.pod_number,
             token,
             address: place.master_addr.clone(),
             port: args.group_port,

@@ -138,6 +138,7 @@ impl<'a> Worker<'a> {
                 OrderKind::Stop if ahead => {
                     self.place.attempt = order.attempt;
                     self.end = None;
+                    self.shared.board().pause();
                     self.tell(Phase::Waiting, None);
                 }
                 OrderKind::Run | OrderKind::Stop => {}

@@ -165,6 +165,7 @@ fn environment(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Vec<
     let others = [
         (env::ATTEMPT, place.attempt.to_string()),
         (env::RESTARTS_LEFT, place.restarts_left.to_string()),
+        (env::POD_NUMBER, place.number.to_string()),
         (env::CONFIG, paths::CONFIG_FILE.to_owned()),
         // The root file system is read-only; what looks for a home finds the scratch folder.
         ("HOME", "/tmp".to_owned()),
@@ -324,6 +325,7 @@ pub(super) mod tests {
             ("YOLO_ATTEMPT", "2.0"),
             ("YOLO_CONFIG", "/etc/yolo-operator/job.json"),
             ("YOLO_RESTARTS_LEFT", "4"),
+            ("YOLO_POD_NUMBER", "3"),
             ("YOLO_SNAPSHOTS", "/dev/shm/snapshots"),
         ] {
             assert_eq!(value, named(env, name)["value"], "{name}");

@@ -34,7 +34,7 @@ pub struct Plan {
     pub fetch_status: Option<FetchStatus>,
     /// Pods to create, in the present attempt.
     pub create: Vec<NewPod>,
-    /// Pods of earlier incarnations: they leave the Service and are deleted.
+    /// Pods of earlier incarnations, and those whose place another takes: they leave the Service and are deleted.
     pub retire: Vec<Retired>,
     /// Pods of a job that has ended and are deleted.
     pub stop: Vec<String>,
@@ -71,6 +71,8 @@ pub enum Phase {
     Settling,
     /// All workers are replaced.
     Restarting(Failure),
+    /// Those that are gone are replaced; the others keep their pods and wait.
+    Replacing(Failure),
     /// Nothing runs until it is time for the workers that replace the failed ones.
     BackingOff(WaitingOn),
     /// Nothing runs until the job's queue lets it.
@@ -175,7 +177,11 @@ impl Plan {
         self.changes_objects()
             || matches!(
                 self.phase,
-                Phase::Restarting(_) | Phase::FetchFailed(_) | Phase::Complete | Phase::Failed(_)
+                Phase::Restarting(_)
+                    | Phase::Replacing(_)
+                    | Phase::FetchFailed(_)
+                    | Phase::Complete
+                    | Phase::Failed(_)
             )
     }
 
@@ -192,9 +198,11 @@ impl Plan {
     /// Whether it has to be written down before it is carried out.
     pub fn is_a_decision(&self) -> bool {
         match self.phase {
-            Phase::Restarting(_) | Phase::FetchFailed(_) | Phase::Failed(_) | Phase::Complete => {
-                true
-            }
+            Phase::Restarting(_)
+            | Phase::Replacing(_)
+            | Phase::FetchFailed(_)
+            | Phase::Failed(_)
+            | Phase::Complete => true,
             Phase::Suspended | Phase::Queued(_) => !self.retire.is_empty() || !self.stop.is_empty(),
             _ => false,
         }

@@ -50,7 +50,9 @@ pub fn waiting_on(outlook: &Outlook) -> Option<String> {
         return Some(waiting_on.message());
     }
     match &outlook.plan.phase {
-        Phase::Gang | Phase::Restarting(_) => summary(&outlook.waiting, outlook.total),
+        Phase::Gang | Phase::Restarting(_) | Phase::Replacing(_) => {
+            summary(&outlook.waiting, outlook.total)
+        }
         _ => None,
     }
     .map(|(_, message)| message)

@@ -3,25 +3,28 @@
 //! ```text
 //!             all are there            a failure        its cause is known    all have ended
 //!  Gathering ───────────────> Running ───────────> Settling ───────────> Stopping ──┐
-//!      │                       │  ^                                                  │
-//!      │ too late              │  └──────────── next attempt ────────────────────────┤
-//!      v                       v  all succeeded                                      │
+//!      │   ^                   │  ^                                                  │
+//!      │   │                   │  └──────────── next attempt ────────────────────────┤
+//!      │   └───────────────────│──────────────── a worker is gone ───────────────────┤
+//!      │ too late              v  all succeeded                                      │
 //!  Finished <──────────────────┴──────────────── not in place ───────────────────────┘
 //! ```
+//!
+//! A worker that is gone is awaited: its successor, a pod with a higher number, joins in its place.
 //!
 //! Nothing here knows a clock or a network. `now` is the time since the agent's start.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use contract::attempt::Attempt;
 use contract::env::RENDEZVOUS_TIMEOUT;
 use contract::exit::FailureReason;
 use contract::failure_policy::{FailureAction, FailureFacts, FailurePolicy};
-use contract::progress::RankFailure;
+use contract::progress::{LostWorker, RankFailure};
 
 use super::message::{Order, OrderKind, Pace, Phase, Standing};
 
@@ -58,7 +61,8 @@ pub struct Coordinator {
     order: Order,
     /// Of the present attempt, in the order in which they were heard of.
     failures: Vec<RankFailure>,
-    lost: BTreeSet<u32>,
+    /// Workers of the present attempt that are gone.
+    lost: BTreeMap<u32, LostWorker>,
     looked_at: Duration,
     fruitless: u32,
     restarted_after: Option<RankFailure>,
@@ -71,6 +75,10 @@ struct Member {
     linked: bool,
     /// When it last said something.
     heard_at: Duration,
+    /// Which pod of the worker it is.
+    number: u32,
+    /// A later pod of the worker, which takes its place when it has ended.
+    successor: Option<(u32, Standing)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +105,7 @@ impl Coordinator {
                 because: None,
             },
             failures: Vec::new(),
-            lost: BTreeSet::new(),
+            lost: BTreeMap::new(),
             looked_at: now,
             fruitless: 0,
             restarted_after: None,
@@ -118,23 +126,67 @@ impl Coordinator {
             .collect()
     }
 
-    /// A worker said how it stands.
-    pub fn heard(&mut self, now: Duration, worker: u32, standing: Standing) {
-        if let Some(member) = self.members.get_mut(worker as usize) {
+    /// The workers whose successors are awaited. While ranks are still being stopped that is not decided.
+    pub fn missing(&self) -> Vec<LostWorker> {
+        let missing = |worker: &&LostWorker| {
+            let member = self.members.get(worker.worker as usize);
+            member.is_some_and(|member| member.standing.is_none())
+        };
+        if !matches!(self.stage, Stage::Gathering { .. }) {
+            return Vec::new();
+        }
+        self.lost.values().filter(missing).cloned().collect()
+    }
+
+    /// A pod of a worker said how it stands.
+    pub fn heard(&mut self, now: Duration, worker: u32, number: u32, standing: Standing) {
+        let Some(member) = self.members.get_mut(worker as usize) else {
+            return;
+        };
+        if number > member.number && member.standing.is_some() {
+            let stops = member.standing.as_ref().is_some_and(|old| old.leaving);
+            member.successor = Some((number, standing));
+            // What was asked to stop may still be needed for the checkpoint that all begin with.
+            if !stops || matches!(self.stage, Stage::Gathering { .. }) {
+                self.lose(worker, "another pod took its place");
+            }
+        } else if number >= member.number {
+            member.number = number;
             member.linked = true;
             member.heard_at = now;
             member.standing = Some(standing);
         }
+        self.succeed(now);
         self.tick(now);
     }
 
-    /// The connection of a worker ended.
-    pub fn unlinked(&mut self, now: Duration, worker: u32) {
+    /// The connection of this pod of a worker ended.
+    pub fn unlinked(&mut self, now: Duration, worker: u32, number: u32) {
         if let Some(member) = self.members.get_mut(worker as usize) {
-            member.linked = false;
-            member.heard_at = now;
+            if member.number == number {
+                member.linked = false;
+                member.heard_at = now;
+            }
+            member.successor.take_if(|(later, _)| *later == number);
         }
         self.tick(now);
+    }
+
+    /// Lets successors take the places of those that are gone.
+    fn succeed(&mut self, now: Duration) {
+        for member in &mut self.members {
+            if member.standing.is_none()
+                && let Some((number, standing)) = member.successor.take()
+            {
+                *member = Member {
+                    standing: Some(standing),
+                    linked: true,
+                    heard_at: now,
+                    number,
+                    successor: None,
+                };
+            }
+        }
     }
 
     /// When [`Self::tick`] is due if nothing is heard before; `None`: never.
@@ -156,6 +208,7 @@ impl Coordinator {
     /// Looks at everything again.
     pub fn tick(&mut self, now: Duration) {
         self.note_silence(now);
+        self.succeed(now);
         self.note_failures();
         match self.stage {
             Stage::Finished => {}
@@ -178,7 +231,7 @@ impl Coordinator {
             Phase::Running | Phase::Ended => standing.attempt.next_restart(),
         });
         let attempt = seen.fold(self.order.attempt, Attempt::max);
-        let idle = |standing: &Standing| standing.phase != Phase::Running;
+        let idle = |standing: &Standing| standing.phase != Phase::Running && !standing.leaving;
         let all_idle = standings().all(|standing| standing.is_some_and(idle));
         self.order.attempt = attempt;
         if all_idle {
@@ -190,18 +243,31 @@ impl Coordinator {
             let absent: Vec<u32> = absent.map(|(worker, _)| worker).collect();
             let first = absent.first().copied().unwrap_or_default();
             let names: Vec<String> = absent.iter().map(u32::to_string).collect();
-            let message = format!(
-                "worker {} did not join the others within {} s: look at its pod, at DNS and at network policies",
-                names.join(", "),
-                RENDEZVOUS_TIMEOUT.as_secs()
-            );
-            let cause = lost(first, FailureReason::RendezvousFailed, message);
+            let (names, seconds) = (names.join(", "), RENDEZVOUS_TIMEOUT.as_secs());
+            let cause = match self.lost.get(&first) {
+                Some(gone) => lost(
+                    first,
+                    FailureReason::PeerLost,
+                    format!(
+                        "{}; no other pod joined in its place within {seconds} s",
+                        gone.message
+                    ),
+                ),
+                None => lost(
+                    first,
+                    FailureReason::RendezvousFailed,
+                    format!(
+                        "worker {names} did not join the others within {seconds} s: look at its pod, at DNS and at network policies"
+                    ),
+                ),
+            };
             self.finish(Some(cause));
         }
     }
 
     fn begin(&mut self, attempt: Attempt) {
         self.failures.clear();
+        self.lost.clear();
         self.stage = Stage::Running;
         self.order = Order {
             attempt,
@@ -241,15 +307,27 @@ impl Coordinator {
     }
 
     fn lose(&mut self, worker: u32, what: &str) {
-        if let Some(member) = self.members.get_mut(worker as usize) {
-            *member = Member::default();
+        let Some(member) = self.members.get_mut(worker as usize) else {
+            return;
+        };
+        member.standing = None;
+        member.linked = false;
+        let number = member.number;
+        let message = format!("the others lost touch with it: {what}");
+        let gathers = matches!(self.stage, Stage::Gathering { .. });
+        // While workers gather, whoever leaves may come back, or somebody in its place; nobody asks for one before
+        // they ran together.
+        if self.stage != Stage::Finished && !(gathers && self.lost.is_empty()) {
+            let gone = LostWorker {
+                worker,
+                number,
+                message: message.clone(),
+            };
+            self.lost.insert(worker, gone);
         }
-        // While workers gather, whoever leaves may come back, or somebody in its place.
-        if !matches!(self.stage, Stage::Gathering { .. } | Stage::Finished) {
-            let message = format!("the others lost touch with it: {what}");
+        if self.stage != Stage::Finished && !gathers {
             self.failures
                 .push(lost(worker, FailureReason::PeerLost, message));
-            self.lost.insert(worker);
         }
     }
 
@@ -270,7 +348,7 @@ impl Coordinator {
     fn all_ended(&self) -> bool {
         let left = (0..)
             .zip(&self.members)
-            .filter(|(worker, _)| !self.lost.contains(worker));
+            .filter(|(worker, _)| !self.lost.contains_key(worker));
         left.map(|(_, member)| member.standing.as_ref())
             .all(|standing| standing.is_some_and(|standing| self.has_ended(standing)))
     }
@@ -356,9 +434,58 @@ impl Coordinator {
             self.rules.restarts_left -= 1;
             self.restarted_after = Some(cause);
             self.begin(self.order.attempt.next_restart());
+        } else if self.may_wait(&cause) {
+            self.wait_for_successors(cause);
         } else {
             self.finish(Some(cause));
         }
+    }
+
+    /// Whether it is enough that the workers that are gone are replaced: nothing else failed, and rank 0 is not among
+    /// them, which has the newest copy of the state.
+    fn may_wait(&self, cause: &RankFailure) -> bool {
+        let gone = |worker: u32, member: &Member| {
+            let leaving = member.standing.as_ref().is_some_and(|s| s.leaving);
+            leaving || self.lost.contains_key(&worker)
+        };
+        let mut members = (0..).zip(&self.members);
+        let first_stays = members.next().is_some_and(|(w, member)| !gone(w, member));
+        let only_gone = match cause.reason {
+            FailureReason::PeerLost => cause.rank.is_none(),
+            FailureReason::Stopped => true,
+            _ => false,
+        };
+        first_stays
+            && members.any(|(worker, member)| gone(worker, member))
+            && only_gone
+            && self.action(cause) != FailureAction::FailJob
+            && self.fruitless <= MAX_FRUITLESS
+    }
+
+    fn wait_for_successors(&mut self, cause: RankFailure) {
+        for (worker, member) in (0..).zip(&mut self.members) {
+            if member.standing.as_ref().is_some_and(|s| s.leaving) {
+                member.standing = None;
+                member.linked = false;
+                let gone = LostWorker {
+                    worker,
+                    number: member.number,
+                    message: "it was asked to stop".to_owned(),
+                };
+                self.lost.entry(worker).or_insert(gone);
+            }
+        }
+        self.failures.clear();
+        self.restarted_after = Some(cause.clone());
+        self.stage = Stage::Gathering {
+            until: self.looked_at + RENDEZVOUS_TIMEOUT,
+        };
+        self.order = Order {
+            attempt: self.order.attempt.next_restart(),
+            kind: OrderKind::Stop,
+            because: Some(cause),
+        };
+        self.tick(self.looked_at);
     }
 
     fn finish(&mut self, because: Option<RankFailure>) {

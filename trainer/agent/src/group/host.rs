@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use contract::protocol::encode;
@@ -51,12 +51,17 @@ enum Refusal {
     Incarnation { found: u32, own: u32 },
     #[error("there is no worker {worker} to join")]
     Worker { worker: u32 },
+    #[error("pod {by} of worker {worker} has taken the place of pod {number}")]
+    Replaced { worker: u32, number: u32, by: u32 },
 }
+
+/// A pod of a worker: its index, then which pod of it.
+type Pod = (u32, u32);
 
 /// What the coordinator hears.
 enum News {
-    Standing(u32, Standing),
-    Unlinked(u32),
+    Standing(Pod, Standing),
+    Unlinked(Pod),
 }
 
 /// The neighbours of the coordinator.
@@ -74,7 +79,9 @@ pub struct Host {
 struct Links {
     /// Numbers connections, so that the end of a replaced one is not taken for that of its successor.
     next: u64,
-    open: BTreeMap<u32, u64>,
+    open: BTreeMap<Pod, u64>,
+    /// The latest pod of each worker that joined.
+    latest: BTreeMap<u32, u32>,
 }
 
 impl Host {
@@ -165,33 +172,36 @@ impl Host {
         let (read, write) = stream.into_split();
         let mut lines = Lines::new(BufReader::new(read));
         let first = timeout(HELLO_LIMIT, lines.next()).await.ok().flatten();
-        let worker = match first
+        let pod = match first
             .ok_or(Refusal::NotHello)
             .and_then(|line| self.check(&line))
         {
-            Ok(worker) => worker,
+            Ok(pod) => pod,
             Err(refusal) => {
                 warn!(%address, "a connection of another worker is closed: {refusal}");
                 return;
             }
         };
-        let writer = tokio::spawn(write_orders(write, self.orders.clone()));
-        let link = self.join(worker);
+        let link = self.join(pod);
+        let writer = tokio::spawn(Arc::clone(&self).write_orders(pod, write));
         while let Some(line) = lines.next().await {
-            if !self.is_open(worker, link) {
+            if !self.is_open(pod, link) {
                 break;
             }
             let Line::Whole(line) = line else { continue };
             match serde_json::from_slice(&line) {
-                Ok(standing) => self.tell(News::Standing(worker, standing)),
-                Err(error) => warn!(worker, "a line of another worker is dropped: {error}"),
+                Ok(standing) => self.tell(News::Standing(pod, standing)),
+                Err(error) => warn!(
+                    worker = pod.0,
+                    "a line of another worker is dropped: {error}"
+                ),
             }
         }
         writer.abort();
-        self.leave(worker, link);
+        self.leave(pod, link);
     }
 
-    fn check(&self, line: &Line) -> Result<u32, Refusal> {
+    fn check(&self, line: &Line) -> Result<Pod, Refusal> {
         let Line::Whole(line) = line else {
             return Err(Refusal::NotHello);
         };
@@ -206,33 +216,66 @@ impl Host {
             return Err(Refusal::Incarnation { found, own });
         }
         // Worker 0 is this one.
-        if hello.worker == 0 || hello.worker >= self.group.workers {
-            let worker = hello.worker;
+        let Hello { worker, number, .. } = hello;
+        if worker == 0 || worker >= self.group.workers {
             return Err(Refusal::Worker { worker });
         }
-        Ok(hello.worker)
+        match self.replaced_by((worker, number)) {
+            Some(by) => Err(Refusal::Replaced { worker, number, by }),
+            None => Ok((worker, number)),
+        }
     }
 
-    fn join(&self, worker: u32) -> u64 {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The later pod that joined in the place of this one.
+    fn replaced_by(&self, (worker, number): Pod) -> Option<u32> {
+        let latest = self.links().latest.get(&worker).copied();
+        latest.filter(|latest| *latest > number)
+    }
+
+    fn join(&self, pod: Pod) -> u64 {
+        let mut links = self.links();
         let link = links.next;
         links.next += 1;
-        links.open.insert(worker, link);
+        links.open.insert(pod, link);
+        let latest = links.latest.entry(pod.0).or_default();
+        *latest = pod.1.max(*latest);
         self.linked.send_replace(links.open.len());
         link
     }
 
-    fn is_open(&self, worker: u32, link: u64) -> bool {
-        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        links.open.get(&worker) == Some(&link)
+    fn is_open(&self, pod: Pod, link: u64) -> bool {
+        self.links().open.get(&pod) == Some(&link)
     }
 
-    fn leave(&self, worker: u32, link: u64) {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        if links.open.get(&worker) == Some(&link) {
-            links.open.remove(&worker);
+    fn leave(&self, pod: Pod, link: u64) {
+        let mut links = self.links();
+        if links.open.get(&pod) == Some(&link) {
+            links.open.remove(&pod);
             self.linked.send_replace(links.open.len());
-            self.tell(News::Unlinked(worker));
+            self.tell(News::Unlinked(pod));
+        }
+    }
+
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends the present order, and every later one at once; again each [`BEAT`], as a sign of life. A pod that another
+    /// has taken the place of hears nothing any more: there must not be two of a rank.
+    async fn write_orders(self: Arc<Self>, pod: Pod, mut write: OwnedWriteHalf) {
+        let mut orders = self.orders.clone();
+        loop {
+            let order = orders.borrow_and_update().clone();
+            if self.replaced_by(pod).is_some() {
+                return;
+            }
+            let Ok(line) = encode(&order) else { return };
+            if write.write_all(line.as_bytes()).await.is_err() {
+                return;
+            }
+            if let Ok(Err(_)) = timeout(BEAT, orders.changed()).await {
+                return;
+            }
         }
     }
 
@@ -250,20 +293,6 @@ async fn bind(port: u16) -> io::Result<TcpListener> {
     }
 }
 
-/// Sends the present order, and every later one at once; again each [`BEAT`], as a sign of life.
-async fn write_orders(mut write: OwnedWriteHalf, mut orders: watch::Receiver<Order>) {
-    loop {
-        let order = orders.borrow_and_update().clone();
-        let Ok(line) = encode(&order) else { return };
-        if write.write_all(line.as_bytes()).await.is_err() {
-            return;
-        }
-        if let Ok(Err(_)) = timeout(BEAT, orders.changed()).await {
-            return;
-        }
-    }
-}
-
 async fn coordinate(
     mut coordinator: Coordinator,
     shared: Arc<Shared>,
@@ -274,6 +303,7 @@ async fn coordinate(
     let mut beat = interval(BEAT);
     let mut stragglers = StragglerWatch::default();
     let mut clocks = ClockWatch::default();
+    let mut awaited = Vec::new();
     loop {
         let deadline = coordinator.deadline();
         let due = async {
@@ -299,16 +329,16 @@ async fn coordinate(
         };
         let now = shared.now();
         match said {
-            Some(News::Standing(worker, standing)) => {
+            Some(News::Standing((worker, number), standing)) => {
                 if let Some(differs) = clocks.note(worker, clock_ms() - standing.clock_ms) {
                     note_clock(&shared, worker, differs);
                 }
-                coordinator.heard(now, worker, standing);
+                coordinator.heard(now, worker, number, standing);
             }
-            Some(News::Unlinked(worker)) => coordinator.unlinked(now, worker),
+            Some(News::Unlinked((worker, number))) => coordinator.unlinked(now, worker, number),
             None if own_news => {
                 let standing = shared.standing(&own.borrow_and_update());
-                coordinator.heard(now, 0, standing);
+                coordinator.heard(now, 0, 0, standing);
             }
             None => coordinator.tick(now),
         }
@@ -321,6 +351,17 @@ async fn coordinate(
         });
         if changed {
             log(coordinator.order());
+        }
+        let missing = coordinator.missing();
+        if missing != awaited {
+            for gone in missing.iter().filter(|gone| !awaited.contains(gone)) {
+                warn!(
+                    worker = gone.worker,
+                    "waiting for another pod of this worker: {}", gone.message
+                );
+            }
+            shared.board().awaits(missing.clone());
+            awaited = missing;
         }
         if beats {
             let straggler = stragglers.look(&coordinator.paces());
@@ -383,6 +424,7 @@ mod tests {
                 incarnation: 2,
                 restart: 0,
             },
+            number: 0,
             token: Some(Token::from("secret")),
             address: "digits-worker-0.digits".to_owned(),
             port: 0,
@@ -413,11 +455,12 @@ mod tests {
                 token: token.to_owned(),
                 worker,
                 incarnation,
+                number: 7,
             };
             let line = serde_json::to_vec(&hello).expect("plain data");
             host().check(&Line::Whole(line))
         };
-        assert_eq!(Ok(2), check("secret", 2, 2));
+        assert_eq!(Ok((2, 7)), check("secret", 2, 2));
         for token in ["", "secre", "Secret", "secret "] {
             assert_eq!(Err(Refusal::Token), check(token, 2, 2), "{token:?}");
         }
@@ -436,11 +479,40 @@ mod tests {
     #[test]
     fn the_end_of_a_replaced_connection_is_not_that_of_its_successor() {
         let host = host();
-        let first = host.join(1);
-        let second = host.join(1);
-        host.leave(1, first);
+        let first = host.join((1, 0));
+        let second = host.join((1, 0));
+        host.leave((1, 0), first);
         assert_eq!(1, *host.linked.borrow());
-        host.leave(1, second);
+        host.leave((1, 0), second);
         assert_eq!(0, *host.linked.borrow());
+    }
+
+    #[test]
+    fn a_pod_that_was_replaced_hears_no_orders_and_is_not_let_in_again() {
+        let host = host();
+        let hello = |number| {
+            let hello = Hello {
+                token: "secret".to_owned(),
+                worker: 1,
+                incarnation: 2,
+                number,
+            };
+            Line::Whole(serde_json::to_vec(&hello).expect("plain data"))
+        };
+        let old = host.join((1, 3));
+        assert_eq!(None, host.replaced_by((1, 3)));
+        host.join((1, 4));
+        // What it still says is heard: it may be on its way out.
+        assert!(host.is_open((1, 3), old));
+        assert_eq!(Some(4), host.replaced_by((1, 3)));
+        assert_eq!(Ok((1, 4)), host.check(&hello(4)));
+        assert_eq!(
+            Err(Refusal::Replaced {
+                worker: 1,
+                number: 3,
+                by: 4
+            }),
+            host.check(&hello(3))
+        );
     }
 }

@@ -206,6 +206,7 @@ impl Link {
                 .to_owned(),
             worker: self.group.worker,
             incarnation: self.group.attempt.incarnation,
+            number: self.group.number,
         }
     }
 }

@@ -16,6 +16,8 @@ pub struct Hello {
     pub worker: u32,
     /// The incarnation its pod was made for.
     pub incarnation: u32,
+    /// Which pod of the worker it is: one with a higher number has taken the place of the others.
+    pub number: u32,
 }
 
 /// How a worker stands.

@@ -131,20 +131,94 @@ pub fn a_failure_that_would_repeat_itself_ends_all() {
     assert_eq!("2.0", second.result.attempt.to_string());
 }
 
-pub fn a_worker_that_is_gone_ends_the_others() {
-    let [first, second] = setups::<2>(5);
+/// Two workers, and another pod of the second one.
+fn with_successor() -> [Setup; 3] {
+    let [first, second, successor] = setups::<3>(5).map(|setup| setup.env("NNODES", "2"));
+    let successor = successor
+        .env("NODE_RANK", "1")
+        .env("YOLO_ATTEMPT", "2.1")
+        .flag("--pod-number=1");
+    [first, second, successor]
+}
+
+pub fn a_worker_that_is_gone_is_awaited_and_another_pod_takes_its_place() {
+    let [first, second, successor] = with_successor();
+    let folders = [first.dir(), successor.dir()].map(Path::to_owned);
     let agents = [patient(first), patient(second)];
     pid_of(&agents[0], "2.0");
     let rank = pid_of(&agents[1], "2.0");
     agents[1].signal(Signal::KILL);
     kill_process(rank, Signal::KILL).expect("it runs");
-    let [first, _] = agents;
+    let [first, _gone] = agents;
     first.wait_for_stderr("worker 1: the others lost touch with it: its connection ended");
+    first.wait_for_stderr("waiting for another pod of this worker");
+    let progress = || -> AgentProgress {
+        serde_json::from_str(&first.get("/progress").1).expect("a document")
+    };
+    let told = progress();
+    assert_eq!("2.0", told.attempt.to_string());
+    let [lost] = &told.lost[..] else {
+        panic!("{told:?}");
+    };
+    assert_eq!((1, 0), (lost.worker, lost.number));
+
+    let successor = patient(successor);
+    for (rank, agent) in [&first, &successor].into_iter().enumerate() {
+        agent.wait_for_stdout(&format!("rank {rank} of 2 in 2.1"), 1);
+    }
+    let told = progress();
+    assert_eq!("2.1", told.attempt.to_string());
+    assert!(told.lost.is_empty(), "{told:?}");
+    for folder in &folders {
+        release(folder);
+    }
+    for agent in [first, successor] {
+        let ended = agent.finish();
+        assert_eq!(0, ended.code, "{}", ended.stderr);
+        assert_eq!("2.1", ended.result.attempt.to_string());
+    }
+}
+
+pub fn a_worker_that_is_asked_to_stop_alone_is_awaited_too() {
+    let [first, second, successor] = with_successor();
+    let folder = first.dir().to_owned();
+    // Its rank hears from the other one that all stop.
+    let script = format!(
+        "echo begun $YOLO_ATTEMPT; if [ $YOLO_ATTEMPT = 2.1 ]; then exit 0; fi; \
+         while [ ! -e {} ]; do sleep 0.05; done; exit 143",
+        folder.join("done").display()
+    );
+    let first = first.shell(&script);
+    let second = second.speaking(&["hello", "await-stop", "exit=143"]);
+    first.wait_for_stdout("begun 2.0", 1);
+    second.wait_for_stdout("connected", 1);
+    second.signal(Signal::TERM);
+    // It may be there before the other has ended.
+    let successor = successor.shell("echo begun $YOLO_ATTEMPT");
+    let ended = second.finish();
+    assert_eq!(143, ended.code, "{}", ended.stderr);
+    assert!(
+        !first.stdout_text().contains("2.1"),
+        "it was not given the time to stop"
+    );
+    release(&folder);
+    for ended in [first, successor].map(Agent::finish) {
+        assert_eq!(0, ended.code, "{}", ended.stderr);
+        assert!(ended.stdout.contains("begun 2.1"), "{}", ended.stdout);
+    }
+}
+
+pub fn who_waits_for_another_can_be_asked_to_stop() {
+    let [first, second] = setups::<2>(5);
+    let agents = [patient(first), patient(second)];
+    let rank = pid_of(&agents[1], "2.0");
+    agents[1].signal(Signal::KILL);
+    kill_process(rank, Signal::KILL).expect("it runs");
+    let [first, _gone] = agents;
+    first.wait_for_stderr("waiting for another pod of this worker");
+    first.signal(Signal::TERM);
     let ended = first.finish();
-    assert_eq!(76, ended.code, "{}", ended.stderr);
-    assert_eq!(Some(FailureReason::PeerLost), ended.result.reason);
-    let because = ended.result.because.expect("a lost worker");
-    assert_eq!((1, None), (because.worker, because.rank));
+    assert_eq!(143, ended.code, "{}", ended.stderr);
 }
 
 pub fn without_worker_0_the_others_end() {

@@ -47,7 +47,7 @@ impl Group {
             leaving: false,
             ..Standing::default()
         };
-        self.coordinator.heard(self.now, worker, standing);
+        self.coordinator.heard(self.now, worker, 0, standing);
     }
 
     fn all(&mut self, phase: Phase) {
@@ -64,11 +64,29 @@ impl Group {
             for &worker in alive {
                 let member = &self.coordinator.members[worker as usize];
                 if let Some(standing) = member.standing.clone() {
-                    self.coordinator.heard(self.now, worker, standing);
+                    let number = member.number;
+                    self.coordinator.heard(self.now, worker, number, standing);
                 }
             }
             self.coordinator.tick(self.now);
         }
+    }
+
+    /// Another pod of a worker says hello.
+    fn joins(&mut self, worker: u32, number: u32, attempt: Attempt) {
+        let standing = Standing {
+            attempt,
+            ..Standing::default()
+        };
+        self.coordinator.heard(self.now, worker, number, standing);
+    }
+
+    fn missing(&self) -> Vec<(u32, u32)> {
+        let missing = self.coordinator.missing();
+        missing
+            .iter()
+            .map(|gone| (gone.worker, gone.number))
+            .collect()
     }
 
     fn order(&self) -> (OrderKind, Attempt) {
@@ -178,7 +196,7 @@ fn restarts_end_with_the_budget_and_when_none_of_them_trains() {
                 leaving: false,
                 ..Standing::default()
             };
-            group.coordinator.heard(group.now, worker, standing);
+            group.coordinator.heard(group.now, worker, 0, standing);
         }
         group.order()
     };
@@ -223,7 +241,7 @@ fn a_rule_may_ask_for_other_pods_or_the_end() {
 }
 
 #[test]
-fn a_silent_worker_is_lost_and_so_are_these_pods() {
+fn a_silent_worker_is_lost_and_its_successor_awaited() {
     let mut group = Group::running(3);
     group.pass(9_900, &[0, 1]);
     assert_eq!(OrderKind::Run, group.order().0);
@@ -231,10 +249,117 @@ fn a_silent_worker_is_lost_and_so_are_these_pods() {
     assert_eq!(OrderKind::Stop, group.order().0);
     assert_eq!((2, FailureReason::PeerLost), group.because());
     group.says(0, Phase::Ended, None);
+    assert_eq!((OrderKind::Stop, FIRST), group.order());
     group.says(1, Phase::Ended, None);
-    assert_eq!(OrderKind::Finish, group.order().0);
+    assert_eq!((OrderKind::Stop, restart(1)), group.order());
+    assert_eq!(vec![(2, 0)], group.missing());
     let because = group.coordinator.order().because.clone();
     assert_eq!(None, because.expect("lost").rank);
+    group.pass(60_000, &[0, 1]);
+    group.joins(2, 1, restart(1));
+    assert_eq!((OrderKind::Run, restart(1)), group.order());
+    assert_eq!((2, FailureReason::PeerLost), group.because());
+    assert!(group.missing().is_empty());
+}
+
+#[test]
+fn a_successor_that_does_not_come_ends_the_wait() {
+    let mut group = Group::running(3);
+    group.pass(10_000, &[0, 1]);
+    group.says(0, Phase::Ended, None);
+    group.says(1, Phase::Ended, None);
+    let limit = u64::try_from(RENDEZVOUS_TIMEOUT.as_millis()).expect("short");
+    group.pass(limit - 100, &[0, 1]);
+    assert_eq!(OrderKind::Stop, group.order().0);
+    group.pass(100, &[0, 1]);
+    assert_eq!((OrderKind::Finish, restart(1)), group.order());
+    let because = group.coordinator.order().because.clone().expect("a cause");
+    assert_eq!(
+        (2, None, FailureReason::PeerLost),
+        (because.worker, because.rank, because.reason)
+    );
+    assert!(
+        because.message.contains("no other pod joined"),
+        "{}",
+        because.message
+    );
+    assert!(group.missing().is_empty());
+}
+
+#[test]
+fn a_second_worker_that_is_lost_meanwhile_is_awaited_too() {
+    let mut group = Group::running(3);
+    group.pass(10_000, &[0, 1]);
+    group.says(0, Phase::Ended, None);
+    group.says(1, Phase::Ended, None);
+    group.pass(10_000, &[0]);
+    assert_eq!(vec![(1, 0), (2, 0)], group.missing());
+    group.joins(1, 1, restart(1));
+    assert_eq!(vec![(2, 0)], group.missing());
+    group.joins(2, 1, restart(2));
+    // The operator has counted both.
+    assert_eq!((OrderKind::Run, restart(2)), group.order());
+}
+
+#[test]
+fn a_successor_that_is_there_first_tells_that_its_predecessor_is_gone() {
+    let mut group = Group::running(3);
+    group.joins(2, 1, restart(1));
+    assert_eq!((OrderKind::Stop, FIRST), group.order());
+    // What the old one still says is not heard.
+    group.says(2, Phase::Running, Some(failure(2, FailureReason::Killed)));
+    group.says(0, Phase::Ended, None);
+    group.says(1, Phase::Ended, None);
+    assert_eq!((OrderKind::Run, restart(1)), group.order());
+}
+
+#[test]
+fn a_worker_that_is_asked_to_stop_alone_leaves_time_for_the_checkpoint_and_is_awaited() {
+    let mut group = Group::running(3);
+    let leaving = |phase, failure| Standing {
+        attempt: FIRST,
+        phase,
+        failure,
+        trained: true,
+        leaving: true,
+        ..Standing::default()
+    };
+    let now = group.now;
+    group
+        .coordinator
+        .heard(now, 2, 0, leaving(Phase::Running, None));
+    // Its successor comes while all agree on a step and write.
+    group.joins(2, 1, restart(1));
+    assert_eq!((OrderKind::Run, FIRST), group.order());
+    let stopped = |worker| Some(failure(worker, FailureReason::Stopped));
+    group
+        .coordinator
+        .heard(now, 2, 0, leaving(Phase::Ended, stopped(2)));
+    group.coordinator.unlinked(now, 2, 0);
+    group.says(1, Phase::Ended, stopped(1));
+    group.pass(20_000, &[0, 1]);
+    assert_eq!((OrderKind::Run, FIRST), group.order());
+    group.says(0, Phase::Ended, stopped(0));
+    assert_eq!((OrderKind::Run, restart(1)), group.order());
+}
+
+#[test]
+fn without_worker_0_or_when_all_are_asked_to_stop_nobody_is_awaited() {
+    for leaves in [vec![0], vec![0, 1, 2]] {
+        let mut group = Group::running(3);
+        for worker in 0..3 {
+            let standing = Standing {
+                attempt: FIRST,
+                phase: Phase::Ended,
+                failure: Some(failure(worker, FailureReason::Stopped)),
+                trained: true,
+                leaving: leaves.contains(&worker),
+                ..Standing::default()
+            };
+            group.coordinator.heard(group.now, worker, 0, standing);
+        }
+        assert_eq!((OrderKind::Finish, FIRST), group.order(), "{leaves:?}");
+    }
 }
 
 #[test]
@@ -253,7 +378,7 @@ fn a_coordinator_that_was_stopped_itself_does_not_blame_the_others() {
 #[test]
 fn a_broken_connection_may_come_back() {
     let mut group = Group::running(3);
-    group.coordinator.unlinked(group.now, 2);
+    group.coordinator.unlinked(group.now, 2, 0);
     group.pass(9_000, &[0, 1]);
     group.says(2, Phase::Running, None);
     group.pass(9_000, &[0, 1]);
@@ -261,11 +386,11 @@ fn a_broken_connection_may_come_back() {
     // With a failure beside it, it is soon taken for the cause.
     group.says(2, Phase::Running, None);
     group.says(0, Phase::Running, Some(failure(0, FailureReason::PeerLost)));
-    group.coordinator.unlinked(group.now, 2);
+    group.coordinator.unlinked(group.now, 2, 0);
     group.pass(2_000, &[0, 1]);
     group.says(0, Phase::Ended, Some(failure(0, FailureReason::PeerLost)));
     group.says(1, Phase::Ended, Some(failure(1, FailureReason::PeerLost)));
-    assert_eq!(OrderKind::Finish, group.order().0);
+    assert_eq!((OrderKind::Stop, restart(1)), group.order());
     let because = group.coordinator.order().because.clone();
     let because = because.expect("lost");
     assert_eq!((2, None), (because.worker, because.rank));
@@ -327,7 +452,7 @@ fn a_coordinator_that_comes_anew_goes_beyond_what_workers_have_seen() {
         leaving: false,
         ..Standing::default()
     };
-    group.coordinator.heard(group.now, 1, seen.clone());
+    group.coordinator.heard(group.now, 1, 0, seen.clone());
     group.says(0, Phase::Waiting, None);
     group.says(2, Phase::Waiting, None);
     assert_eq!(OrderKind::Stop, group.order().0);
@@ -336,7 +461,7 @@ fn a_coordinator_that_comes_anew_goes_beyond_what_workers_have_seen() {
         phase: Phase::Ended,
         ..seen
     };
-    group.coordinator.heard(group.now, 1, ended);
+    group.coordinator.heard(group.now, 1, 0, ended);
     assert_eq!((OrderKind::Run, restart(5)), group.order());
 }
 
@@ -351,8 +476,8 @@ fn a_worker_that_is_leaving_gets_no_further_attempt() {
         leaving: true,
         ..Standing::default()
     };
-    group.coordinator.heard(group.now, 2, leaving);
-    group.coordinator.unlinked(group.now, 2);
+    group.coordinator.heard(group.now, 2, 0, leaving);
+    group.coordinator.unlinked(group.now, 2, 0);
     // It is gone, and nobody looks for it, or waits until it would be missed.
     group.pass(5_000, &[0, 1]);
     assert!(group.coordinator.deadline() > Some(group.now));
