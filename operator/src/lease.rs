@@ -15,16 +15,16 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// How long a lease is good for after its last renewal.
-pub const DURATION: Duration = Duration::from_secs(15);
+pub const DURATION: Duration = Duration::from_secs(12);
 /// How often the leader renews it. A leader that has not renewed it for [`RENEW_DEADLINE`] stops, well
 /// before another may begin.
-pub const RENEW_EVERY: Duration = Duration::from_secs(4);
+pub const RENEW_EVERY: Duration = Duration::from_secs(3);
 /// After this long without a renewal the leader gives up.
 pub const RENEW_DEADLINE: Duration = Duration::from_secs(8);
-/// How often others look whether it is free.
-pub const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often others look whether it is free. With [`DURATION`] this bounds the time without a leader to 14 s.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long reading and writing it may take together.
-pub const TURN_LIMIT: Duration = Duration::from_secs(4);
+pub const TURN_LIMIT: Duration = Duration::from_millis(2500);
 
 /// What a replica knows of the lease.
 #[derive(Clone, Debug)]
@@ -335,7 +335,7 @@ mod tests {
         Seen {
             spec: LeaseSpec {
                 holder_identity: holder.map(str::to_owned),
-                lease_duration_seconds: Some(15),
+                lease_duration_seconds: Some(DURATION.as_secs() as i32),
                 ..LeaseSpec::default()
             },
             since,
@@ -347,8 +347,12 @@ mod tests {
         let start = Instant::now();
         let other = seen(Some("b"), start);
         let after = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(Decision::Wait, evaluate(Some(&other), "a", after(15)));
-        assert_eq!(Decision::Acquire, evaluate(Some(&other), "a", after(16)));
+        let seconds = DURATION.as_secs();
+        assert_eq!(Decision::Wait, evaluate(Some(&other), "a", after(seconds)));
+        assert_eq!(
+            Decision::Acquire,
+            evaluate(Some(&other), "a", after(seconds + 1))
+        );
         assert_eq!(
             Decision::Renew,
             evaluate(Some(&seen(Some("a"), start)), "a", after(99))
