@@ -170,7 +170,7 @@ reasons! {
     DeadlineExceeded,
     /// Failed: a worker failed again after the last restart that the failure policy allows.
     RestartLimitReached,
-    /// Scheduled, `WorkersReady`: the last restarts led to no new checkpoint, so the next one waits.
+    /// Scheduled, `WorkersReady`: the last restarts brought the run no further, so the next one waits.
     BackingOff,
     /// Restarting: a worker used more memory than its limit allows.
     OOMKilled,

@@ -24,7 +24,7 @@ pub struct FailurePolicy {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "schema", schemars(length(max = 16)))]
     pub rules: Vec<FailureRule>,
-    /// How long to wait before a restart, when those before it led to no new checkpoint.
+    /// How long to wait before a restart, when those before it brought the run no further.
     pub backoff: Backoff,
 }
 
@@ -88,7 +88,7 @@ pub enum FailureAction {
     FailJob,
 }
 
-/// The wait before a restart: none for the first after a new checkpoint, then `initialSeconds`, twice as
+/// The wait before a restart: none when the run came further since the one before, else `initialSeconds`, twice as
 /// long each time, up to `maxSeconds`; up to a quarter less, so that jobs do not come back all at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -173,7 +173,7 @@ pub struct FetchFailure {
     pub message: String,
 }
 
-/// A restart of all workers after a failure.
+/// A restart in which workers were replaced after a failure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Restart {
@@ -181,7 +181,10 @@ pub struct Restart {
     pub time: Time,
     /// Step of the latest checkpoint then.
     pub step: u64,
-    /// How many restarts before it led to no new checkpoint.
+    /// The furthest training step that the run was seen at until then.
+    #[serde(default)]
+    pub reached: u64,
+    /// How many restarts before it brought the run no further.
     pub fruitless: u32,
     /// Nodes that the new workers keep off, since others lost touch with a worker there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -199,7 +202,7 @@ pub enum State {
     Starting,
     /// Training.
     Running,
-    /// A worker failed, and all of them are being replaced.
+    /// A worker failed, and it or all of them are being replaced.
     Restarting,
     /// The workers are stopped because `spec.suspend` is true.
     Suspended,

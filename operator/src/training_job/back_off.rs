@@ -2,7 +2,7 @@
 
 use contract::attempt::Attempt;
 use contract::exit::FailureReason;
-use contract::progress::RankFailure;
+use contract::progress::{RankFailure, RunReport};
 use crds::v1alpha1::{Backoff, Restart};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -57,18 +57,27 @@ impl Restarts {
 pub fn restart(observed: &Observed, failure: &Failure, now: Timestamp) -> Restart {
     let told = observed.progress.as_ref().map(|progress| &progress.report);
     let last_words = observed.pods.iter().filter_map(PodView::last_words);
-    let reported = last_words
-        .chain(told)
+    let reports: Vec<&RunReport> = last_words.chain(told).collect();
+    let seen = reports.iter().map(|report| &report.progress);
+    let seen = seen.chain(&observed.status.progress);
+    let seen = seen.map(|progress| progress.step).max().unwrap_or(0);
+    let reported = reports
+        .iter()
         .filter_map(|report| report.checkpoint.as_ref());
     let known = reported.chain(&observed.status.checkpoint);
     let step = known.map(|checkpoint| checkpoint.step).max().unwrap_or(0);
     let fruitless = match &observed.status.last_restart {
-        Some(last) if step <= last.step => last.fruitless.saturating_add(1),
+        Some(last) if step <= last.step && seen <= last.reached => last.fruitless.saturating_add(1),
         _ => 0,
     };
     Restart {
         time: Time(now),
         step,
+        reached: observed
+            .status
+            .last_restart
+            .as_ref()
+            .map_or(seen, |last| last.reached.max(seen)),
         fruitless,
         avoid: lost_nodes(observed, failure, now),
     }
@@ -94,7 +103,7 @@ fn lost_nodes(observed: &Observed, failure: &Failure, now: Timestamp) -> Vec<Str
     nodes
 }
 
-/// How long the workers of a restart wait after so many that led to no new checkpoint.
+/// How long the workers of a restart wait after so many that brought the run no further.
 pub fn wait(valid: &ValidJob, observed: &Observed, fruitless: u32) -> SignedDuration {
     if fruitless == 0 {
         return SignedDuration::ZERO;

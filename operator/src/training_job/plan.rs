@@ -162,7 +162,7 @@ fn go_on(
             plan.retire.extend(given_up.filter_map(give_up));
             plan.restarts.begin(restart, counted);
         }
-        // What was gone once more without a new checkpoint is not put beside the same others.
+        // Where that brought the run no further, all begin anew, after a wait.
         Verdict::Restart { failure, counted }
         | Verdict::Replace {
             failure, counted, ..

@@ -88,7 +88,7 @@ pub enum WaitingOn {
         /// The versions that would do.
         versions: &'static [&'static str],
     },
-    /// The last restarts led to no new checkpoint.
+    /// The last restarts brought the run no further.
     BackOff {
         /// Restarts before the latest that led to none.
         fruitless: u32,
@@ -184,10 +184,12 @@ impl WaitingOn {
             },
             Self::BackOff { fruitless, seconds } => {
                 let times = match fruitless {
-                    1 => "the restart before led".to_owned(),
-                    n => format!("the {n} restarts before led"),
+                    1 => "the restart before".to_owned(),
+                    n => format!("the {n} restarts before"),
                 };
-                format!("{times} to no new checkpoint: waiting {seconds} s before the next one")
+                format!(
+                    "{times} brought the run no further: waiting {seconds} s before the next one"
+                )
             }
             Self::OtherResults => {
                 "a worker has ended without success; waiting a moment for the results of the others"
