@@ -204,6 +204,11 @@ impl Reporter {
         self.epoch_start.elapsed().as_secs_f64()
     }
 
+    /// The run goes on from this checkpoint of its own, if any: it is the last good one until another is written.
+    pub fn goes_on_from(&mut self, checkpoint: Option<CheckpointRef>) {
+        self.report.checkpoint = checkpoint.or(self.report.checkpoint.take());
+    }
+
     /// Says that a checkpoint is whole.
     pub fn saved(&mut self, checkpoint: CheckpointRef, checksum: String) {
         if let Some(link) = &self.link {

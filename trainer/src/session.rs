@@ -16,7 +16,7 @@ mod snapshots;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use contract::progress::Phase;
+use contract::progress::{CheckpointRef, Phase};
 use contract::spec::TrainerSpec;
 use torch_bridge::runtime;
 use trainer_core::multi_scale;
@@ -25,7 +25,7 @@ use trainer_core::rng::recovery_seed;
 use trainer_core::schedule::{Schedule, StepPlan, scaled_weight_decay};
 use trainer_data::{Batch, Loader, LoaderConfig, Shape};
 
-use crate::checkpoint::{CheckpointStore, Machine, RunState, Writer};
+use crate::checkpoint::{CheckpointStore, Found, Machine, RunState, Writer};
 use crate::device::{self, Chosen};
 use crate::distributed::Ranks;
 use crate::distributed::rendezvous::{self, Limits};
@@ -125,6 +125,20 @@ fn try_network(
     Ok(())
 }
 
+/// What was found, unless that is a copy in memory.
+fn on_volume(
+    found: Option<&Found>,
+    store: &CheckpointStore,
+    folder: &RunFolder,
+) -> Option<CheckpointRef> {
+    let newest = found?.newest.as_ref()?;
+    let step = newest.state.step;
+    (newest.path == store.path_of(step)).then(|| CheckpointRef {
+        step,
+        path: folder.relative(&newest.path),
+    })
+}
+
 impl<'a> Session<'a> {
     /// Opens the data, meets the other ranks and takes up the run where it stands.
     pub fn open(
@@ -161,6 +175,7 @@ impl<'a> Session<'a> {
         let fresh = RunState::new(spec.clone(), names, data.digest.clone(), machine);
         let begin = Begin::New(&job.dataset);
         let (found, kept) = find(&options, &spec, &store, &ranks, reporter)?;
+        reporter.goes_on_from(on_volume(found.as_ref(), &store, &folder));
         let state = restore(&mut ranks, found, &mut learner, fresh, begin, reporter)?;
         let beginning = (ranks.is_first() && state.step == 0).then(|| Beginning::of(&learner));
         let beginning = beginning.transpose()?;

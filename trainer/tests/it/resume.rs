@@ -139,7 +139,17 @@ fn a_complete_run_is_left_as_it_is() {
     let fixture = Fixture::new(&json!({"training": {"epochs": 1}}));
     fixture.succeed(&Start::new("o", 1));
     let before = fixture.tensors("o", STEPS_PER_EPOCH);
-    let again = fixture.succeed(&Start::new("o", 1));
+    let agent = FakeAgent::start(fixture.folder.path(), None);
+    let again = fixture.succeed(&Start {
+        agent: Some(agent.socket.clone()),
+        ..Start::new("o", 1)
+    });
+    // Another attempt may have written it, of which the operator knows nothing.
+    let reports = agent.of_type("report");
+    assert_eq!(
+        json!({"step": STEPS_PER_EPOCH, "path": format!("tiny-local/checkpoints/step-{STEPS_PER_EPOCH:09}")}),
+        reports.last().expect("reports")["checkpoint"]
+    );
     assert!(
         again[0].text.contains("the run is complete"),
         "{}",
