@@ -16,6 +16,7 @@ use kube::core::PartialObjectMeta;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::{ObjectRef, store::Writer};
+use kube::runtime::utils::Backoff;
 use kube::runtime::{PredicateConfig, WatchStreamExt as _, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -166,6 +167,28 @@ where
     })
 }
 
+/// How long a watch that failed waits before it is tried again: as everybody else's, but never for long. An API server
+/// that is restarted more than once would leave workers that died meanwhile alone for half a minute, and an operator
+/// has few watches.
+#[derive(Default)]
+struct Prompt(watcher::DefaultBackoff);
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+impl Iterator for Prompt {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(self.0.next()?.min(LONGEST_PAUSE))
+    }
+}
+
+impl Backoff for Prompt {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
 /// A watch that fills a cache and yields what changed, deletions included. `note` sees every event first.
 fn watched<K>(
     api: Api<Lean<K>>,
@@ -178,7 +201,7 @@ where
     Lean<K>: DeserializeOwned,
 {
     watcher(api, config)
-        .default_backoff()
+        .backoff(Prompt::default())
         .map_ok(whole)
         .inspect_ok(note)
         .reflect(writer)
