@@ -145,7 +145,7 @@ pub async fn advance<C: Cluster>(
         let decision = describe(job, observed, plan, &Applied::default(), now);
         write(cluster, observed, &decision, memory, now).await?;
         observed.status = decision;
-        if let Phase::Restarting(failure) | Phase::Replacing(failure) = &plan.phase {
+        if let Phase::Restarting(failure) | Phase::Replacing { failure, .. } = &plan.phase {
             outcome.restarted = Some(failure.why.as_str());
         }
     }

@@ -43,6 +43,9 @@ impl Player {
             "serve" => self.cluster.change(|world| {
                 world.served = gang::served(&[(words[1].to_owned(), words[2].to_owned())]);
             }),
+            "unserve" => self
+                .cluster
+                .change(|world| world.served = gang::served(&[])),
             "show-pod" => {
                 let spec = self.cluster.look().pods[words[1]].spec.clone();
                 let spec = spec.unwrap_or_default();

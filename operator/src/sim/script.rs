@@ -43,6 +43,7 @@
 //! evict-from-queue REASON TEXT    Kueue wants its quota back
 //! scheduling JSON                 spec.scheduling
 //! serve GROUP VERSION             the API server knows this kind of PodGroup
+//! unserve                         it knows none any more
 //! show-pod POD                    where it may run
 //! delete-job                      somebody deletes the job
 //! show                            conditions and workers

@@ -42,7 +42,7 @@ pub fn broken_invariants(valid: &ValidJob, observed: &Observed, plan: &Plan) -> 
         !plan.delete_job || plan.phase == Phase::Ended,
         "a job is deleted that has not ended".to_owned(),
     );
-    let restarting = matches!(plan.phase, Phase::Restarting(_) | Phase::Replacing(_));
+    let restarting = matches!(plan.phase, Phase::Restarting(_) | Phase::Replacing { .. });
     let present = members(valid, observed, plan.attempt);
     for index in 0..valid.layout.replicas {
         let created = plan.create.iter().filter(|pod| pod.index == index).count();
@@ -105,7 +105,7 @@ fn stays(member: &Member, plan: &Plan) -> bool {
     };
     let given_up = plan.retire.iter().any(|retired| retired.name == pod.name);
     // One that is on its way out already needs nothing more.
-    let leaves = pod.deleting && !pod.active && matches!(plan.phase, Phase::Replacing(_));
+    let leaves = pod.deleting && !pod.active && matches!(plan.phase, Phase::Replacing { .. });
     !given_up && !leaves
 }
 
@@ -126,7 +126,11 @@ fn about_giving_up(observed: &Observed, plan: &Plan) -> Vec<String> {
             let later = |index, number| index == pod.index && number > pod.number;
             let mut others = observed.pods.iter();
             let mut listed = observed.status.workers.iter();
-            plan.create.iter().any(|new| later(new.index, new.number))
+            let given_up_now = matches!(
+                &plan.phase,
+                Phase::Replacing { workers, .. } if workers.contains(&pod.index)
+            );
+            given_up_now
                 || others.any(|other| {
                     other.incarnation == pod.incarnation && later(other.index, other.number)
                 })

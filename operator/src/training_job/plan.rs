@@ -147,7 +147,6 @@ fn go_on(
         } if !again(&failure) => {
             let restart = retry(&failure);
             plan.failures.push(failure.record(attempt, now));
-            plan.phase = Phase::Replacing(failure);
             plan.attempt = attempt.next_restart();
             plan.create = workers
                 .iter()
@@ -160,6 +159,7 @@ fn go_on(
             plan.retire
                 .retain(|pod| !given_up.clone().any(|given_up| given_up.name == pod.name));
             plan.retire.extend(given_up.filter_map(give_up));
+            plan.phase = Phase::Replacing { failure, workers };
             plan.restarts.begin(restart, counted);
         }
         // Where that brought the run no further, all begin anew, after a wait.

@@ -235,7 +235,7 @@ fn running(outlook: &Outlook) -> Stated {
     {
         return Stated::new(kind, true, &before.reason, &before.message);
     }
-    if let Phase::Replacing(failure) = &outlook.plan.phase {
+    if let Phase::Replacing { failure, .. } = &outlook.plan.phase {
         return Stated::new(
             kind,
             false,
@@ -300,7 +300,7 @@ fn restarting(outlook: &Outlook) -> Stated {
     }
     let under_way = !suspended && !all_run(outlook);
     let attempt = outlook.plan.attempt;
-    if let Phase::Restarting(failure) | Phase::Replacing(failure) = &outlook.plan.phase {
+    if let Phase::Restarting(failure) | Phase::Replacing { failure, .. } = &outlook.plan.phase {
         return Stated::new(
             kind,
             true,

@@ -383,12 +383,13 @@ fn workers(
         }
     });
     let mut listed: Vec<WorkerStatus> = listed.collect();
-    if let Phase::Replacing(failure) = &plan.phase {
-        for new in &plan.create {
-            if applied.created.contains_key(&new.index) {
+    // Also where no other can be created at the moment: what was given up must not count again.
+    if let Phase::Replacing { failure, workers } = &plan.phase {
+        for index in workers {
+            if applied.created.contains_key(index) {
                 continue;
             }
-            let same = |worker: &&mut WorkerStatus| worker.index == new.index;
+            let same = |worker: &&mut WorkerStatus| worker.index == *index;
             if let Some(worker) = listed.iter_mut().find(same) {
                 worker.state = WorkerState::Replaced;
                 worker.node = None;

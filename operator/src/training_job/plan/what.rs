@@ -72,7 +72,12 @@ pub enum Phase {
     /// All workers are replaced.
     Restarting(Failure),
     /// Those that are gone are replaced; the others keep their pods and wait.
-    Replacing(Failure),
+    Replacing {
+        /// Why.
+        failure: Failure,
+        /// Their indexes.
+        workers: Vec<u32>,
+    },
     /// Nothing runs until it is time for the workers that replace the failed ones.
     BackingOff(WaitingOn),
     /// Nothing runs until the job's queue lets it.
@@ -178,7 +183,7 @@ impl Plan {
             || matches!(
                 self.phase,
                 Phase::Restarting(_)
-                    | Phase::Replacing(_)
+                    | Phase::Replacing { .. }
                     | Phase::FetchFailed(_)
                     | Phase::Complete
                     | Phase::Failed(_)
@@ -199,7 +204,7 @@ impl Plan {
     pub fn is_a_decision(&self) -> bool {
         match self.phase {
             Phase::Restarting(_)
-            | Phase::Replacing(_)
+            | Phase::Replacing { .. }
             | Phase::FetchFailed(_)
             | Phase::Failed(_)
             | Phase::Complete => true,

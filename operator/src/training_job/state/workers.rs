@@ -50,7 +50,7 @@ pub fn waiting_on(outlook: &Outlook) -> Option<String> {
         return Some(waiting_on.message());
     }
     match &outlook.plan.phase {
-        Phase::Gang | Phase::Restarting(_) | Phase::Replacing(_) => {
+        Phase::Gang | Phase::Restarting(_) | Phase::Replacing { .. } => {
             summary(&outlook.waiting, outlook.total)
         }
         _ => None,
