@@ -294,6 +294,8 @@ async fn queue_of(
         // Without the right to look (the chart's kueue.enabled) nothing of ours stands in a queue. A job that is
         // to wait in one learns that when it enters.
         Err(kube::Error::Api(status)) if status.is_forbidden() && !labelled => None,
+        // So does nothing where Kueue is not installed: the path itself is unknown then, and the answer no object.
+        Err(kube::Error::Api(status)) if status.code == 404 => None,
         read => read.map_err(failed("Workload", &name))?,
     };
     let mut view = queue::view(workload.as_ref(), &id.uid);
