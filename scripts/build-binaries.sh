@@ -15,8 +15,11 @@ for part in "${parts[@]}"; do
     echo "building $part (release)" >&2
     case "$part" in
     operator | agent | fetch)
+        # Agent and fetch wait for others most of their time, and are pulled with the operator: small is better than fast.
+        settings=()
+        [[ $part == operator ]] || settings=(CARGO_PROFILE_RELEASE_{OPT_LEVEL=s,LTO=thin,CODEGEN_UNITS=1})
         # A target of its own keeps RUSTFLAGS away from build scripts and from the trainer.
-        RUSTFLAGS="-C target-feature=+crt-static" \
+        env RUSTFLAGS="-C target-feature=+crt-static" "${settings[@]}" \
             cargo build --release --locked --target "$TARGET" -p "$part"
         ;;
     trainer)
