@@ -27,6 +27,9 @@ if [[ "$(cat "$images/stamp" 2>/dev/null)" == "$stamp" ]]; then
     exit 0
 fi
 
+# On a machine that never had the cluster.
+command -v buildah >/dev/null || tests/cluster/deps.sh
+
 echo "images: collecting files"
 scripts/image-root.sh "$variant" target/image
 # A store of its own, thrown away at the end: vfs keeps a full copy of every layer.
