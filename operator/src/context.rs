@@ -14,10 +14,11 @@ use crate::kueue::Workload;
 use crate::metadata::owned_by;
 use crate::metrics::Metrics;
 use crate::pod_index::PodIndex;
-use crate::poller::ProgressBoard;
+use crate::progress_board::ProgressBoard;
 use crate::training_job::kubernetes::KubeCluster;
 use crate::training_job::observe::ServiceView;
 use crate::training_job::queue::{self, QueueView};
+use crate::training_job::status::Pace;
 use crate::training_job::{JobMemory, Policy};
 
 /// A job, or why it cannot be read: one malformed object must not stop the others.
@@ -85,6 +86,13 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// What is remembered of each job, by uid.
     pub memory: Memory,
+}
+
+impl Context {
+    /// How often statuses are written while so many jobs are under way.
+    pub fn pace(&self) -> Pace {
+        self.policy.pace.shared_by(self.progress.reporting())
+    }
 }
 
 /// What is remembered of each job, by uid.

@@ -13,7 +13,8 @@
 //! In reading order:
 //! - [`settings`]: flags and environment. [`run`]: wires everything and joins it.
 //! - [`training_job`]: the pipeline. Its `plan` and `restart` hold the decisions.
-//! - [`context`]: what a reconcile may hold. [`poller`]: reads the agents' progress, outside reconcile.
+//! - [`context`]: what a reconcile may hold. [`poller`]: reads the agents' progress, outside reconcile;
+//!   [`progress_board`]: what they last said.
 //! - [`kueue`]: the part of its API that is used.
 //! - [`conditions`], [`events`], [`metadata`], [`retry`]: small pure parts.
 //! - [`lease`], [`http`], [`metrics`], [`telemetry`]: the process around it.
@@ -29,6 +30,7 @@ pub mod metadata;
 pub mod metrics;
 pub mod pod_index;
 pub mod poller;
+pub mod progress_board;
 pub mod retry;
 pub mod run;
 pub mod settings;

@@ -1,7 +1,7 @@
 //! Reads the agents' progress by pod address, outside reconcile: a slow worker must not hold up others.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use contract::paths;
@@ -35,36 +35,6 @@ const TRIES: usize = 3;
 /// The longest document that is read. A worker has at most 16 ranks of a hundred bytes each.
 const BODY_LIMIT: usize = 1 << 20;
 
-/// What the agents last said, by the job's uid.
-#[derive(Debug, Default)]
-pub struct ProgressBoard(Mutex<HashMap<String, AgentProgress>>);
-
-impl ProgressBoard {
-    /// What a job's agents last said.
-    pub fn get(&self, uid: &str) -> Option<AgentProgress> {
-        self.lock().get(uid).cloned()
-    }
-
-    /// Notes what they say now; whether it differs.
-    fn put(&self, uid: &str, progress: AgentProgress) -> bool {
-        let mut board = self.lock();
-        if board.get(uid) == Some(&progress) {
-            return false;
-        }
-        board.insert(uid.to_owned(), progress);
-        true
-    }
-
-    fn keep(&self, exists: impl Fn(&str) -> bool) {
-        self.lock().retain(|uid, _| exists(uid));
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, AgentProgress>> {
-        // A panic elsewhere cannot leave a map of plain values half-changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// A worker that may be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Target {
@@ -96,8 +66,11 @@ pub async fn run(
         }
         forget_deleted(&context, &mut next);
         let now = Instant::now();
+        let under_way = under_way(&context.caches);
+        context.progress.set_reporting(working(&under_way));
+        let patience = context.pace().progress.unsigned_abs();
         let due = |uid: &str| next.get(uid).is_none_or(|at| *at <= now);
-        let answers: Vec<_> = stream::iter(rounds(&context.caches, due))
+        let answers: Vec<_> = stream::iter(rounds(&context.caches, &under_way, due))
             .map(|round| async move {
                 let answer = ask_any(&round.targets).await;
                 (round, answer)
@@ -116,7 +89,7 @@ pub async fn run(
             };
             next.insert(round.uid.clone(), now + pause);
             if let Some(progress) = answer
-                && context.progress.put(&round.uid, progress)
+                && context.progress.put(&round.uid, progress, patience, now)
             {
                 // The receiver ends with the process.
                 let _ = changed.send(round.job);
@@ -140,30 +113,48 @@ fn forget_deleted(context: &Context, next: &mut HashMap<String, Instant>) {
     next.retain(|uid, _| exists(uid));
 }
 
-/// Every job whose turn it is, that has not ended and has running workers.
-fn rounds(caches: &Caches, due: impl Fn(&str) -> bool) -> Vec<Round> {
-    caches
-        .readable_jobs()
+/// The jobs that have not ended.
+fn under_way(caches: &Caches) -> Vec<Arc<GuardedJob>> {
+    let mut jobs = caches.readable_jobs();
+    jobs.retain(|job| {
+        let status = job.0.as_ref().ok().and_then(|job| job.status.as_ref());
+        !status.is_some_and(has_ended)
+    });
+    jobs
+}
+
+/// How many of them have running workers.
+fn working(under_way: &[Arc<GuardedJob>]) -> usize {
+    let statuses = under_way
         .iter()
-        .filter_map(|guarded| {
-            let job = guarded.0.as_ref().ok()?;
-            if job.status.as_ref().is_some_and(has_ended) || !due(job.metadata.uid.as_ref()?) {
-                return None;
-            }
-            let namespace = job.namespace()?;
-            let pods = caches.pods_of(&namespace, &job.name_any());
-            let own = pods.iter().filter(|pod| {
-                let uid = pod.labels().get(crds::names::JOB_UID);
-                uid.is_some() && uid == job.metadata.uid.as_ref()
-            });
-            let targets = targets(own.filter_map(|pod| PodView::of(pod)).collect());
-            (!targets.is_empty()).then(|| Round {
-                uid: job.uid().unwrap_or_default(),
-                job: ObjectRef::from_obj(guarded.as_ref()),
-                targets,
-            })
+        .filter_map(|job| job.0.as_ref().ok()?.status.as_ref());
+    statuses.filter(|status| status.ready_workers > 0).count()
+}
+
+/// Those of them whose turn it is and that have running workers.
+fn rounds(
+    caches: &Caches,
+    under_way: &[Arc<GuardedJob>],
+    due: impl Fn(&str) -> bool,
+) -> Vec<Round> {
+    let rounds = under_way.iter().filter_map(|guarded| {
+        let job = guarded.0.as_ref().ok()?;
+        let uid = job.metadata.uid.as_ref()?;
+        if !due(uid) {
+            return None;
+        }
+        let pods = caches.pods_of(&job.namespace()?, &job.name_any());
+        let own = pods
+            .iter()
+            .filter(|pod| pod.labels().get(crds::names::JOB_UID) == Some(uid));
+        let targets = targets(own.filter_map(|pod| PodView::of(pod)).collect());
+        (!targets.is_empty()).then(|| Round {
+            uid: uid.clone(),
+            job: ObjectRef::from_obj(guarded.as_ref()),
+            targets,
         })
-        .collect()
+    });
+    rounds.collect()
 }
 
 /// The workers of the latest incarnation that run, from worker 0 on: it knows the most.
@@ -339,18 +330,5 @@ mod tests {
         );
         let cut = ask("127.0.0.1", agent(String::new()).await).await;
         assert!(cut.is_err(), "{cut:?}");
-    }
-
-    #[test]
-    fn only_a_change_is_news() {
-        let board = ProgressBoard::default();
-        assert!(board.put("a", progress(1)));
-        assert!(!board.put("a", progress(1)));
-        let mut later = progress(1);
-        later.report.progress.step = 1;
-        assert!(board.put("a", later.clone()));
-        assert_eq!(Some(later), board.get("a"));
-        board.keep(|uid| uid == "b");
-        assert_eq!(None, board.get("a"));
     }
 }

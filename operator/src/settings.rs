@@ -57,7 +57,8 @@ pub struct Arguments {
     /// then be allowed to create and delete them.
     #[arg(long, env = "YOLO_GANG_SCHEDULING", default_value_t = true, action = ArgAction::Set)]
     gang_scheduling: bool,
-    /// Least seconds between two statuses of a job in which only its progress differs.
+    /// Least seconds between two statuses of a job in which only its progress differs. With more than 20 jobs for each
+    /// of these seconds it takes longer: 20 such statuses a second are written over all jobs.
     #[arg(long, env = "YOLO_STATUS_INTERVAL_SECONDS", default_value_t = 10)]
     status_interval_seconds: u64,
 }

@@ -27,7 +27,7 @@ use super::cluster::Cluster as _;
 use super::news::news;
 use super::observe::from_cache;
 use super::status::shorten;
-use super::{JobMemory, ReconcileError, advance, kubernetes};
+use super::{JobMemory, Policy, ReconcileError, advance, kubernetes};
 use crate::conditions::{Stated, merge};
 use crate::context::{Context, GuardedJob};
 use crate::events::{JobEvent, NOTE_LIMIT};
@@ -285,7 +285,11 @@ async fn take_up(
     let pods = pods.iter().map(AsRef::as_ref);
     let cached = from_cache(job, pods, service, queue, progress)?;
     let now = Timestamp::now();
-    let step = advance(&context.cluster, job, cached, &context.policy, memory, now);
+    let policy = Policy {
+        pace: context.pace(),
+        ..context.policy.clone()
+    };
+    let step = advance(&context.cluster, job, cached, &policy, memory, now);
     let outcome = Box::pin(step).await?;
     if let Some(reason) = outcome.restarted {
         context.metrics.restarted(reason);
