@@ -1,13 +1,19 @@
 //! Programs other than the trainer, under the same agents.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use tests::{Job, Namespace, data};
+use tests::{Job, Namespace, data, until};
 
 use crate::seen;
 
-/// A job of two workers that run this command.
+/// A job of two workers that run this command in the trainer's image.
 fn job(name: &str, command: &[&str]) -> Job {
     let image = std::env::var("YOLO_TEST_TRAINER_IMAGE").expect("set by scripts/test-cluster.sh");
+    in_image(name, &image, command)
+}
+
+fn in_image(name: &str, image: &str, command: &[&str]) -> Job {
     let container = json!({
         "image": image,
         "command": command,
@@ -70,4 +76,60 @@ fn a_program_that_meets_its_peers_trains_with_them() {
     let done = seen::wait_complete(&namespace, "peers");
     assert_eq!(3, done["status"]["progress"]["epoch"], "{}", done["status"]);
     assert_eq!(0, done["status"]["restarts"]);
+}
+
+/// Rank 0 calls rank 1 until nobody answers, and then ends as any program does whose peer is gone.
+const CALLS: &str = r#"
+echo "rank $RANK in attempt $YOLO_ATTEMPT"
+[ "$YOLO_ATTEMPT" = 0.0 ] || exit 0
+peer=$(echo "$MASTER_ADDR" | sed s/-worker-0/-worker-1/)
+[ "$RANK" = 0 ] || while :; do echo here | nc -l -p 7000; done
+until nc -w 2 "$peer" 7000 </dev/null; do sleep 0.2; done
+touch /tmp/met
+while nc -w 2 "$peer" 7000 </dev/null >/dev/null || nc -w 2 "$peer" 7000 </dev/null >/dev/null; do sleep 0.2; done
+echo "rank 1 is gone" >&2
+exit 1
+"#;
+
+#[test]
+fn a_program_whose_peer_is_deleted_has_not_failed_itself() {
+    let namespace = Namespace::new("calls");
+    data::digits(&namespace, 8, 4, 64);
+    let job = in_image("calls", "localhost/helper:1", &["sh", "-c", CALLS])
+        .set("/failurePolicy", json!({"maxRestarts": 0}));
+    namespace.apply(&job.manifest()).expect("applying the job");
+    seen::wait(&namespace, "calls", "workers to run", |job| {
+        seen::condition(job, "Running").is_some()
+    });
+    let pods = seen::active_pods(&namespace, "calls");
+    let met = ["exec", "calls-worker-0-0", "--", "test", "-e", "/tmp/met"];
+    until("the programs to meet", Duration::from_secs(30), || {
+        let seen = namespace.kubectl(&met);
+        seen.success.then_some(()).ok_or(seen.stderr)
+    });
+    let deleted = ["delete", "pod", "calls-worker-1-0", "--wait=false"];
+    namespace.kubectl(&deleted).expect("deleting a pod");
+    let done = seen::wait_complete(&namespace, "calls");
+    let status = &done["status"];
+    assert_eq!(
+        (json!(1), json!(0)),
+        (
+            status["restarts"].clone(),
+            status["countedRestarts"].clone()
+        ),
+        "{status}"
+    );
+    assert_eq!(
+        json!({"incarnation": 0, "restart": 1}),
+        status["attempt"],
+        "{status}"
+    );
+    let failure = &status["failures"][0];
+    assert_eq!(
+        (json!(1), json!("PodDeleted")),
+        (failure["worker"].clone(), failure["reason"].clone())
+    );
+    let names = status["workers"].as_array().expect("workers").iter();
+    let names: Vec<_> = names.map(|worker| worker["pod"].clone()).collect();
+    assert_eq!(vec![json!(pods[0]), json!("calls-worker-1-1")], names);
 }

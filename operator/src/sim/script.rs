@@ -68,7 +68,7 @@ use super::cluster::{SimCluster, World};
 use super::fixture;
 use crate::training_job::check::broken_invariants;
 use crate::training_job::plan::plan;
-use crate::training_job::pods::PodView;
+use crate::training_job::pods::{PodState, PodView};
 use crate::training_job::status::{Applied, Pace, status};
 use crate::training_job::{JobMemory, Outcome, Policy, ReconcileError, advance, valid};
 
@@ -522,13 +522,18 @@ impl Player {
         });
     }
 
-    /// The attempt that agents of this incarnation are in.
+    /// The attempt that agents of this incarnation are in: they go beyond what any of them was made for.
     fn attempt_of(&self, incarnation: u32) -> Attempt {
-        let made_for = Attempt {
+        let first = Attempt {
             incarnation,
             restart: 0,
         };
-        self.agents.max(made_for)
+        let world = self.cluster.look();
+        let pods = world.pods.values().filter_map(PodView::of);
+        let here = pods.filter(|pod| pod.incarnation == incarnation && !pod.deleting);
+        let running = here.filter(|pod| pod.state == PodState::Running);
+        let made_for = running.map(|pod| pod.made_for);
+        made_for.chain([first, self.agents]).max().unwrap_or(first)
     }
 
     fn exit_because(&self, pod: &str, worker: u32, reason: &str, message: &str) {

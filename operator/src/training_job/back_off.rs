@@ -17,6 +17,9 @@ use crate::retry::growing_seconds;
 /// How long Kubernetes may take to find out that a node is away.
 const UNTIL_TAINTED: SignedDuration = SignedDuration::from_secs(120);
 
+/// A program that ran for so long since the last restart had not merely failed again.
+const SURELY_FRUITFUL: SignedDuration = SignedDuration::from_secs(600);
+
 /// The restarts of a job up to an attempt.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Restarts {
@@ -66,8 +69,14 @@ pub fn restart(observed: &Observed, failure: &Failure, now: Timestamp) -> Restar
         .filter_map(|report| report.checkpoint.as_ref());
     let known = reported.chain(&observed.status.checkpoint);
     let step = known.map(|checkpoint| checkpoint.step).max().unwrap_or(0);
+    // Of a program that reports nothing, time tells that it did something.
+    let silent = reports.iter().all(|report| report.progress.steps == 0)
+        && observed.status.progress.is_none();
+    let long_ago = |last: &Restart| silent && now.duration_since(last.time.0) >= SURELY_FRUITFUL;
     let fruitless = match &observed.status.last_restart {
-        Some(last) if step <= last.step && seen <= last.reached => last.fruitless.saturating_add(1),
+        Some(last) if step <= last.step && seen <= last.reached && !long_ago(last) => {
+            last.fruitless.saturating_add(1)
+        }
         _ => 0,
     };
     Restart {

@@ -30,6 +30,9 @@ const NAME_TAKEN_RETRY: SignedDuration = SignedDuration::from_secs(2);
 /// How soon to look again for a scheduler that is not installed.
 const GANG_RETRY: SignedDuration = SignedDuration::from_secs(15);
 
+/// A worker that fails twice within this time, without a step of training between, has failed again.
+const GONE_AGAIN: SignedDuration = SignedDuration::from_secs(120);
+
 /// How long a job that is resumed waits for its earlier workers to stop: their grace and some more. A
 /// node that is lost never says that they have.
 const STOP_LIMIT: SignedDuration = SignedDuration::from_secs(GRACE_SECONDS + 15);
@@ -118,7 +121,11 @@ fn go_on(
     };
     plan.queue = queue::while_running(valid, observed, members.iter().all(at_work));
     let verdict = judge(members, plan.restarts.counted, &valid.failure_policy, now);
-    let again = |failure| !back_off::wait(valid, observed, retry(failure).fruitless).is_zero();
+    // A second worker may be lost while the first one's successor is on its way: that is one wait.
+    let meanwhile = |workers: &[u32]| awaits_others(observed, attempt, workers, now);
+    let again = |failure, workers: &[u32]| {
+        !meanwhile(workers) && !back_off::wait(valid, observed, retry(failure).fruitless).is_zero()
+    };
     match verdict {
         Verdict::Healthy => {
             let waits = back_off::until(valid, observed).filter(|(until, _)| *until > now);
@@ -144,8 +151,12 @@ fn go_on(
             failure,
             workers,
             counted,
-        } if !again(&failure) => {
-            let restart = retry(&failure);
+        } if !again(&failure, &workers) => {
+            let mut restart = retry(&failure);
+            let same = observed.status.last_restart.as_ref();
+            if let Some(same) = same.filter(|_| meanwhile(&workers)) {
+                restart.fruitless = same.fruitless;
+            }
             plan.failures.push(failure.record(attempt, now));
             plan.attempt = attempt.next_restart();
             plan.create = workers
@@ -239,6 +250,24 @@ fn fetched(plan: &mut Plan, valid: &ValidJob, observed: &Observed, now: Timestam
         Step::Fail(failure) => fail(plan, observed, valid.run, failure),
     }
     false
+}
+
+/// Whether ranks have not begun since the last worker was replaced alone, and none of these was replaced for that.
+fn awaits_others(observed: &Observed, attempt: Attempt, workers: &[u32], now: Timestamp) -> bool {
+    let decided = observed.status.attempt == Some(attempt) && attempt.restart > 0;
+    let told = observed.progress.as_ref();
+    let began = told.is_some_and(|told| told.attempt == attempt && told.started);
+    let gone_again = |worker: &u32| {
+        let mut pods = observed.pods.iter();
+        let mut failures = observed.status.failures.iter();
+        pods.any(|pod| pod.index == *worker && pod.made_for == attempt)
+            || failures.any(|failure| {
+                failure.worker == *worker
+                    && failure.attempt.incarnation == attempt.incarnation
+                    && now.duration_since(failure.time.0) < GONE_AGAIN
+            })
+    };
+    decided && !began && !workers.iter().any(gone_again)
 }
 
 fn is_missing(member: &Member) -> bool {

@@ -257,7 +257,11 @@ pub fn judge(members: &[Member], restarts: u32, policy: &FailurePolicy, now: Tim
         Member::Gone { .. } => true,
         Member::Lost { .. } | Member::Missing => false,
     });
-    if best.why.is_echo() && !all_ended {
+    // Of a lost worker the agents tell when they have looked for it long enough.
+    let settled = members
+        .iter()
+        .any(|member| matches!(member, Member::Lost { .. }));
+    if best.why.is_echo() && !all_ended && !settled {
         let first = failures.iter().filter_map(|(_, seen)| *seen).min();
         let until = first.unwrap_or(now).saturating_add(SETTLE).unwrap_or(now);
         if until > now {

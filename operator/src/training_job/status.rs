@@ -332,7 +332,12 @@ fn report(observed: &Observed, plan: &Plan) -> Option<RunReport> {
         .and_then(|pod| pod.last_words().cloned());
     let polled = || {
         let progress = observed.progress.as_ref()?;
-        (progress.attempt.incarnation == incarnation).then(|| progress.report.clone())
+        let mut report = progress.report.clone();
+        if progress.attempt != plan.attempt {
+            // Numbers stay; that its ranks train was said of others.
+            report.phase = RunPhase::Starting;
+        }
+        (progress.attempt.incarnation == incarnation).then_some(report)
     };
     last_words.or_else(polled)
 }
@@ -340,8 +345,7 @@ fn report(observed: &Observed, plan: &Plan) -> Option<RunReport> {
 /// What the agents of the present gang last told.
 fn told<'a>(observed: &'a Observed, plan: &Plan) -> Option<&'a AgentProgress> {
     let told = observed.progress.as_ref()?;
-    let present = told.attempt.incarnation == plan.attempt.incarnation;
-    (present && plan.phase == Phase::Gang).then_some(told)
+    (told.attempt == plan.attempt && plan.phase == Phase::Gang).then_some(told)
 }
 
 /// Whether the agents have started ranks: they do that together, when all are content.
@@ -397,7 +401,7 @@ fn workers(
                 Some(gone)
             }
             // Else the pod that was given up would count again.
-            Member::Missing => listed_as_replaced(observed, index),
+            Member::Missing => listed_as_replaced(observed, index, plan.attempt),
         }
     });
     let mut listed: Vec<WorkerStatus> = listed.collect();
@@ -419,8 +423,15 @@ fn workers(
     listed
 }
 
-fn listed_as_replaced(observed: &Observed, index: u32) -> Option<WorkerStatus> {
-    let mut listed = observed.status.workers.iter();
+/// What the status says of a worker that was given up in this incarnation. Those of others are over.
+fn listed_as_replaced(
+    observed: &Observed,
+    index: u32,
+    attempt: contract::attempt::Attempt,
+) -> Option<WorkerStatus> {
+    let known = observed.status.attempt?;
+    let present = known.incarnation == attempt.incarnation;
+    let mut listed = observed.status.workers.iter().filter(|_| present);
     let replaced = |worker: &&WorkerStatus| worker.state == WorkerState::Replaced;
     listed
         .find(|worker| worker.index == index)

@@ -53,6 +53,23 @@ impl Outcome {
         }
     }
 
+    /// The outcome of a worker whose ranks the others did not need.
+    pub fn needless(place: &Place, report: Option<RunReport>) -> Self {
+        Self {
+            result: WorkerResult {
+                version: RESULT_VERSION,
+                attempt: place.attempt,
+                node_rank: place.node_rank,
+                reason: None,
+                rank: None,
+                because: None,
+                message: "the others had completed the run".to_owned(),
+                report,
+            },
+            exit_code: 0,
+        }
+    }
+
     /// The outcome of a worker that could not start its ranks. Without a place the numbers are zero.
     pub fn of_agent(place: Option<&Place>, reason: FailureReason, message: String) -> Self {
         Self {

@@ -53,6 +53,8 @@ pub struct Worker<'a> {
     stopping: bool,
     /// Whether this pod can have no further attempt.
     leaving: bool,
+    /// Whether the group ran with this worker: who is out of touch then was not always.
+    has_run: bool,
 }
 
 /// How an attempt ended on this worker.
@@ -97,6 +99,7 @@ impl<'a> Worker<'a> {
             end: None,
             stopping: false,
             leaving: false,
+            has_run: false,
         }
     }
 
@@ -132,8 +135,12 @@ impl<'a> Worker<'a> {
             }
             let order = self.membership.orders.borrow_and_update().clone();
             let ahead = order.attempt > self.place.attempt;
+            // Never one before that which this pod was made for.
+            let present = order.attempt == self.place.attempt;
             match order.kind {
-                OrderKind::Run if ahead || self.end.is_none() => return Next::Run(order),
+                OrderKind::Run if ahead || (present && self.end.is_none()) => {
+                    return Next::Run(order);
+                }
                 OrderKind::Finish => return Next::End(self.finished(order.because.as_ref())),
                 OrderKind::Stop if ahead => {
                     self.place.attempt = order.attempt;
@@ -178,20 +185,20 @@ impl<'a> Worker<'a> {
         if let Some(End::OfRanks(outcome)) = &self.end {
             return outcome.clone();
         }
-        let (reason, message) = match (because, &self.end) {
-            (Some(cause), Some(_)) => (
-                FailureReason::PeerLost,
-                format!("its ranks were stopped, since {}", cause.sentence()),
-            ),
-            (Some(cause), None) => (cause.reason, cause.message.clone()),
-            // Every worker has succeeded; this one would have said so.
-            (None, _) => (
-                FailureReason::Internal,
-                "the job's workers ended without this one".to_owned(),
-            ),
+        let Some(because) = because else {
+            // Every worker that took part has succeeded, also for this one, which came too late.
+            info!("the job's workers have ended well without this one");
+            let report = self.shared.board().report().cloned();
+            return Box::new(Outcome::needless(&self.place, report));
+        };
+        let (reason, message) = if self.end.is_some() {
+            let message = format!("its ranks were stopped, since {}", because.sentence());
+            (FailureReason::PeerLost, message)
+        } else {
+            (because.reason, because.message.clone())
         };
         let mut outcome = self.without_ranks(reason, message);
-        outcome.result.because = because.cloned();
+        outcome.result.because = Some(because.clone());
         outcome
     }
 
@@ -226,7 +233,7 @@ impl<'a> Worker<'a> {
             "worker {} is out of touch with worker 0: {trouble}; look at its pod, at DNS and at network policies",
             self.place.node_rank
         );
-        if self.end.is_none() {
+        if !self.has_run {
             return self.without_ranks(FailureReason::RendezvousFailed, message);
         }
         let mut outcome = self.without_ranks(FailureReason::PeerLost, message);
@@ -251,6 +258,7 @@ impl<'a> Worker<'a> {
     async fn attempt(&mut self, order: Order, signals: &mut Signals) {
         self.place.attempt = order.attempt;
         self.end = None;
+        self.has_run = true;
         telemetry::begin(order.attempt);
         if let Err(error) = self.shared.begin(order.attempt, order.because) {
             // The same series could be made before; the old ones go on.
@@ -414,6 +422,7 @@ impl<'a> Worker<'a> {
             phase,
             failure,
             leaving: self.leaving,
+            asked: self.stopping,
             ..Standing::default()
         };
         self.membership.standing.send_if_modified(|told| {

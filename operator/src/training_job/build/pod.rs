@@ -174,9 +174,9 @@ fn environment(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Vec<
         is_group(config).then(|| (env::GROUP_TOKEN_FILE, paths::GROUP_TOKEN_FILE.to_owned()));
     let hosts = [env::HOSTFILE, env::OMPI_HOSTFILE].map(|name| (name, paths::HOSTFILE.to_owned()));
     let hosts = hosts.into_iter().filter(|_| !config.command.is_empty());
-    // Without a restart in place nobody would read them.
-    let snapshots =
-        (place.restarts_left > 0).then(|| (env::SNAPSHOTS, paths::SNAPSHOT_DIR.to_owned()));
+    // Without a restart in place, or of a worker alone, nobody would read them.
+    let snapshots = (place.restarts_left > 0 || is_group(config))
+        .then(|| (env::SNAPSHOTS, paths::SNAPSHOT_DIR.to_owned()));
     let cublas = config.spec.training.deterministic.then(|| {
         let (name, value) = env::CUBLAS_WORKSPACE;
         (name, value.to_owned())

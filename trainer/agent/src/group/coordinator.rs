@@ -17,7 +17,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use contract::attempt::Attempt;
@@ -40,6 +40,8 @@ pub const SILENCE: Duration = Duration::from_secs(10);
 const SILENCE_AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// A coordinator that looked at nothing for so long was stopped itself, or its machine.
 const PAUSE: Duration = Duration::from_secs(5);
+/// Why a worker leaves that was asked to.
+const ASKED: &str = "it was asked to stop";
 /// So many restarts in a row that ended before a training step call for other pods.
 const MAX_FRUITLESS: u32 = 2;
 
@@ -63,6 +65,11 @@ pub struct Coordinator {
     failures: Vec<RankFailure>,
     /// Workers of the present attempt that are gone.
     lost: BTreeMap<u32, LostWorker>,
+    /// Workers that left the present attempt by no fault of its ranks: out of touch, or asked to end. What fails after
+    /// that fails for it: a program that is not ours has no word for a peer that is gone.
+    departed: BTreeSet<u32>,
+    /// Since when a worker that was asked to end has ended well while others may wait for it.
+    left_well: Option<Duration>,
     looked_at: Duration,
     fruitless: u32,
     restarted_after: Option<RankFailure>,
@@ -106,6 +113,8 @@ impl Coordinator {
             },
             failures: Vec::new(),
             lost: BTreeMap::new(),
+            departed: BTreeSet::new(),
+            left_well: None,
             looked_at: now,
             fruitless: 0,
             restarted_after: None,
@@ -115,6 +124,19 @@ impl Coordinator {
     /// What all workers are to do now.
     pub fn order(&self) -> &Order {
         &self.order
+    }
+
+    /// Which pod of each worker takes part. Another one must start no rank: there would be two of it.
+    pub fn seats(&self) -> Vec<Option<u32>> {
+        let seats = self.members.iter();
+        seats
+            .map(|member| member.standing.as_ref().map(|_| member.number))
+            .collect()
+    }
+
+    /// A pod was made when so many restarts were left: others of the job may have used up some since ours was.
+    pub fn allow(&mut self, restarts_left: u32) {
+        self.rules.restarts_left = self.rules.restarts_left.min(restarts_left);
     }
 
     /// How fast each worker goes.
@@ -148,7 +170,7 @@ impl Coordinator {
             member.successor = Some((number, standing));
             // What was asked to stop may still be needed for the checkpoint that all begin with.
             if !stops || matches!(self.stage, Stage::Gathering { .. }) {
-                self.lose(worker, "another pod took its place");
+                self.depart(worker, "another pod took its place");
             }
         } else if number >= member.number {
             member.number = number;
@@ -193,7 +215,7 @@ impl Coordinator {
     pub fn deadline(&self) -> Option<Duration> {
         let stage = match self.stage {
             Stage::Finished => return None,
-            Stage::Running => None,
+            Stage::Running => self.left_well.map(|since| since + SETTLE_STOPPED),
             Stage::Settling { since } => Some(since + self.settle()),
             Stage::Gathering { until } | Stage::Stopping { until } => Some(until),
         };
@@ -210,6 +232,7 @@ impl Coordinator {
         self.note_silence(now);
         self.succeed(now);
         self.note_failures();
+        self.note_leavers(now);
         match self.stage {
             Stage::Finished => {}
             Stage::Gathering { until } => self.gather(now, until),
@@ -268,6 +291,7 @@ impl Coordinator {
     fn begin(&mut self, attempt: Attempt) {
         self.failures.clear();
         self.lost.clear();
+        self.forget_leavers();
         self.stage = Stage::Running;
         self.order = Order {
             attempt,
@@ -296,7 +320,7 @@ impl Coordinator {
             } else {
                 "its connection ended, and it did not come back".to_owned()
             };
-            self.lose(worker, &what);
+            self.depart(worker, &what);
         }
     }
 
@@ -304,6 +328,12 @@ impl Coordinator {
     fn is_awaited(&self, member: &Member) -> bool {
         let standing = member.standing.as_ref();
         standing.is_some_and(|standing| !(standing.leaving && self.has_ended(standing)))
+    }
+
+    /// A worker is gone, and not because of its ranks.
+    fn depart(&mut self, worker: u32, what: &str) {
+        self.departed.insert(worker);
+        self.lose(worker, what);
     }
 
     fn lose(&mut self, worker: u32, what: &str) {
@@ -344,6 +374,41 @@ impl Coordinator {
         }
     }
 
+    /// Notes who was asked to end. A program that ends well then leaves no failure; the others fail for it, or wait for it
+    /// for ever.
+    fn note_leavers(&mut self, now: Duration) {
+        let mut well = Vec::new();
+        for (worker, member) in (0..).zip(&self.members) {
+            let standing = member.standing.as_ref();
+            let Some(standing) = standing.filter(|s| s.asked && s.attempt == self.order.attempt)
+            else {
+                continue;
+            };
+            self.departed.insert(worker);
+            if standing.phase == Phase::Ended && standing.failure.is_none() {
+                well.push(worker);
+            }
+        }
+        if well.is_empty() {
+            return;
+        }
+        let since = *self.left_well.get_or_insert(now);
+        if self.failures.is_empty() && now < since + SETTLE_STOPPED {
+            return;
+        }
+        for worker in well {
+            let left = lost(worker, FailureReason::Stopped, ASKED.to_owned());
+            if !self.failures.contains(&left) {
+                self.failures.push(left);
+            }
+        }
+    }
+
+    fn forget_leavers(&mut self) {
+        self.departed.clear();
+        self.left_well = None;
+    }
+
     /// Whether every worker that is left has no rank of the present attempt any more.
     fn all_ended(&self) -> bool {
         let left = (0..)
@@ -376,12 +441,9 @@ impl Coordinator {
         }
         let since = match self.stage {
             Stage::Settling { since } => since,
-            _ => now,
+            _ => self.left_well.unwrap_or(now),
         };
-        let caused = self
-            .failures
-            .iter()
-            .any(|failure| !failure.reason.is_echo());
+        let caused = self.failures.iter().any(|failure| !self.is_echo(failure));
         if caused || !self.lost.is_empty() || since + self.settle() <= now {
             self.stage = Stage::Stopping {
                 until: now + STOP_LIMIT,
@@ -453,7 +515,7 @@ impl Coordinator {
         let only_gone = match cause.reason {
             FailureReason::PeerLost => cause.rank.is_none(),
             FailureReason::Stopped => true,
-            _ => false,
+            _ => self.is_echo(cause),
         };
         first_stays
             && members.any(|(worker, member)| gone(worker, member))
@@ -470,12 +532,13 @@ impl Coordinator {
                 let gone = LostWorker {
                     worker,
                     number: member.number,
-                    message: "it was asked to stop".to_owned(),
+                    message: ASKED.to_owned(),
                 };
                 self.lost.entry(worker).or_insert(gone);
             }
         }
         self.failures.clear();
+        self.forget_leavers();
         self.restarted_after = Some(cause.clone());
         self.stage = Stage::Gathering {
             until: self.looked_at + RENDEZVOUS_TIMEOUT,
@@ -506,14 +569,16 @@ impl Coordinator {
         })
     }
 
-    /// The failure that explains the others: what ends the job, then what is no echo of another failure,
-    /// then the loss of a worker, then the wish to stop, and of these the first.
+    /// The failure that explains the others: what ends the job, then what is no echo of another failure, then that of a
+    /// worker that departed, then the loss of a worker, then the wish to stop, and of these the first.
     fn cause(&self) -> Option<RankFailure> {
         let best = self.failures.iter().min_by_key(|failure| {
-            let echo = failure.reason.is_echo();
+            let ends = self.action(failure) == FailureAction::FailJob;
+            let echo = self.is_echo(failure);
             (
-                echo || self.action(failure) != FailureAction::FailJob,
+                failure.reason.is_echo() || !ends,
                 echo,
+                !self.departed.contains(&failure.worker),
                 failure.rank.is_some(),
                 failure.reason != FailureReason::Stopped,
             )
@@ -521,9 +586,15 @@ impl Coordinator {
         best.cloned()
     }
 
+    /// Whether a failure is explained by another, or by a worker that departed.
+    fn is_echo(&self, failure: &RankFailure) -> bool {
+        let ends = self.action(failure) == FailureAction::FailJob;
+        failure.reason.is_echo() || (failure.rank.is_some() && !ends && !self.departed.is_empty())
+    }
+
     fn settle(&self) -> Duration {
         let stopped = |failure: &RankFailure| failure.reason == FailureReason::Stopped;
-        if self.failures.iter().any(stopped) {
+        if self.failures.iter().any(stopped) || !self.departed.is_empty() {
             SETTLE_STOPPED
         } else {
             SETTLE

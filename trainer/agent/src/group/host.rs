@@ -60,14 +60,45 @@ type Pod = (u32, u32);
 
 /// What the coordinator hears.
 enum News {
+    Joined { restarts_left: u32 },
     Standing(Pod, Standing),
     Unlinked(Pod),
+}
+
+/// What the coordinator wants, and of whom.
+#[derive(Clone, Debug)]
+struct Announcement {
+    order: Order,
+    /// See [`Coordinator::seats`].
+    seats: Vec<Option<u32>>,
+}
+
+impl Announcement {
+    fn of(coordinator: &Coordinator) -> Self {
+        Self {
+            order: coordinator.order().clone(),
+            seats: coordinator.seats(),
+        }
+    }
+
+    /// What this pod is to do: no ranks may run in one that does not take part yet.
+    fn order_for(&self, (worker, number): Pod) -> Order {
+        let seat = self.seats.get(worker as usize).copied().flatten();
+        let mut order = self.order.clone();
+        if order.kind == OrderKind::Run && seat != Some(number) {
+            order.kind = OrderKind::Stop;
+        }
+        order
+    }
 }
 
 /// The neighbours of the coordinator.
 pub struct Host {
     group: Group,
+    /// For worker 0 itself.
     orders: watch::Receiver<Order>,
+    /// For the others.
+    announced: watch::Receiver<Announcement>,
     news: UnboundedSender<News>,
     links: Mutex<Links>,
     linked: watch::Sender<usize>,
@@ -99,17 +130,19 @@ impl Host {
         let coordinator =
             Coordinator::new(workers, group.attempt, group.rules.clone(), shared.now());
         let (sender, orders) = watch::channel(coordinator.order().clone());
+        let (announcer, announced) = watch::channel(Announcement::of(&coordinator));
         let (news, heard) = unbounded_channel();
         tokio::spawn(coordinate(
             coordinator,
             Arc::clone(shared),
             heard,
             own,
-            sender,
+            (sender, announcer),
         ));
         let host = Arc::new(Self {
             group: group.clone(),
             orders,
+            announced,
             news,
             links: Mutex::default(),
             linked: watch::Sender::new(0),
@@ -176,7 +209,10 @@ impl Host {
             .ok_or(Refusal::NotHello)
             .and_then(|line| self.check(&line))
         {
-            Ok(pod) => pod,
+            Ok((pod, restarts_left)) => {
+                self.tell(News::Joined { restarts_left });
+                pod
+            }
             Err(refusal) => {
                 warn!(%address, "a connection of another worker is closed: {refusal}");
                 return;
@@ -201,7 +237,8 @@ impl Host {
         self.leave(pod, link);
     }
 
-    fn check(&self, line: &Line) -> Result<Pod, Refusal> {
+    /// Who it is, and how many restarts were left when it was made.
+    fn check(&self, line: &Line) -> Result<(Pod, u32), Refusal> {
         let Line::Whole(line) = line else {
             return Err(Refusal::NotHello);
         };
@@ -216,13 +253,13 @@ impl Host {
             return Err(Refusal::Incarnation { found, own });
         }
         // Worker 0 is this one.
-        let Hello { worker, number, .. } = hello;
+        let (worker, number) = (hello.worker, hello.number);
         if worker == 0 || worker >= self.group.workers {
             return Err(Refusal::Worker { worker });
         }
         match self.replaced_by((worker, number)) {
             Some(by) => Err(Refusal::Replaced { worker, number, by }),
-            None => Ok((worker, number)),
+            None => Ok(((worker, number), hello.restarts_left)),
         }
     }
 
@@ -263,9 +300,9 @@ impl Host {
     /// Sends the present order, and every later one at once; again each [`BEAT`], as a sign of life. A pod that another
     /// has taken the place of hears nothing any more: there must not be two of a rank.
     async fn write_orders(self: Arc<Self>, pod: Pod, mut write: OwnedWriteHalf) {
-        let mut orders = self.orders.clone();
+        let mut announced = self.announced.clone();
         loop {
-            let order = orders.borrow_and_update().clone();
+            let order = announced.borrow_and_update().order_for(pod);
             if self.replaced_by(pod).is_some() {
                 return;
             }
@@ -273,7 +310,7 @@ impl Host {
             if write.write_all(line.as_bytes()).await.is_err() {
                 return;
             }
-            if let Ok(Err(_)) = timeout(BEAT, orders.changed()).await {
+            if let Ok(Err(_)) = timeout(BEAT, announced.changed()).await {
                 return;
             }
         }
@@ -298,7 +335,7 @@ async fn coordinate(
     shared: Arc<Shared>,
     mut news: UnboundedReceiver<News>,
     mut own: watch::Receiver<Standing>,
-    orders: watch::Sender<Order>,
+    (orders, announcer): (watch::Sender<Order>, watch::Sender<Announcement>),
 ) {
     let mut beat = interval(BEAT);
     let mut stragglers = StragglerWatch::default();
@@ -335,6 +372,7 @@ async fn coordinate(
                 }
                 coordinator.heard(now, worker, number, standing);
             }
+            Some(News::Joined { restarts_left }) => coordinator.allow(restarts_left),
             Some(News::Unlinked((worker, number))) => coordinator.unlinked(now, worker, number),
             None if own_news => {
                 let standing = shared.standing(&own.borrow_and_update());
@@ -352,6 +390,14 @@ async fn coordinate(
         if changed {
             log(coordinator.order());
         }
+        announcer.send_if_modified(|announced| {
+            let news =
+                announced.order != *coordinator.order() || announced.seats != coordinator.seats();
+            if news {
+                *announced = Announcement::of(&coordinator);
+            }
+            news
+        });
         let missing = coordinator.missing();
         if missing != awaited {
             for gone in missing.iter().filter(|gone| !awaited.contains(gone)) {
@@ -438,9 +484,14 @@ mod tests {
             kind: OrderKind::Stop,
             because: None,
         };
+        let announcement = Announcement {
+            order: order.clone(),
+            seats: vec![Some(0), Some(3), None],
+        };
         Host {
             group,
             orders: watch::channel(order).1,
+            announced: watch::channel(announcement).1,
             news: unbounded_channel().0,
             links: Mutex::default(),
             linked: watch::Sender::new(0),
@@ -456,11 +507,12 @@ mod tests {
                 worker,
                 incarnation,
                 number: 7,
+                restarts_left: 5,
             };
             let line = serde_json::to_vec(&hello).expect("plain data");
             host().check(&Line::Whole(line))
         };
-        assert_eq!(Ok((2, 7)), check("secret", 2, 2));
+        assert_eq!(Ok(((2, 7), 5)), check("secret", 2, 2));
         for token in ["", "secre", "Secret", "secret "] {
             assert_eq!(Err(Refusal::Token), check(token, 2, 2), "{token:?}");
         }
@@ -496,6 +548,7 @@ mod tests {
                 worker: 1,
                 incarnation: 2,
                 number,
+                restarts_left: 0,
             };
             Line::Whole(serde_json::to_vec(&hello).expect("plain data"))
         };
@@ -505,7 +558,7 @@ mod tests {
         // What it still says is heard: it may be on its way out.
         assert!(host.is_open((1, 3), old));
         assert_eq!(Some(4), host.replaced_by((1, 3)));
-        assert_eq!(Ok((1, 4)), host.check(&hello(4)));
+        assert_eq!(Ok(((1, 4), 0)), host.check(&hello(4)));
         assert_eq!(
             Err(Refusal::Replaced {
                 worker: 1,
@@ -514,5 +567,20 @@ mod tests {
             }),
             host.check(&hello(3))
         );
+    }
+
+    #[test]
+    fn a_pod_that_takes_no_part_yet_is_told_to_start_no_rank() {
+        let mut announced = host().announced.borrow().clone();
+        for (kind, seated, parked) in [
+            (OrderKind::Run, OrderKind::Run, OrderKind::Stop),
+            (OrderKind::Stop, OrderKind::Stop, OrderKind::Stop),
+            (OrderKind::Finish, OrderKind::Finish, OrderKind::Finish),
+        ] {
+            announced.order.kind = kind;
+            assert_eq!(seated, announced.order_for((1, 3)).kind);
+            assert_eq!(parked, announced.order_for((1, 4)).kind);
+            assert_eq!(parked, announced.order_for((2, 0)).kind);
+        }
     }
 }

@@ -207,6 +207,7 @@ impl Link {
             worker: self.group.worker,
             incarnation: self.group.attempt.incarnation,
             number: self.group.number,
+            restarts_left: self.group.rules.restarts_left,
         }
     }
 }

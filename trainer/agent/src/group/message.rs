@@ -18,6 +18,8 @@ pub struct Hello {
     pub incarnation: u32,
     /// Which pod of the worker it is: one with a higher number has taken the place of the others.
     pub number: u32,
+    /// How many restarts in place were left when its pod was made.
+    pub restarts_left: u32,
 }
 
 /// How a worker stands.
@@ -35,6 +37,9 @@ pub struct Standing {
     pub trained: bool,
     /// Whether its pod can have no further attempt: it was asked to end, or a process is left that nothing ends.
     pub leaving: bool,
+    /// Whether it is leaving because it was asked to end.
+    #[serde(default)]
+    pub asked: bool,
     /// How fast its ranks go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pace: Option<Pace>,

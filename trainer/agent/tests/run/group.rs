@@ -202,10 +202,16 @@ pub fn a_worker_that_is_asked_to_stop_alone_is_awaited_too() {
         "it was not given the time to stop"
     );
     release(&folder);
-    for ended in [first, successor].map(Agent::finish) {
+    let [first, successor] = [first, successor].map(Agent::finish);
+    for ended in [&first, &successor] {
         assert_eq!(0, ended.code, "{}", ended.stderr);
         assert!(ended.stdout.contains("begun 2.1"), "{}", ended.stdout);
     }
+    assert!(
+        !successor.stdout.contains("begun 2.0"),
+        "two of a rank ran: {}",
+        successor.stdout
+    );
 }
 
 pub fn who_waits_for_another_can_be_asked_to_stop() {
