@@ -18,6 +18,8 @@ KUBECONFIG_FILE=$STATE/kubeconfig
 # There when the cluster was started for benchmarks; see up.sh.
 BENCH_MARK=$STATE/bench
 AUDIT_LOG=$LOGS/audit.log
+# The namespace whose accounts' requests are noted there.
+AUDITED=yolo-system
 # The name of the cgroup that holds every process of the cluster.
 CGROUP=yolo-operator-cluster
 

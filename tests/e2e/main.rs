@@ -21,3 +21,4 @@ mod scale;
 mod scheduling;
 mod seen;
 mod volumes;
+mod what_is_granted;

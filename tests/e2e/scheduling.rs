@@ -1,7 +1,9 @@
 //! Workers get nodes together, or not at all.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use tests::{Job, Namespace, data, kubectl_json};
+use tests::{Job, Namespace, data, kubectl_in, kubectl_json, until};
 
 use crate::seen;
 
@@ -67,6 +69,73 @@ fn a_gang_that_does_not_fit_leaves_the_nodes_to_others() {
     seen::wait(&namespace, "loose", "two nodes to be held", |_| {
         nodes(&namespace, "loose").len() == 2
     });
+}
+
+/// The budget that keeps drains off a job's workers, and the group that gets their nodes, as long as they run.
+#[test]
+fn a_suspended_gang_gives_up_its_group_and_its_budget_and_gets_new_ones() {
+    let namespace = Namespace::new("guarded");
+    data::digits(&namespace, 64, 16, 64);
+    let scheduling = json!({"gang": "Kubernetes", "podDisruptionBudget": true});
+    let job = Job::new("guarded")
+        .set("/training/epochs", 500)
+        .set("/scheduling", scheduling);
+    namespace.apply(&job.manifest()).expect("applying the job");
+    let kept = |kind: &str| -> Vec<String> {
+        let list = namespace.list(kind, "yolo-operator.dev/job-name=guarded");
+        let names = list
+            .iter()
+            .filter(|object| object["metadata"]["deletionTimestamp"].is_null());
+        let names = names.map(|object| {
+            object["metadata"]["name"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        });
+        names.collect()
+    };
+    let suspend = |suspend: bool| {
+        let patch = json!({"spec": {"suspend": suspend}}).to_string();
+        let patch = ["patch", "ytj", "guarded", "--type=merge", "--patch", &patch];
+        namespace.kubectl(&patch).expect("patching the job");
+    };
+    seen::wait_training(&namespace, "guarded");
+    let groups = kept("podgroups.scheduling.k8s.io");
+    assert_eq!(1, groups.len(), "{groups:?}");
+    assert!(groups[0].ends_with("-0"), "{groups:?}");
+    assert_eq!(1, kept("poddisruptionbudgets").len());
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction",
+        "metadata": {"name": "guarded-worker-1-0", "namespace": namespace.name()}});
+    let path = format!(
+        "/api/v1/namespaces/{}/pods/guarded-worker-1-0/eviction",
+        namespace.name()
+    );
+    let refused = kubectl_in(
+        &["create", "--raw", &path, "--filename=-"],
+        &eviction.to_string(),
+    );
+    assert!(
+        !refused.success && refused.stderr.contains("disruption budget"),
+        "{}",
+        refused.stderr
+    );
+    suspend(true);
+    until("the budget to go", Duration::from_secs(60), || {
+        match kept("poddisruptionbudgets") {
+            none if none.is_empty() => Ok(()),
+            some => Err(some.join(" ")),
+        }
+    });
+    suspend(false);
+    until(
+        "a group of the next workers alone",
+        Duration::from_secs(90),
+        || match &kept("podgroups.scheduling.k8s.io")[..] {
+            [only] if only.ends_with("-1") => Ok(()),
+            other => Err(other.join(" ")),
+        },
+    );
+    assert_eq!(1, kept("poddisruptionbudgets").len());
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub mod job;
 pub mod moto;
 pub mod namespace;
 pub mod processes;
+pub mod rights;
 pub mod wait;
 
 pub use cluster::{
