@@ -31,6 +31,8 @@ pub const ATTEMPT: &str = "yolo-operator.dev/attempt";
 
 /// The container that runs the agent and, under it, the ranks. Completion is judged by it alone.
 pub const WORKER_CONTAINER: &str = "worker";
+/// Name of the container beside worker 0 that keeps the run in an object store.
+pub const KEEPER_CONTAINER: &str = "keeper";
 /// The init container that copies the agent in.
 pub const AGENT_CONTAINER: &str = "agent";
 /// Port of the agent's `/metrics`, `/progress` and `/healthz`.

@@ -205,12 +205,27 @@ fn results_have_one_place_of_a_size() {
     refused(
         &namespace,
         &Job::new("j").without("/output/persistentVolumeClaim"),
-        &["output has no place: add persistentVolumeClaim or volumeClaimTemplate"],
+        &["output has no place: add persistentVolumeClaim, volumeClaimTemplate or objectStorage"],
     );
     refused(
         &namespace,
         &Job::new("j").set("/output/volumeClaimTemplate", template("1Gi")),
-        &["output has two places, persistentVolumeClaim and volumeClaimTemplate: remove one"],
+        &["output has several places, persistentVolumeClaim, volumeClaimTemplate: keep one"],
+    );
+    let stored = |url: &str| {
+        Job::new("j")
+            .without("/output/persistentVolumeClaim")
+            .set("/output/objectStorage", json!({"url": url}))
+    };
+    refused(
+        &namespace,
+        &stored("https://runs"),
+        &["output.objectStorage.url is 'https://runs': write s3://bucket or s3://bucket/folder"],
+    );
+    refused(
+        &namespace,
+        &stored("s3://runs").set("/output/volumeClaimTemplate", template("1Gi")),
+        &["output has several places, volumeClaimTemplate, objectStorage: keep one"],
     );
     refused(
         &namespace,

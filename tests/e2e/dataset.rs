@@ -9,7 +9,7 @@ use tests::{Job, Moto, Namespace, data, moto};
 
 use crate::seen;
 
-const SECRET: &str = "neither-in-status-nor-in-logs";
+pub const SECRET: &str = "neither-in-status-nor-in-logs";
 
 /// Puts every file below a folder into a bucket, under the folder's own name.
 fn upload(moto: &Moto, bucket: &str, folder: &Path) {
@@ -23,7 +23,8 @@ fn upload(moto: &Moto, bucket: &str, folder: &Path) {
     }
 }
 
-fn secret(namespace: &Namespace) {
+/// What a store is opened with.
+pub fn secret(namespace: &Namespace) {
     let secret = json!({
         "apiVersion": "v1",
         "kind": "Secret",

@@ -11,6 +11,7 @@ mod bad_data;
 mod chart;
 mod dataset;
 mod faults;
+mod kept;
 mod lifecycle;
 mod metrics;
 mod placement;

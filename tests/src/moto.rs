@@ -61,21 +61,24 @@ impl Moto {
 
     /// Makes an object. moto asks for no signature.
     pub fn put(&self, bucket: &str, key: &str, content: &[u8]) {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._".contains(&byte);
-        let key: String = key
-            .bytes()
-            .map(|byte| {
-                if plain(byte) {
-                    char::from(byte).to_string()
-                } else {
-                    format!("%{byte:02X}")
-                }
-            })
-            .collect();
-        self.send("PUT", &format!("/{bucket}/{key}"), content);
+        self.send("PUT", &format!("/{bucket}/{}", escaped(key)), content);
     }
 
-    fn send(&self, method: &str, path: &str, body: &[u8]) {
+    /// The content of an object.
+    pub fn get(&self, bucket: &str, key: &str) -> Vec<u8> {
+        self.send("GET", &format!("/{bucket}/{}", escaped(key)), b"")
+    }
+
+    /// The keys of all objects; a thousand at most.
+    pub fn keys(&self, bucket: &str) -> Vec<String> {
+        let list = self.send("GET", &format!("/{bucket}?list-type=2"), b"");
+        let list = String::from_utf8(list).expect("XML");
+        let keys = list.split("<Key>").skip(1);
+        let keys = keys.filter_map(|rest| Some(rest.split_once("</Key>")?.0.to_owned()));
+        keys.collect()
+    }
+
+    fn send(&self, method: &str, path: &str, body: &[u8]) -> Vec<u8> {
         let mut stream = TcpStream::connect(&self.address).expect("moto is there");
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: AWS4-HMAC-SHA256 Credential=testing/20270101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
@@ -84,13 +87,30 @@ impl Moto {
         );
         stream.write_all(head.as_bytes()).expect("sent");
         stream.write_all(body).expect("sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+        let content = answer.split_off(end.expect("an end of the head") + 4);
+        let head = String::from_utf8_lossy(&answer);
         assert!(
-            answer.starts_with("HTTP/1.1 200"),
-            "{method} {path}: {answer}"
+            head.starts_with("HTTP/1.1 200"),
+            "{method} {path}: {head}{}",
+            String::from_utf8_lossy(&content)
         );
+        content
     }
+}
+
+fn escaped(key: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._".contains(&byte);
+    let bytes = key.bytes().map(|byte| {
+        if plain(byte) {
+            char::from(byte).to_string()
+        } else {
+            format!("%{byte:02X}")
+        }
+    });
+    bytes.collect()
 }
 
 impl Drop for Moto {

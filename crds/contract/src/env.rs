@@ -54,6 +54,9 @@ pub const SNAPSHOTS: &str = "YOLO_SNAPSHOTS";
 /// Number of the open file in which the ranks of a worker keep decoded images; unset when each has its own place.
 pub const CACHE_FD: &str = "YOLO_CACHE_FD";
 
+/// The folder through which the agent and the keeper of a run in an object store speak; unset where the run is on a
+/// volume.
+pub const KEEP: &str = "YOLO_KEEP";
 /// The folder that a data set is fetched to.
 pub const FETCH_FOLDER: &str = "YOLO_FETCH_FOLDER";
 /// Value of the header Authorization for an archive; unset is none.

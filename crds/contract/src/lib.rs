@@ -14,6 +14,7 @@
 //! - [`env`]: the rendezvous environment.
 //! - [`protocol`]: the lines that a rank and its agent exchange over a Unix socket.
 //! - [`progress`] and [`result`]: what an agent tells the operator, during the run and at its end.
+//! - [`keep`]: what an agent and the keeper of a run in an object store tell each other.
 //! - [`exit`]: exit codes and what each means for a restart; [`failure_policy`]: what the user makes of them.
 //! - [`metric_names`]: every Prometheus series of the project.
 
@@ -22,6 +23,7 @@ pub mod config;
 pub mod env;
 pub mod exit;
 pub mod failure_policy;
+pub mod keep;
 pub mod metric_names;
 pub mod paths;
 pub mod progress;

@@ -12,6 +12,8 @@ pub const DATASET_DIR: &str = "/data";
 pub const FETCH_DIR: &str = "/fetch";
 /// The user's output volume. A run writes only under [`run_folder`] in it.
 pub const OUTPUT_DIR: &str = "/output";
+/// What the agent and the keeper of a run in an object store tell each other, see [`crate::keep`].
+pub const KEEP_DIR: &str = "/keep";
 /// The scratch volume of decoded images, there only when they are kept on disk.
 pub const CACHE_DIR: &str = "/cache";
 /// Where rank 0 keeps copies of the state in memory.

@@ -5,6 +5,7 @@ mod budget;
 mod claim;
 mod config_map;
 mod fetch;
+mod keeper;
 mod placement;
 mod pod;
 mod secret;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use contract::attempt::Attempt;
+use contract::keep::Kept;
 use contract::progress::{
     AgentProgress, LostWorker, PROGRESS_VERSION, Phase, RankFailure, RankProgress, RunReport,
     Straggler,
@@ -29,6 +30,8 @@ pub struct Board {
     /// By worker.
     warnings: BTreeMap<u32, String>,
     lost: Vec<LostWorker>,
+    /// What the keeper of the run says, where there is one.
+    kept: Option<Kept>,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +63,7 @@ impl Board {
             straggler: None,
             warnings: BTreeMap::new(),
             lost: Vec::new(),
+            kept: None,
         }
     }
 
@@ -181,6 +185,7 @@ impl Board {
             restarted_after,
             warnings: std::mem::take(&mut self.warnings),
             lost: std::mem::take(&mut self.lost),
+            kept: self.kept.take(),
             ..Self::new(place)
         };
     }
@@ -193,9 +198,18 @@ impl Board {
         }
     }
 
-    /// The last report of the first rank.
-    pub fn report(&self) -> Option<&RunReport> {
-        self.report.as_ref()
+    /// How the run stands in its object store.
+    pub fn kept(&mut self, kept: Kept) {
+        self.kept = Some(kept);
+    }
+
+    /// The last report of the first rank. A checkpoint that is to be kept elsewhere is one when it is there.
+    pub fn report(&self) -> Option<RunReport> {
+        let mut report = self.report.clone();
+        if let (Some(kept), Some(report)) = (&self.kept, &mut report) {
+            report.checkpoint.clone_from(&kept.checkpoint);
+        }
+        report
     }
 
     /// How many ranks have a running process, and how many there are.
@@ -224,16 +238,19 @@ impl Board {
             step: news.step,
             silent_seconds: now.saturating_sub(news.heard_at).as_secs_f64(),
         });
+        let trouble = self.kept.as_ref().and_then(|kept| kept.problem.as_ref());
+        let trouble = trouble
+            .map(|problem| format!("what is to be kept does not reach its store: {problem}"));
         AgentProgress {
             version: PROGRESS_VERSION,
             attempt: self.place.attempt,
             node_rank: self.place.node_rank,
-            report: self.report.clone().unwrap_or_default(),
+            report: self.report().unwrap_or_default(),
             ranks: ranks.collect(),
             restarted_after: self.restarted_after.clone(),
             started: self.ranks.values().any(|news| news.started),
             straggler: self.straggler.clone(),
-            warnings: self.warnings.values().cloned().collect(),
+            warnings: self.warnings.values().cloned().chain(trouble).collect(),
             lost: self.lost.clone(),
         }
     }

@@ -17,6 +17,7 @@ use trainer_cache::{MakeError, hand_down};
 
 use crate::group::Membership;
 use crate::group::host::HostError;
+use crate::keeper::Keeper;
 use crate::metrics::RegisterError;
 use crate::outcome::Outcome;
 use crate::ranks::Ranks;
@@ -136,10 +137,14 @@ async fn run_worker(settings: &Settings) -> Result<Outcome, RunError> {
 
     if let Some(problem) = preflight::check(settings) {
         let reason = FailureReason::PreflightFailed;
-        let outcome = Outcome::of_agent(Some(place), reason, problem);
-        log(&outcome);
-        outcome.write(&args.termination_message_file);
-        return Ok(outcome);
+        return Ok(end_before_ranks(settings, reason, problem));
+    }
+    let keeper = args.keep.clone().map(Keeper::new);
+    if let Some(keeper) = &keeper {
+        tokio::spawn(keeper.clone().watch(Arc::clone(&shared)));
+        if let Err(failure) = keeper.ready(&mut signals).await {
+            return Ok(end_before_ranks(settings, failure.reason, failure.message));
+        }
     }
     let membership = Membership::join(&settings.group, &shared).await?;
     let mut worker = Worker::new(
@@ -149,7 +154,10 @@ async fn run_worker(settings: &Settings) -> Result<Outcome, RunError> {
         hub,
         membership,
     );
-    let outcome = worker.run(&mut signals).await;
+    let mut outcome = worker.run(&mut signals).await;
+    if let Some(keeper) = &keeper {
+        keeper.settle(&mut outcome, &mut signals).await;
+    }
     log(&outcome);
     outcome.write(&args.termination_message_file);
     remove_socket(&args.socket);
@@ -160,6 +168,14 @@ async fn run_worker(settings: &Settings) -> Result<Outcome, RunError> {
     )
     .await;
     Ok(outcome)
+}
+
+fn end_before_ranks(settings: &Settings, reason: FailureReason, message: String) -> Outcome {
+    let outcome = Outcome::of_agent(Some(&settings.place), reason, message);
+    log(&outcome);
+    outcome.write(&settings.args.termination_message_file);
+    remove_socket(&settings.args.socket);
+    outcome
 }
 
 /// The file in which the ranks keep decoded images, for the worker's whole life. A single rank has its own memory for

@@ -79,6 +79,9 @@ pub struct RunArgs {
     /// Which pod of this worker it is; the agents listen to the one with the highest number.
     #[arg(long, env = env::POD_NUMBER, default_value_t = 0)]
     pub pod_number: u32,
+    /// The folder through which the keeper of a run in an object store speaks; without it the run is on a volume.
+    #[arg(long, env = env::KEEP)]
+    pub keep: Option<PathBuf>,
     /// The program that each rank runs, and its arguments.
     #[arg(required = true, last = true, value_name = "PROGRAM")]
     pub command: Vec<OsString>,

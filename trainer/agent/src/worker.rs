@@ -188,7 +188,7 @@ impl<'a> Worker<'a> {
         let Some(because) = because else {
             // Every worker that took part has succeeded, also for this one, which came too late.
             info!("the job's workers have ended well without this one");
-            let report = self.shared.board().report().cloned();
+            let report = self.shared.board().report();
             return Box::new(Outcome::needless(&self.place, report));
         };
         let (reason, message) = if self.end.is_some() {
@@ -250,7 +250,7 @@ impl<'a> Worker<'a> {
     /// An end that no rank explains.
     fn without_ranks(&self, reason: FailureReason, message: String) -> Box<Outcome> {
         let mut outcome = Outcome::of_agent(Some(&self.place), reason, message);
-        outcome.result.report = self.shared.board().report().cloned();
+        outcome.result.report = self.shared.board().report();
         Box::new(outcome)
     }
 
@@ -450,7 +450,7 @@ impl<'a> Worker<'a> {
         let log_end = failed
             .map(|rank| self.ranks.log_end(rank))
             .unwrap_or_default();
-        let report = self.shared.board().report().cloned();
+        let report = self.shared.board().report();
         End::OfRanks(Box::new(Outcome::of_ranks(
             &self.place,
             verdict,

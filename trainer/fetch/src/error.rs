@@ -1,5 +1,6 @@
 //! What can go wrong, in sentences for users, and whether trying again can help.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
@@ -30,6 +31,9 @@ pub enum FetchError {
     /// The data set needs no fetching.
     #[error("dataset has neither objectStorage nor archive: there is nothing to fetch")]
     NothingToFetch,
+    /// The run is on a volume.
+    #[error("output has no objectStorage: there is nothing to keep")]
+    NothingToKeep,
     /// The client could not be made.
     #[error("cannot prepare to fetch {url}: {problem}")]
     Client {
@@ -39,7 +43,7 @@ pub enum FetchError {
         problem: String,
     },
     /// There is nothing at the address.
-    #[error("{url} does not exist: see whether the address in dataset.{field} is right")]
+    #[error("{url} does not exist: see whether the address in {field} is right")]
     Missing {
         /// The address.
         url: String,
@@ -58,11 +62,13 @@ pub enum FetchError {
     },
     /// There are no credentials.
     #[error(
-        "no credentials were found for {url}: name a Secret in dataset.objectStorage.credentialsSecret, or give the namespace's default service account an identity that may read it"
+        "no credentials were found for {url}: name a Secret in {field}.credentialsSecret, or give the namespace's default service account an identity that may use it"
     )]
     NoCredentials {
         /// The address.
         url: String,
+        /// The field that names the store.
+        field: &'static str,
     },
     /// The server answers with an error.
     #[error("the server of {url} answers with status {status}")]
@@ -198,6 +204,16 @@ pub enum FetchError {
         /// What the system said.
         source: io::Error,
     },
+    /// Another pod keeps the same run.
+    #[error(
+        "{url} belongs to another start of this run ({owner}) now: nothing more is written there"
+    )]
+    TakenOver {
+        /// The run's place.
+        url: String,
+        /// Who has it.
+        owner: String,
+    },
     /// The process was asked to stop.
     #[error("asked to stop; the next fetch goes on from here")]
     Stopped,
@@ -210,7 +226,9 @@ impl FetchError {
             Self::ReadConfig { .. }
             | Self::Config { .. }
             | Self::NothingToFetch
+            | Self::NothingToKeep
             | Self::Client { .. } => FailureReason::InvalidConfig,
+            Self::TakenOver { .. } => FailureReason::IoFailed,
             Self::Server { status, .. } if !transient(*status) => FailureReason::InvalidDataset,
             Self::Server { .. }
             | Self::NoCredentials { .. }
@@ -248,6 +266,18 @@ impl FetchError {
             source,
         }
     }
+}
+
+/// An error and its causes.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 /// Whether a server that answers so may answer otherwise later.

@@ -12,6 +12,8 @@
 //! again, a file that is there in part goes on where it ends. A file gets its name when it is whole, and the
 //! folder gets its mark when all are. Two fetches of one folder wait for each other.
 //!
+//! The same program, as `yolo-fetch keep`, holds the folder of a run in an object store: see [`keep`].
+//!
 //! What goes wrong is a sentence with an address without credentials ([`error::FetchError`]), and an exit code
 //! that says whether trying again can help.
 
@@ -20,6 +22,7 @@ pub mod digest;
 pub mod download;
 pub mod error;
 pub mod folder;
+pub mod keep;
 pub mod names;
 pub mod objects;
 pub mod progress;

@@ -1,15 +1,15 @@
 //! The program `yolo-fetch`.
 
-use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 use contract::exit::FailureReason;
-use fetch::error::FetchError;
+use fetch::error::{FetchError, chain};
 use fetch::folder::Complete;
+use fetch::keep::{Desk, Keeper};
 use fetch::run::run;
-use fetch::settings::{self, Cli};
+use fetch::settings::{self, Cli, Command, KeepArgs};
 use fetch::source::Patience;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
@@ -35,11 +35,14 @@ fn main() -> ExitCode {
         .with_ansi(false)
         .with_target(false)
         .init();
-    match serve(&cli) {
-        Ok(Complete { files, bytes }) => {
+    let done = match &cli.command {
+        None => serve(&cli).map(|Complete { files, bytes }| {
             info!("complete: {files} files, {bytes} bytes");
-            ExitCode::SUCCESS
-        }
+        }),
+        Some(Command::Keep(args)) => keep(&cli, args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let text = chain(&error);
             error!("{text}");
@@ -88,14 +91,26 @@ fn serve(cli: &Cli) -> Result<Complete, FetchError> {
     result
 }
 
-/// An error and its causes.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+/// Keeps a run until it is asked to stop.
+fn keep(cli: &Cli, args: &KeepArgs) -> Result<(), FetchError> {
+    let config = settings::config(&cli.config)?;
+    let desk = Desk::open(&args.desk);
+    // Two starts in one pod differ by their time.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let owner = format!("{} {}", args.owner, now.unwrap_or_default().as_millis());
+    let keeper = Keeper::new(&config, &args.output, desk, owner)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(FetchError::volume("start threads for", "/"))?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())
+            .map_err(FetchError::volume("receive signals in", "/"))?;
+        keeper
+            .keep(async move {
+                terminate.recv().await;
+            })
+            .await
+    })
 }

@@ -138,7 +138,7 @@ async fn list(source: &Source) -> Result<Vec<Object>, FetchError> {
     if objects.is_empty() {
         return Err(FetchError::Missing {
             url: format!("{}/", source.url),
-            field: "objectStorage.url",
+            field: "dataset.objectStorage.url",
         });
     }
     clashes(source, &objects)?;

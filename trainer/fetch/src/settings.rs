@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 use contract::config::JobConfig;
 use contract::{env, paths};
 
@@ -25,6 +25,30 @@ pub struct Cli {
         default_value = paths::TERMINATION_MESSAGE_FILE
     )]
     pub termination_message_file: PathBuf,
+    /// Without one, the data set is fetched.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What else the program can do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Keeps the folder of a run in an object store, until it is asked to stop.
+    Keep(KeepArgs),
+}
+
+/// The flags of `keep`.
+#[derive(Clone, Debug, Args)]
+pub struct KeepArgs {
+    /// The folder in which the run has its own.
+    #[arg(long, env = "YOLO_OUTPUT", default_value = paths::OUTPUT_DIR)]
+    pub output: PathBuf,
+    /// The folder through which the keeper and the agent speak.
+    #[arg(long, env = env::KEEP, default_value = paths::KEEP_DIR)]
+    pub desk: PathBuf,
+    /// What tells this pod from others of the same worker.
+    #[arg(long, env = "POD_NAME")]
+    pub owner: String,
 }
 
 /// Reads the job's configuration.

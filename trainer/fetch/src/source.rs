@@ -40,13 +40,37 @@ pub enum Kind {
     Objects,
     /// One archive.
     Archive,
+    /// Where a run is kept.
+    Output,
 }
 
 impl Kind {
-    fn field(self) -> &'static str {
+    fn url_field(self) -> &'static str {
         match self {
-            Self::Objects => "objectStorage.url",
-            Self::Archive => "archive.url",
+            Self::Objects => "dataset.objectStorage.url",
+            Self::Archive => "dataset.archive.url",
+            Self::Output => "output.objectStorage.url",
+        }
+    }
+
+    fn storage_field(self) -> &'static str {
+        match self {
+            Self::Objects | Self::Archive => "dataset.objectStorage",
+            Self::Output => "output.objectStorage",
+        }
+    }
+
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Objects => {
+                "see whether the credentials of dataset.objectStorage are right and may list and read there"
+            }
+            Self::Archive => {
+                "see whether the Secret of dataset.archive.credentialsSecret has the right value under 'authorization'"
+            }
+            Self::Output => {
+                "see whether the credentials of output.objectStorage are right and may list, read, write and delete there"
+            }
         }
     }
 }
@@ -77,10 +101,24 @@ impl Source {
         get: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, FetchError> {
         match (&dataset.object_storage, &dataset.archive) {
-            (Some(storage), None) => objects(storage, patience),
+            (Some(storage), None) => objects(storage, Kind::Objects, patience),
             (None, Some(archive)) => file(archive, patience, get(AUTHORIZATION)),
             _ => Err(FetchError::NothingToFetch),
         }
+    }
+
+    /// The place of a run's folder.
+    pub fn of_run(
+        storage: &ObjectStorage,
+        run: &str,
+        patience: Patience,
+    ) -> Result<Self, FetchError> {
+        let base = objects(storage, Kind::Output, patience)?;
+        Ok(Self {
+            path: base.path.clone().join(run),
+            url: format!("{}/{run}", base.url),
+            ..base
+        })
     }
 
     /// What an error of the store means, at this address.
@@ -90,19 +128,12 @@ impl Source {
         let forbidden = |status| FetchError::Forbidden {
             url: url.clone(),
             status,
-            remedy: match self.kind {
-                Kind::Objects => {
-                    "see whether the credentials of dataset.objectStorage are right and may list and read there"
-                }
-                Kind::Archive => {
-                    "see whether the Secret of dataset.archive.credentialsSecret has the right value under 'authorization'"
-                }
-            },
+            remedy: self.kind.remedy(),
         };
         match error {
             Store::NotFound { .. } => FetchError::Missing {
                 url,
-                field: self.kind.field(),
+                field: self.kind.url_field(),
             },
             Store::PermissionDenied { .. } => forbidden("403 Forbidden"),
             Store::Unauthenticated { .. } => forbidden("401 Unauthorized"),
@@ -113,10 +144,10 @@ impl Source {
                 problem: "or one like it, that has empty parts, '.' or '..'",
             },
             // Listings know no other errors.
-            other => match general(other, url.clone()) {
+            other => match general(other, url.clone(), self.kind) {
                 FetchError::Server { status: 404, .. } => FetchError::Missing {
                     url,
-                    field: self.kind.field(),
+                    field: self.kind.url_field(),
                 },
                 FetchError::Server { status: 401, .. } => forbidden("401 Unauthorized"),
                 FetchError::Server { status: 403, .. } => forbidden("403 Forbidden"),
@@ -128,7 +159,7 @@ impl Source {
 
 /// Looks through the causes of an error. None of their texts is passed on as it is: servers' answers repeat
 /// names of keys, and addresses may have queries.
-fn general(error: &object_store::Error, url: String) -> FetchError {
+fn general(error: &object_store::Error, url: String, kind_of_source: Kind) -> FetchError {
     let mut innermost: &dyn Error = error;
     let mut kind = None;
     let mut cause: Option<&dyn Error> = Some(error);
@@ -145,7 +176,10 @@ fn general(error: &object_store::Error, url: String) -> FetchError {
         .iter()
         .any(|address| text.contains(address))
     {
-        return FetchError::NoCredentials { url };
+        return FetchError::NoCredentials {
+            url,
+            field: kind_of_source.storage_field(),
+        };
     }
     let status = text
         .split_once("status code: ")
@@ -162,7 +196,7 @@ fn general(error: &object_store::Error, url: String) -> FetchError {
         },
         (None, None) if text.contains("redirect") => FetchError::Answer {
             url,
-            problem: "it sends us elsewhere without saying where; see whether dataset.objectStorage.region is right",
+            problem: "it sends us elsewhere without saying where; see whether the region of objectStorage is right",
         },
         (None, None) => FetchError::Network {
             url,
@@ -171,7 +205,7 @@ fn general(error: &object_store::Error, url: String) -> FetchError {
     }
 }
 
-fn objects(storage: &ObjectStorage, patience: Patience) -> Result<Source, FetchError> {
+fn objects(storage: &ObjectStorage, kind: Kind, patience: Patience) -> Result<Source, FetchError> {
     let url = storage.url.trim_end_matches('/').to_owned();
     let failed = |problem: String| FetchError::Client {
         url: url.clone(),
@@ -194,10 +228,10 @@ fn objects(storage: &ObjectStorage, patience: Patience) -> Result<Source, FetchE
         builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
     }
     let store = builder.build().map_err(|_| {
-        failed(
-            "see whether dataset.objectStorage names a bucket, and credentials are whole"
-                .to_owned(),
-        )
+        failed(format!(
+            "see whether {} names a bucket, and credentials are whole",
+            kind.storage_field()
+        ))
     })?;
     let identity = match &storage.endpoint {
         Some(endpoint) => format!("{url} at {endpoint}"),
@@ -208,7 +242,7 @@ fn objects(storage: &ObjectStorage, patience: Patience) -> Result<Source, FetchE
         path,
         url,
         identity,
-        kind: Kind::Objects,
+        kind,
     })
 }
 

@@ -342,7 +342,7 @@ mod tests {
         );
         one_problem(
             |s| s.output.persistent_volume_claim = None,
-            "output has no place: add persistentVolumeClaim or volumeClaimTemplate",
+            "output has no place: add persistentVolumeClaim, volumeClaimTemplate or objectStorage",
         );
         let template = |size: &str| {
             let value = serde_json::json!({"resources": {"requests": {"storage": size}}});
@@ -350,7 +350,7 @@ mod tests {
         };
         one_problem(
             |s| s.output.volume_claim_template = Some(template("20Gi")),
-            "output has two places, persistentVolumeClaim and volumeClaimTemplate: remove one",
+            "output has several places, persistentVolumeClaim, volumeClaimTemplate: keep one",
         );
         one_problem(
             |s| {
@@ -359,6 +359,25 @@ mod tests {
             },
             "output.volumeClaimTemplate.resources.requests.storage is 'plenty': write a size such as 20Gi",
         );
+        for (storage, problem) in [
+            (
+                serde_json::json!({"url": "https://runs"}),
+                "output.objectStorage.url is 'https://runs': write s3://bucket or s3://bucket/folder",
+            ),
+            (
+                serde_json::json!({"url": "s3://runs", "endpoint": "http://minio:9000"}),
+                "output.objectStorage.endpoint begins with http://, and data would be sent in the clear: write https:// or set allowHttp to true",
+            ),
+        ] {
+            one_problem(
+                |s| {
+                    s.output.persistent_volume_claim = None;
+                    s.output.object_storage =
+                        Some(serde_json::from_value(storage.clone()).expect("a store"));
+                },
+                problem,
+            );
+        }
     }
 
     /// The smallest spec whose data set is fetched, with a change, has exactly the one expected problem.

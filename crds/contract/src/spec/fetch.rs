@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{ClaimTemplate, Dataset, SpecProblem, VolumeClaim};
 
-/// A folder of an S3-compatible object store. All objects below it become files.
+/// A folder of an S3-compatible object store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
@@ -35,7 +35,7 @@ pub struct ObjectStorage {
     #[serde(default)]
     pub allow_http: bool,
     /// Name of a Secret with `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, where it is needed,
-    /// `AWS_SESSION_TOKEN`. Only the pod that fetches gets them. Without it, the identity of the namespace's
+    /// `AWS_SESSION_TOKEN`. Only the container that reads or writes the store gets them. Without it, the identity of the namespace's
     /// default service account is used, as the cloud projects it into pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 253)))]
@@ -138,7 +138,12 @@ pub(super) fn problems(dataset: &Dataset) -> Vec<SpecProblem> {
             .push("dataset.fetchTo is for objectStorage and archive only: remove it".to_owned()),
         _ => {}
     }
-    problems.extend(dataset.object_storage.iter().flat_map(storage));
+    problems.extend(
+        dataset
+            .object_storage
+            .iter()
+            .flat_map(|storage| storage_problems("dataset", storage)),
+    );
     problems.extend(dataset.archive.iter().flat_map(archive));
     let mut problems: Vec<_> = problems.into_iter().map(SpecProblem).collect();
     if let Some(to) = &dataset.fetch_to {
@@ -166,25 +171,24 @@ pub(super) fn problems(dataset: &Dataset) -> Vec<SpecProblem> {
     problems
 }
 
-fn storage(storage: &ObjectStorage) -> Vec<String> {
+/// What is wrong with a folder of an object store, which is a field of `owner`.
+pub(super) fn storage_problems(owner: &str, storage: &ObjectStorage) -> Vec<String> {
     let mut problems = Vec::new();
     if !is_bucket_and_folder(&storage.url) {
         problems.push(format!(
-            "dataset.objectStorage.url is '{}': write s3://bucket or s3://bucket/folder",
+            "{owner}.objectStorage.url is '{}': write s3://bucket or s3://bucket/folder",
             storage.url
         ));
     }
     if let Some(endpoint) = &storage.endpoint {
         if !is_address(endpoint) {
-            problems.push(
-                "dataset.objectStorage.endpoint is no address: write https://host or http://host:port, without user, password and query"
-                    .to_owned(),
-            );
+            problems.push(format!(
+                "{owner}.objectStorage.endpoint is no address: write https://host or http://host:port, without user, password and query"
+            ));
         } else if endpoint.starts_with("http://") && !storage.allow_http {
-            problems.push(
-                "dataset.objectStorage.endpoint begins with http://, and data would be sent in the clear: write https:// or set allowHttp to true"
-                    .to_owned(),
-            );
+            problems.push(format!(
+                "{owner}.objectStorage.endpoint begins with http://, and data would be sent in the clear: write https:// or set allowHttp to true"
+            ));
         }
     }
     problems

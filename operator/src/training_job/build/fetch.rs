@@ -104,23 +104,22 @@ fn environment(config: &JobConfig) -> Vec<EnvVar> {
     });
     let storage = dataset.object_storage.as_ref();
     let storage = storage.and_then(|storage| storage.credentials_secret.as_deref());
-    let storage = storage.into_iter().flat_map(|secret| {
-        [
-            secret_variable("AWS_ACCESS_KEY_ID", secret, "AWS_ACCESS_KEY_ID", false),
-            secret_variable(
-                "AWS_SECRET_ACCESS_KEY",
-                secret,
-                "AWS_SECRET_ACCESS_KEY",
-                false,
-            ),
-            secret_variable("AWS_SESSION_TOKEN", secret, "AWS_SESSION_TOKEN", true),
-        ]
-    });
+    let storage = storage.into_iter().flat_map(credentials);
     let archive = dataset.archive.as_ref();
     let archive = archive.and_then(|archive| archive.credentials_secret.as_deref());
     let archive = archive
         .map(|secret| secret_variable(env::FETCH_AUTHORIZATION, secret, "authorization", false));
     plain.into_iter().chain(storage).chain(archive).collect()
+}
+
+/// The credentials of an object store, from the Secret that a user named.
+pub(super) fn credentials(secret: &str) -> [EnvVar; 3] {
+    [
+        ("AWS_ACCESS_KEY_ID", false),
+        ("AWS_SECRET_ACCESS_KEY", false),
+        ("AWS_SESSION_TOKEN", true),
+    ]
+    .map(|(name, optional)| secret_variable(name, secret, name, optional))
 }
 
 fn secret_variable(name: &str, secret: &str, key: &str, optional: bool) -> EnvVar {

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::volumes::{AGENT, mount, mounts, volumes};
-use super::{is_group, placement};
+use super::{is_group, keeper, placement};
 use crate::metadata::{child, pod_labels};
 
 /// The user and group of every container; files on the output volume belong to it.
@@ -83,13 +83,18 @@ pub fn pod(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Pod {
                 .then(|| "ClusterFirstWithHostNet".to_owned()),
             resource_claims: some(&template.resource_claims),
             image_pull_secrets: some(&template.image_pull_secrets),
-            init_containers: Some(vec![agent(config)]),
+            init_containers: Some(init_containers(config, place.index)),
             containers: vec![worker(config, workers, place)],
-            volumes: Some(volumes(config, workers)),
+            volumes: Some(volumes(config, workers, place.index)),
             ..PodSpec::default()
         }),
         ..Pod::default()
     }
+}
+
+fn init_containers(config: &JobConfig, worker: u32) -> Vec<Container> {
+    let keeper = keeper::is_beside(config, worker).then(|| keeper::keeper(config));
+    [agent(config)].into_iter().chain(keeper).collect()
 }
 
 /// None of what is empty.
@@ -142,7 +147,7 @@ fn worker(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Container
         termination_message_path: Some(paths::TERMINATION_MESSAGE_FILE.to_owned()),
         // An agent that is itself killed leaves no message; the end of the log then explains more.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
-        volume_mounts: Some(mounts(config)),
+        volume_mounts: Some(mounts(config, place.index)),
         ..Container::default()
     }
 }
@@ -177,6 +182,8 @@ fn environment(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Vec<
     // Without a restart in place, or of a worker alone, nobody would read them.
     let snapshots = (place.restarts_left > 0 || is_group(config))
         .then(|| (env::SNAPSHOTS, paths::SNAPSHOT_DIR.to_owned()));
+    let keep =
+        keeper::is_beside(config, place.index).then(|| (env::KEEP, paths::KEEP_DIR.to_owned()));
     let cublas = config.spec.training.deterministic.then(|| {
         let (name, value) = env::CUBLAS_WORKSPACE;
         (name, value.to_owned())
@@ -191,6 +198,7 @@ fn environment(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Vec<
         .chain(others)
         .chain(group)
         .chain(snapshots)
+        .chain(keep)
         .chain(hosts)
         .chain(cublas);
     let all = all.map(|(name, value)| EnvVar {
@@ -282,10 +290,17 @@ pub(super) mod tests {
     use crate::sim::fixture;
 
     pub(in super::super) fn built(change: impl FnOnce(&mut JobConfig, &mut Workers)) -> Value {
+        built_as(1, change)
+    }
+
+    pub(in super::super) fn built_as(
+        index: u32,
+        change: impl FnOnce(&mut JobConfig, &mut Workers),
+    ) -> Value {
         let (mut config, mut workers) = fixture::config("digits", 2);
         change(&mut config, &mut workers);
         let place = Place {
-            index: 1,
+            index,
             number: 3,
             attempt: Attempt {
                 incarnation: 2,

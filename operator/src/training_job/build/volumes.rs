@@ -12,21 +12,23 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::is_group;
+use super::{is_group, keeper};
 
 pub(super) const CONFIG: &str = "config";
 pub(super) const AGENT: &str = "agent";
 pub(super) const SHARED_MEMORY: &str = "shared-memory";
+pub(super) const KEEP: &str = "keep";
 const SCRATCH: &str = "scratch";
 const CACHE: &str = "image-cache";
 const DATASET: &str = "dataset";
-const OUTPUT: &str = "output";
+pub(super) const OUTPUT: &str = "output";
 
 /// Whether data set and output are on the same claim. A pod then has one volume for both: two volumes of
 /// one claim in a pod do not mount with every driver.
 fn one_claim(config: &JobConfig) -> bool {
     let output = output(config);
-    dataset_claim(config).is_some_and(|dataset| dataset.name == output.name)
+    dataset_claim(config)
+        .is_some_and(|dataset| output.is_some_and(|output| dataset.name == output.name))
 }
 
 /// A claim that a pod mounts.
@@ -44,16 +46,16 @@ impl From<&VolumeClaim> for Claim {
     }
 }
 
-/// The claim of the results: the user's, or else the one that was made for the job.
-fn output(config: &JobConfig) -> Claim {
-    let own = config.spec.output.persistent_volume_claim.as_ref();
-    own.map_or_else(
-        || Claim {
-            name: names::output_claim(&config.job.name),
-            sub_path: None,
-        },
-        Claim::from,
-    )
+/// The claim of the results: the user's, or else the one that was made for the job; none where they are kept in an
+/// object store.
+fn output(config: &JobConfig) -> Option<Claim> {
+    let output = &config.spec.output;
+    let own = output.persistent_volume_claim.as_ref().map(Claim::from);
+    let made = output.volume_claim_template.as_ref().map(|_| Claim {
+        name: names::output_claim(&config.job.name),
+        sub_path: None,
+    });
+    own.or(made)
 }
 
 /// The claim of the data set, when it is on one.
@@ -76,7 +78,7 @@ pub(super) fn fetch_claim(config: &JobConfig) -> Option<Claim> {
 }
 
 /// Where the container `worker` sees them.
-pub fn mounts(config: &JobConfig) -> Vec<VolumeMount> {
+pub fn mounts(config: &JobConfig, worker: u32) -> Vec<VolumeMount> {
     let folder = paths::CONFIG_FILE
         .rsplit_once('/')
         .map_or("/", |(folder, _)| folder);
@@ -96,18 +98,21 @@ pub fn mounts(config: &JobConfig) -> Vec<VolumeMount> {
             ..mount(dataset_volume, paths::DATASET_DIR)
         },
         VolumeMount {
-            sub_path: output(config).sub_path,
+            sub_path: output(config).and_then(|claim| claim.sub_path),
             ..mount(OUTPUT, paths::OUTPUT_DIR)
         },
     ];
     if config.spec.training.cache == Cache::Disk {
         mounts.push(mount(CACHE, paths::CACHE_DIR));
     }
+    if keeper::is_beside(config, worker) {
+        mounts.push(mount(KEEP, paths::KEEP_DIR));
+    }
     mounts
 }
 
 /// The volumes of a worker's pod.
-pub fn volumes(config: &JobConfig, workers: &Workers) -> Vec<Volume> {
+pub fn volumes(config: &JobConfig, workers: &Workers, worker: u32) -> Vec<Volume> {
     let named = |name: &str| Volume {
         name: name.to_owned(),
         ..Volume::default()
@@ -134,11 +139,17 @@ pub fn volumes(config: &JobConfig, workers: &Workers) -> Vec<Volume> {
             }),
             ..named(SHARED_MEMORY)
         },
-        Volume {
-            persistent_volume_claim: Some(claim(output(config))),
-            ..named(OUTPUT)
+        match output(config) {
+            Some(own) => Volume {
+                persistent_volume_claim: Some(claim(own)),
+                ..named(OUTPUT)
+            },
+            None => empty(OUTPUT),
         },
     ];
+    if keeper::is_beside(config, worker) {
+        volumes.push(empty(KEEP));
+    }
     if !one_claim(config) {
         volumes.push(dataset(config, named(DATASET)));
     }

@@ -6,6 +6,7 @@
 mod endings;
 mod group;
 mod images;
+mod keeping;
 mod output;
 mod rank;
 mod serving;
@@ -55,6 +56,8 @@ fn main() -> ExitCode {
         images::ranks_share_a_file_that_outlives_them,
         images::one_rank_or_no_cache_means_no_file,
         images::a_missing_scratch_folder_is_told,
+        keeping::ranks_begin_with_the_kept_run_and_success_waits_until_it_is_kept,
+        keeping::without_its_store_no_rank_begins_and_no_run_succeeds,
         output::several_ranks_write_whole_lines_with_a_prefix,
         output::a_single_rank_writes_as_it_likes,
         output::install_puts_a_program_that_runs_into_the_folder,

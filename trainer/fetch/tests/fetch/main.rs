@@ -1,5 +1,6 @@
 //! The program against real servers: moto's S3, and an HTTP server that knows ranges.
 
+mod keep;
 mod servers;
 
 use std::fs;
