@@ -159,10 +159,12 @@ fn go_on(
             }
             plan.failures.push(failure.record(attempt, now));
             plan.attempt = attempt.next_restart();
-            plan.create = workers
-                .iter()
-                .map(|&index| new_pod(observed, index, plan.attempt))
-                .collect();
+            // Others may have none for another reason: a status from a backup, for example.
+            let wanted = (0..valid.layout.replicas).zip(members);
+            let wanted = wanted
+                .filter(|(index, member)| workers.contains(index) || is_missing(member))
+                .map(|(index, _)| new_pod(observed, index, plan.attempt));
+            plan.create = wanted.collect();
             let given_up = observed.pods.iter().filter(|pod| {
                 pod.incarnation == attempt.incarnation && workers.contains(&pod.index)
             });
@@ -316,7 +318,7 @@ pub fn members<'a>(valid: &ValidJob, observed: &'a Observed, attempt: Attempt) -
                 (lost.worker, lost.number) == (pod.index, pod.number) && !pod.deleting
             });
             *member = match lost {
-                Some(lost) if !pod.ended() => Member::Lost {
+                Some(lost) if pod.state == PodState::Running => Member::Lost {
                     pod,
                     message: &lost.message,
                 },
