@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use contract::exit::FailureReason;
 use contract::keep::{FINISH_FILE, KEPT_FILE, KeepFailure, Kept};
+use rustix::process::{Signal, getpid, kill_process};
 use tokio::select;
 use tokio::time::{Instant, interval, sleep_until};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::outcome::Outcome;
 use crate::shared::Shared;
@@ -22,8 +23,10 @@ const LOOK: Duration = Duration::from_millis(200);
 const LIMIT: Duration = Duration::from_mins(10);
 /// The same after a failure: another pod goes on from what is there.
 const LIMIT_FAILED: Duration = Duration::from_secs(30);
-/// The same when the pod is to go: the rest of its grace.
-const LIMIT_STOPPED: Duration = Duration::from_secs(12);
+/// How long after a request to stop there is still time: the pod's grace, less what the last words take.
+const GRACE: Duration = Duration::from_secs(35);
+/// How long the keeper may give no sign of life while the run's folder is awaited.
+const SILENCE: Duration = Duration::from_mins(2);
 
 /// What the agent knows of the keeper.
 #[derive(Clone, Debug)]
@@ -43,23 +46,47 @@ impl Keeper {
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    /// Passes on what it says, for good.
+    /// Passes on what it says, for good. When it has given up, ranks that run write for nothing: the worker stops.
     pub async fn watch(self, shared: Arc<Shared>) {
         let mut look = interval(LOOK);
+        let mut failed = false;
         loop {
             look.tick().await;
-            shared.board().kept(self.kept());
+            let kept = self.kept();
+            if let Some(failure) = kept.failure.as_ref().filter(|_| kept.ready && !failed) {
+                error!("{}", failure.message);
+                failed = true;
+                if !self.desk.join(FINISH_FILE).exists() {
+                    // As if the kubelet had asked.
+                    let _ = kill_process(getpid(), Signal::TERM);
+                }
+            }
+            shared.board().kept(kept);
         }
+    }
+
+    /// How long the keeper has given no sign of life.
+    fn silence(&self, since: Instant) -> Duration {
+        let written = fs::metadata(self.desk.join(KEPT_FILE)).and_then(|meta| meta.modified());
+        let age = written.ok().and_then(|at| at.elapsed().ok());
+        age.unwrap_or(since.elapsed()).min(since.elapsed())
     }
 
     /// Waits until the run's folder is here. Why ranks cannot be started, otherwise.
     pub async fn ready(&self, signals: &mut Signals) -> Result<(), KeepFailure> {
         let mut look = interval(LOOK);
+        let begun = Instant::now();
         info!("waiting for the run's folder");
         loop {
             let kept = self.kept();
             if let Some(failure) = kept.failure {
                 return Err(failure);
+            }
+            if self.silence(begun) > SILENCE {
+                return Err(KeepFailure {
+                    reason: FailureReason::PreflightFailed,
+                    message: "the container keeper, which brings the run's folder, gives no sign of life: look at its log and at its state".to_owned(),
+                });
             }
             if kept.ready {
                 return Ok(());
@@ -76,32 +103,41 @@ impl Keeper {
         }
     }
 
-    /// Has everything brought to the store, and makes the outcome what it then is.
-    pub async fn settle(&self, outcome: &mut Outcome, signals: &mut Signals) {
-        let limit = match outcome.result.reason {
-            None => LIMIT,
-            Some(FailureReason::Stopped) => LIMIT_STOPPED,
-            Some(_) => LIMIT_FAILED,
+    /// Has everything brought to the store, and makes the outcome what it then is. `asked` is when the worker was asked
+    /// to end, if it was.
+    pub async fn settle(
+        &self,
+        outcome: &mut Outcome,
+        asked: Option<Instant>,
+        signals: &mut Signals,
+    ) {
+        let limit = if outcome.exit_code == 0 {
+            LIMIT
+        } else {
+            LIMIT_FAILED
         };
-        let problem = self.finish(limit, signals).await.err();
+        let limit = Instant::now() + limit;
+        let until = asked.map_or(limit, |asked| limit.min(asked + GRACE));
+        let problem = self.finish(until, signals).await.err();
+        let kept = self.kept();
         if let Some(report) = &mut outcome.result.report {
-            report.checkpoint = self.kept().checkpoint;
+            report.checkpoint = kept.checkpoint;
         }
         let Some(problem) = problem else { return };
         warn!("{problem}");
-        if outcome.exit_code == 0 {
+        let stopped = outcome.result.reason == Some(FailureReason::Stopped);
+        if outcome.exit_code == 0 || (stopped && kept.failure.is_some()) {
             outcome.exit_code = FailureReason::IoFailed.exit_code();
             outcome.result.reason = Some(FailureReason::IoFailed);
             outcome.result.message = problem;
         }
     }
 
-    async fn finish(&self, limit: Duration, signals: &mut Signals) -> Result<(), String> {
+    async fn finish(&self, mut until: Instant, signals: &mut Signals) -> Result<(), String> {
         let path = self.desk.join(FINISH_FILE);
         fs::write(&path, "")
             .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
         info!("waiting until everything is in the store");
-        let mut until = Instant::now() + limit;
         let mut look = interval(LOOK);
         loop {
             let kept = self.kept();
@@ -114,10 +150,10 @@ impl Keeper {
             select! {
                 _ = look.tick() => {}
                 caught = signals.next() => if caught == Caught::Stop {
-                    until = until.min(Instant::now() + LIMIT_STOPPED);
+                    until = until.min(Instant::now() + GRACE);
                 },
                 () = sleep_until(until) => {
-                    let problem = self.kept().problem.unwrap_or_else(|| "it takes too long".to_owned());
+                    let problem = kept.problem.unwrap_or_else(|| "it takes too long".to_owned());
                     return Err(format!("the results are not whole in the object store: {problem}"));
                 }
             }

@@ -156,7 +156,8 @@ async fn run_worker(settings: &Settings) -> Result<Outcome, RunError> {
     );
     let mut outcome = worker.run(&mut signals).await;
     if let Some(keeper) = &keeper {
-        keeper.settle(&mut outcome, &mut signals).await;
+        let asked = worker.asked_at();
+        keeper.settle(&mut outcome, asked, &mut signals).await;
     }
     log(&outcome);
     outcome.write(&args.termination_message_file);

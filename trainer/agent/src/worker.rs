@@ -49,8 +49,8 @@ pub struct Worker<'a> {
     supervisor: Supervisor,
     /// How the present attempt ended here, if it has.
     end: Option<End>,
-    /// Whether this worker was asked to end.
-    stopping: bool,
+    /// When this worker was asked to end, if it was.
+    asked_at: Option<Instant>,
     /// Whether this pod can have no further attempt.
     leaving: bool,
     /// Whether the group ran with this worker: who is out of touch then was not always.
@@ -97,7 +97,7 @@ impl<'a> Worker<'a> {
             membership,
             ranks: Ranks::default(),
             end: None,
-            stopping: false,
+            asked_at: None,
             leaving: false,
             has_run: false,
         }
@@ -111,6 +111,11 @@ impl<'a> Worker<'a> {
                 Next::End(outcome) => return *outcome,
             }
         }
+    }
+
+    /// When this worker was asked to end, if it was.
+    pub fn asked_at(&self) -> Option<Instant> {
+        self.asked_at
     }
 
     /// Lets the others know before this agent goes.
@@ -129,7 +134,7 @@ impl<'a> Worker<'a> {
             if let Some(End::Abandoned) = self.end {
                 return Next::End(self.abandoned());
             }
-            if self.stopping {
+            if self.asked_at.is_some() {
                 self.say_goodbye().await;
                 return Next::End(self.stopped());
             }
@@ -164,7 +169,10 @@ impl<'a> Worker<'a> {
                 },
                 caught = signals.next() => match caught {
                     // These ranks had ended before.
-                    Caught::Stop => return Next::End(self.asked_to_stop()),
+                    Caught::Stop => {
+                        self.asked_at = Some(Instant::now());
+                        return Next::End(self.asked_to_stop());
+                    }
                     Caught::Forward(_) => {}
                     Caught::Child => { self.ranks.reap(); }
                 },
@@ -318,7 +326,7 @@ impl<'a> Worker<'a> {
                 caught = signals.next() => match caught {
                     Caught::Stop => {
                         info!("asked to stop");
-                        self.stopping = true;
+                        self.asked_at.get_or_insert_with(Instant::now);
                         self.leaving = true;
                         vec![Event::StopRequested]
                     }
@@ -422,7 +430,7 @@ impl<'a> Worker<'a> {
             phase,
             failure,
             leaving: self.leaving,
-            asked: self.stopping,
+            asked: self.asked_at.is_some(),
             ..Standing::default()
         };
         self.membership.standing.send_if_modified(|told| {

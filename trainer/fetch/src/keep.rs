@@ -6,9 +6,11 @@
 //!  store ───────────> run folder, ready ──────────────────> store ... agent ─────────> push, complete
 //! ```
 //!
-//! Checkpoints go as soon as they are whole, their manifest last, so that the store never shows half of one. Only one
-//! start of a run may write: the latest.
+//! Checkpoints go as soon as they are whole, the newest first, the manifest of each last, so that the store never shows
+//! half of one; what the ranks removed goes from the store when it has another. Only one start of a run may write: see
+//! [`claim`].
 
+mod claim;
 mod desk;
 mod pull;
 mod push;
@@ -21,14 +23,14 @@ use contract::config::JobConfig;
 use contract::exit::FailureReason;
 use contract::keep::KeepFailure;
 use contract::paths;
-use object_store::ObjectStoreExt as _;
-use object_store::path::Path as Location;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 use tracing::{info, warn};
 
-use crate::error::FetchError;
+use crate::error::{FetchError, chain};
 use crate::source::{Patience, Source};
+use claim::{Claim, Holder};
 pub use desk::Desk;
+use pull::Pulled;
 use push::Known;
 
 /// Between two looks at the folder.
@@ -37,12 +39,16 @@ const LOOK: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_secs(30);
 /// Between two tries when the store fails.
 const RETRY: Duration = Duration::from_secs(3);
-/// How long the store may fail before a run is not begun.
+/// How long nothing may arrive before a run is not begun.
 const BEGIN_LIMIT: Duration = Duration::from_mins(2);
 /// How long a last push may take when the pod ends.
 const LAST_PUSH: Duration = Duration::from_secs(20);
-/// The object that says which start of a run may write.
-const OWNER: &str = ".owner";
+/// Between two signs of life, for the agent and for a start that would take the run over.
+const BEAT: Duration = Duration::from_secs(5);
+/// How long an earlier start may give no sign of life until it counts as gone.
+const SILENCE: Duration = Duration::from_secs(15);
+/// How long an earlier start is waited for that does give some: its pod's grace and a little.
+const HANDOVER: Duration = Duration::from_mins(1);
 /// A client that waits longer would hold up a pod that is asked to end.
 const PATIENCE: Patience = Patience {
     retry: Duration::from_secs(10),
@@ -50,68 +56,85 @@ const PATIENCE: Patience = Patience {
 };
 
 /// One run, its folder here and its place in the store.
-pub struct Keeper {
+pub struct Keeper<'a> {
     source: Source,
+    claim: Claim,
     folder: PathBuf,
     /// The folder as seen from the place of all runs.
     run: String,
-    /// Tells this start from others.
-    owner: String,
-    desk: Desk,
+    desk: &'a Desk,
+    pulled: Pulled,
     known: Known,
     pushed_all: Option<Instant>,
 }
 
-impl Keeper {
-    /// The keeper of a job's run; `owner` differs between any two starts.
-    pub fn new(
-        config: &JobConfig,
-        output: &Path,
-        desk: Desk,
-        owner: String,
-    ) -> Result<Self, FetchError> {
+/// Keeps a job's run until `stop`, and then brings what is left to the store. What cannot be mended is told to the
+/// agent, which ends the worker.
+pub async fn keep(
+    config: Result<JobConfig, FetchError>,
+    output: &Path,
+    desk: &Desk,
+    stop: impl Future<Output = ()>,
+) -> Result<(), FetchError> {
+    let mut stop = std::pin::pin!(stop);
+    let kept = match config.and_then(|config| Keeper::new(&config, output, desk)) {
+        Ok(mut keeper) => {
+            let claim = keeper.claim.clone();
+            tokio::select! {
+                kept = keeper.run() => kept,
+                error = beat(&claim, desk) => Err(error),
+                () = &mut stop => return keeper.end().await,
+            }
+        }
+        Err(error) => Err(error),
+    };
+    let Err(error) = kept else { return Ok(()) };
+    let failure = KeepFailure {
+        reason: reason(&error),
+        message: chain(&error),
+    };
+    warn!("{}", failure.message);
+    if let Err(unsaid) = desk.fail(failure) {
+        warn!("{}", chain(&unsaid));
+    }
+    stop.await;
+    Err(error)
+}
+
+/// Gives signs of life, until the run is somebody else's.
+async fn beat(claim: &Claim, desk: &Desk) -> FetchError {
+    let mut beats = interval(BEAT);
+    loop {
+        beats.tick().await;
+        if let Err(error) = desk.touch() {
+            return error;
+        }
+        if !desk.kept().ready {
+            continue;
+        }
+        // Of anything else the next push tells.
+        if let Err(error @ FetchError::TakenOver { .. }) = claim.renew().await {
+            return error;
+        }
+    }
+}
+
+impl<'a> Keeper<'a> {
+    fn new(config: &JobConfig, output: &Path, desk: &'a Desk) -> Result<Self, FetchError> {
         let storage = config.spec.output.object_storage.as_ref();
         let storage = storage.ok_or(FetchError::NothingToKeep)?;
         let run = paths::run_folder(&config.job.name, &config.job.uid);
+        let source = Source::of_run(storage, &run, PATIENCE)?;
         Ok(Self {
-            source: Source::of_run(storage, &run, PATIENCE)?,
+            claim: Claim::new(source.clone(), desk.owner().to_owned()),
+            source,
             folder: output.join(&run),
             run,
-            owner,
             desk,
+            pulled: Pulled::default(),
             known: Known::default(),
             pushed_all: None,
         })
-    }
-
-    /// Keeps the run until `stop`, and then brings what is left to the store.
-    pub async fn keep(mut self, stop: impl Future<Output = ()>) -> Result<(), FetchError> {
-        let mut stop = std::pin::pin!(stop);
-        let kept = tokio::select! {
-            kept = self.run() => kept,
-            () = &mut stop => Ok(()),
-        };
-        match kept {
-            Ok(()) if self.desk.kept().ready => {
-                // What the agent asked for is there already; without its word, this is the last chance.
-                match timeout(LAST_PUSH, self.push(true)).await {
-                    Ok(pushed) => pushed,
-                    Err(_) => Err(FetchError::Stopped),
-                }
-            }
-            Ok(()) => Ok(()),
-            Err(error) => {
-                let failure = KeepFailure {
-                    reason: reason(&error),
-                    message: crate::error::chain(&error),
-                };
-                warn!("{}", failure.message);
-                self.desk.fail(failure)?;
-                // The agent ends the worker, and with it this container.
-                stop.await;
-                Err(error)
-            }
-        }
     }
 
     async fn run(&mut self) -> Result<(), FetchError> {
@@ -137,16 +160,34 @@ impl Keeper {
         }
     }
 
+    /// The pod ends. Without a word of the agent, this is the last chance to bring something to the store.
+    async fn end(&mut self) -> Result<(), FetchError> {
+        if !self.desk.kept().ready {
+            return Ok(());
+        }
+        let pushed = timeout(LAST_PUSH, self.push(true)).await;
+        let pushed = pushed.unwrap_or(Err(FetchError::Stopped));
+        // Whoever comes next need not wait for us.
+        if let Ok(released) = timeout(RETRY, self.claim.release()).await {
+            released?;
+        }
+        pushed
+    }
+
     /// Brings the run's folder here, and makes it ours in the store.
     async fn begin(&mut self) -> Result<(), FetchError> {
-        let begun = Instant::now();
+        let mut progress = (0, Instant::now());
         loop {
             let error = match self.take_over().await {
                 Ok(()) => break,
                 Err(error) => error,
             };
-            let hopeless = reason(&error) != FailureReason::IoFailed;
-            if hopeless || begun.elapsed() > BEGIN_LIMIT {
+            if self.pulled.count() > progress.0 {
+                progress = (self.pulled.count(), Instant::now());
+            }
+            let hopeless = reason(&error) != FailureReason::IoFailed
+                || matches!(error, FetchError::TakenOver { .. });
+            if hopeless || progress.1.elapsed() > BEGIN_LIMIT {
                 return Err(error);
             }
             self.trouble(&error)?;
@@ -158,17 +199,40 @@ impl Keeper {
     }
 
     async fn take_over(&mut self) -> Result<(), FetchError> {
-        // A container that is started anew in the same pod finds the folder as the ranks left it.
+        // A container that is started anew in the same pod finds the folder as the ranks left it, and the run ours, or
+        // somebody else's for good.
         if self.desk.kept().ready {
-            self.known = pull::list(&self.source).await?;
-        } else {
-            self.known = pull::pull(&self.source, &self.folder).await?;
+            self.claim.check().await?;
+            let here = scan::scan(&self.folder)?;
+            self.known = pull::list(&self.source, &here).await?;
+            return Ok(());
         }
-        // Also shows that we may write there, before hours of training.
-        let location = self.owner_location();
-        let put = self.source.store.put(&location, self.owner.clone().into());
-        put.await
-            .map_err(|error| self.source.explain(&error, &self.url_of(OWNER)))?;
+        self.wait_for_earlier().await?;
+        // First of all, so that an earlier start writes nothing behind our back. Also shows that we may write there,
+        // before hours of training.
+        self.claim.take().await?;
+        self.known = pull::pull(&self.source, &self.folder, &self.pulled).await?;
+        self.claim.check().await
+    }
+
+    /// An earlier start of the run may still be bringing its last checkpoint to the store.
+    async fn wait_for_earlier(&self) -> Result<(), FetchError> {
+        let begun = Instant::now();
+        let mut last = (self.claim.holder().await?, Instant::now());
+        while let Holder::Other(owner) = &last.0 {
+            if last.1.elapsed() >= SILENCE || begun.elapsed() >= HANDOVER {
+                info!("{owner} has not let go of the run: taking it over");
+                return Ok(());
+            }
+            self.desk.trouble(&format!(
+                "waiting for an earlier start of the run ({owner})"
+            ))?;
+            sleep(LOOK).await;
+            let holder = self.claim.holder().await?;
+            if holder != last.0 {
+                last = (holder, Instant::now());
+            }
+        }
         Ok(())
     }
 
@@ -178,9 +242,9 @@ impl Keeper {
         let found = scan::scan(&self.folder)?;
         let plan = self.known.plan(&found, rest);
         if !plan.is_empty() {
-            self.check_owner().await?;
             let before = self.known.newest_checkpoint(&self.run);
-            let done = push::carry_out(&self.source, &self.folder, plan, &mut self.known).await;
+            let (claim, known) = (&self.claim, &mut self.known);
+            let done = push::carry_out(&self.source, claim, &self.folder, plan, known).await;
             let newest = self.known.newest_checkpoint(&self.run);
             if newest != before
                 && let Some(newest) = newest
@@ -196,31 +260,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// That no later start of the run has begun to write.
-    async fn check_owner(&self) -> Result<(), FetchError> {
-        let url = self.url_of(OWNER);
-        let failed = |error: object_store::Error| self.source.explain(&error, &url);
-        let found = self.source.store.get(&self.owner_location()).await;
-        let found = found.map_err(failed)?.bytes().await.map_err(failed)?;
-        if found.as_ref() == self.owner.as_bytes() {
-            return Ok(());
-        }
-        Err(FetchError::TakenOver {
-            url: self.source.url.clone(),
-            owner: String::from_utf8_lossy(&found).into_owned(),
-        })
-    }
-
-    fn owner_location(&self) -> Location {
-        self.source.path.clone().join(OWNER)
-    }
-
-    fn url_of(&self, name: &str) -> String {
-        format!("{}/{name}", self.source.url)
-    }
-
     fn trouble(&self, error: &FetchError) -> Result<(), FetchError> {
-        let text = crate::error::chain(error);
+        let text = chain(error);
         if self.desk.trouble(&text)? {
             warn!("{text}; trying again");
         }

@@ -1,13 +1,13 @@
 //! The program `yolo-fetch`.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use contract::exit::FailureReason;
 use fetch::error::{FetchError, chain};
 use fetch::folder::Complete;
-use fetch::keep::{Desk, Keeper};
+use fetch::keep::{self, Desk};
 use fetch::run::run;
 use fetch::settings::{self, Cli, Command, KeepArgs};
 use fetch::source::Patience;
@@ -93,24 +93,21 @@ fn serve(cli: &Cli) -> Result<Complete, FetchError> {
 
 /// Keeps a run until it is asked to stop.
 fn keep(cli: &Cli, args: &KeepArgs) -> Result<(), FetchError> {
-    let config = settings::config(&cli.config)?;
-    let desk = Desk::open(&args.desk);
-    // Two starts in one pod differ by their time.
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let owner = format!("{} {}", args.owner, now.unwrap_or_default().as_millis());
-    let keeper = Keeper::new(&config, &args.output, desk, owner)?;
+    let desk = Desk::open(&args.desk, &owner);
+    let config = settings::config(&cli.config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(FetchError::volume("start threads for", "/"))?;
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())
-            .map_err(FetchError::volume("receive signals in", "/"))?;
-        keeper
-            .keep(async move {
-                terminate.recv().await;
-            })
-            .await
+        let terminate = signal(SignalKind::terminate());
+        let mut terminate = terminate.map_err(FetchError::volume("receive signals in", "/"))?;
+        let stop = async move {
+            terminate.recv().await;
+        };
+        keep::keep(config, &args.output, &desk, stop).await
     })
 }

@@ -16,7 +16,7 @@ use super::{ClaimTemplate, Dataset, SpecProblem, VolumeClaim};
 pub struct ObjectStorage {
     /// Bucket and folder, for example `s3://datasets/digits`.
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 1024), extend("x-kubernetes-validations" = json!([{
-        "rule": "self.matches('^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/?#]+)*/?$')",
+        "rule": "self.matches('^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/?#]+)*/?$') && !(self + '/').matches('/[.][.]?/')",
         "messageExpression": "\"{path} is '\" + self + \"': write s3://bucket or s3://bucket/folder\"",
     }]))))]
     pub url: String,
@@ -241,7 +241,9 @@ fn is_bucket_and_folder(url: &str) -> bool {
             .bytes()
             .all(|byte| plain(&byte) || b".-".contains(&byte))
         && ends.into_iter().all(|end| end.is_some_and(plain))
-        && parts.all(|part| !part.is_empty() && !part.contains(['?', '#']))
+        && parts.all(|part| {
+            !part.is_empty() && !part.contains(['?', '#']) && ![".", ".."].contains(&part)
+        })
 }
 
 /// Host and path of an HTTP address without user, password and query.
@@ -284,6 +286,8 @@ mod tests {
             "s3://ABC",
             "https://abc",
             "s3://abc//d",
+            "s3://abc/..",
+            "s3://abc/./d",
             "s3://abc/d?x",
             "s3://user:pw@abc",
         ] {

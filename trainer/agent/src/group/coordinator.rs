@@ -172,7 +172,9 @@ impl Coordinator {
             if !stops || matches!(self.stage, Stage::Gathering { .. }) {
                 self.depart(worker, "another pod took its place");
             }
-        } else if number >= member.number {
+        } else if number >= member.number && !(standing.leaving && self.lost.contains_key(&worker))
+        {
+            // One that is given up, and leaves, is there no more, though it may still speak.
             member.number = number;
             member.linked = true;
             member.heard_at = now;
@@ -260,9 +262,10 @@ impl Coordinator {
         if all_idle {
             self.begin(attempt);
         } else if until <= now {
-            let absent = (0..)
-                .zip(&self.members)
-                .filter(|(_, member)| member.standing.is_none());
+            let absent = (0..).zip(&self.members).filter(|(_, member)| {
+                let standing = member.standing.as_ref();
+                !standing.is_some_and(idle)
+            });
             let absent: Vec<u32> = absent.map(|(worker, _)| worker).collect();
             let first = absent.first().copied().unwrap_or_default();
             let names: Vec<String> = absent.iter().map(u32::to_string).collect();

@@ -122,6 +122,21 @@ pub fn without_its_store_no_rank_begins_and_no_run_succeeds() {
     );
     assert!(ended.result.message.contains("may not be read"));
 
+    // What runs then writes for nothing.
+    let setup = kept();
+    let desk = setup.dir().to_owned();
+    says(&desk, &ready(10));
+    let agent = setup.shell("echo begun; while :; do sleep 0.05; done");
+    agent.wait_for_stdout("begun", 1);
+    says(&desk, &failed(true));
+    let ended = agent.finish();
+    assert_eq!(
+        (74, Some(FailureReason::IoFailed)),
+        (ended.code, ended.result.reason),
+        "{}",
+        ended.stderr
+    );
+
     // A pod that is asked to go does not wait for a folder.
     let agent = kept().shell("echo begun");
     agent.wait_for_stderr("waiting for the run's folder");

@@ -13,12 +13,23 @@ use crate::error::FetchError;
 #[derive(Debug)]
 pub struct Desk {
     folder: PathBuf,
+    owner: String,
     kept: Mutex<Kept>,
 }
 
+/// The file with the name that this pod's keeper has in the store: a container that is started anew is the same start.
+const OWNER_FILE: &str = "owner";
+
 impl Desk {
-    /// The desk in this folder, as a keeper before us in the same pod left it.
-    pub fn open(folder: &Path) -> Self {
+    /// The desk in this folder, as a keeper before us in the same pod left it, or else that of a new `owner`.
+    pub fn open(folder: &Path, owner: &str) -> Self {
+        let known = fs::read_to_string(folder.join(OWNER_FILE)).ok();
+        let known = known.filter(|owner| !owner.is_empty());
+        let owner = known.unwrap_or_else(|| {
+            // Without it, a container that is started anew waits for itself, and then goes on.
+            let _ = fs::write(folder.join(OWNER_FILE), owner);
+            owner.to_owned()
+        });
         let text = fs::read_to_string(folder.join(KEPT_FILE)).unwrap_or_default();
         let before: Kept = serde_json::from_str(&text).unwrap_or_default();
         let kept = Kept {
@@ -28,8 +39,19 @@ impl Desk {
         };
         Self {
             folder: folder.to_owned(),
+            owner,
             kept: Mutex::new(kept),
         }
+    }
+
+    /// What the keeper of this pod is called in the store.
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// A sign of life: the file is written anew.
+    pub fn touch(&self) -> Result<(), FetchError> {
+        self.write(&self.lock())
     }
 
     /// What was said last.
@@ -90,12 +112,16 @@ impl Desk {
         if *kept == before {
             return Ok(false);
         }
+        self.write(&kept)?;
+        Ok(true)
+    }
+
+    fn write(&self, kept: &Kept) -> Result<(), FetchError> {
         let path = self.folder.join(KEPT_FILE);
         let new = self.folder.join(format!(".{KEPT_FILE}"));
-        let text = serde_json::to_string(&*kept).expect("strings and numbers always become JSON");
+        let text = serde_json::to_string(kept).expect("strings and numbers always become JSON");
         fs::write(&new, text).map_err(FetchError::volume("write", &new))?;
-        fs::rename(&new, &path).map_err(FetchError::volume("write", &path))?;
-        Ok(true)
+        fs::rename(&new, &path).map_err(FetchError::volume("write", &path))
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {

@@ -1,15 +1,17 @@
 //! From the store to the folder.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::ObjectMeta;
 
-use super::OWNER;
-use super::push::Known;
-use super::scan::Stamp;
-use crate::download;
+use super::claim::OWNER;
+use super::push::{Known, Role, role, step};
+use super::scan::{Files, Stamp};
+use crate::download::{self, Version};
 use crate::error::FetchError;
 use crate::names;
 use crate::progress::Progress;
@@ -24,28 +26,58 @@ struct Object {
     meta: ObjectMeta,
 }
 
-/// Brings all of a run to its folder. What is there already is replaced: nobody else writes there.
-pub async fn pull(source: &Source, folder: &Path) -> Result<Known, FetchError> {
+/// What is here already, by a try before: which version of each object, and the file it became.
+#[derive(Debug, Default)]
+pub struct Pulled(Mutex<BTreeMap<String, (Version, Stamp)>>);
+
+impl Pulled {
+    /// How many files.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (Version, Stamp)>> {
+        // A panic elsewhere cannot leave a map of plain values half-changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Brings all of a run to its folder, but for checkpoints of which the manifest is missing: their pod went while it
+/// sent them. What is there already is replaced: nobody else writes there.
+pub async fn pull(source: &Source, folder: &Path, pulled: &Pulled) -> Result<Known, FetchError> {
     let objects = objects(source).await?;
+    let manifests = objects
+        .iter()
+        .filter(|object| role(&object.name) == Role::Manifest);
+    let whole: BTreeSet<u64> = manifests.filter_map(|object| step(&object.name)).collect();
+    let (objects, half): (Vec<_>, Vec<_>) = objects
+        .into_iter()
+        .partition(|object| step(&object.name).is_none_or(|step| whole.contains(&step)));
     let bytes = objects.iter().map(|object| object.meta.size).sum();
     let progress = Progress::new(objects.len() as u64, bytes);
     fs::create_dir_all(folder).map_err(FetchError::volume("make", folder))?;
     let fetched = stream::iter(objects)
-        .map(|object| one(source, folder, object, &progress))
+        .map(|object| one(source, folder, object, pulled, &progress))
         .buffer_unordered(IN_FLIGHT)
         .try_collect::<Vec<_>>();
-    let fetched = progress.during(fetched).await?;
-    if !fetched.is_empty() {
+    let mut files = progress.during(fetched).await?;
+    if !files.is_empty() {
         progress.say();
     }
-    Ok(Known::of(fetched))
+    // They are not here, and so go from there.
+    files.extend(half.into_iter().map(|object| (object.name, None)));
+    Ok(Known::of(files))
 }
 
-/// What the store has, for a folder that is here: everything is brought there once more.
-pub async fn list(source: &Source) -> Result<Known, FetchError> {
+/// What the store has, for a folder that is here. Checkpoints do not change; everything else is brought there once more.
+pub async fn list(source: &Source, here: &Files) -> Result<Known, FetchError> {
     let objects = objects(source).await?;
-    let unknown = |object: Object| (object.name, None);
-    Ok(Known::of(objects.into_iter().map(unknown).collect()))
+    let known = objects.into_iter().map(|Object { name, meta }| {
+        let same = here.get(&name).filter(|stamp| stamp.size == meta.size);
+        let same = same.filter(|_| step(&name).is_some()).copied();
+        (name, same)
+    });
+    Ok(Known::of(known.collect()))
 }
 
 async fn objects(source: &Source) -> Result<Vec<Object>, FetchError> {
@@ -73,9 +105,17 @@ async fn one(
     source: &Source,
     folder: &Path,
     object: Object,
+    pulled: &Pulled,
     progress: &Progress,
 ) -> Result<(String, Option<Stamp>), FetchError> {
     let Object { name, meta } = object;
+    let version = Version::of(&meta);
+    let before = pulled.lock().get(&name).cloned();
+    if let Some((_, stamp)) = before.filter(|(known, _)| *known == version) {
+        progress.add(version.size);
+        progress.file();
+        return Ok((name, Some(stamp)));
+    }
     let url = format!("{}/{name}", source.url);
     let inside = names::inside(&name).map_err(|problem| FetchError::UnsafeName {
         url: source.url.clone(),
@@ -87,7 +127,11 @@ async fn one(
     fs::create_dir_all(parent).map_err(FetchError::volume("make", parent))?;
     let file = inside.file_name().unwrap_or_default().to_string_lossy();
     let part = parent.join(format!(".tmp-{file}"));
-    let answer = download::ask(source, &meta.location, &url, 0).await?;
+    let answer = match download::ask(source, &meta.location, &url, 0).await {
+        // It was in the list a moment ago.
+        Err(FetchError::Missing { url, .. }) => return Err(FetchError::Changed { url }),
+        answer => answer?,
+    };
     download::receive(source, answer, &part, &url, progress).await?;
     fs::rename(&part, &path).map_err(FetchError::volume("write", &path))?;
     progress.file();
@@ -95,5 +139,7 @@ async fn one(
     let modified = written.modified();
     let modified = modified.map_err(FetchError::volume("read", &path))?;
     let size = written.len();
-    Ok((name, Some(Stamp { size, modified })))
+    let stamp = Stamp { size, modified };
+    pulled.lock().insert(name.clone(), (version, stamp));
+    Ok((name, Some(stamp)))
 }

@@ -1,5 +1,6 @@
 //! From the folder to the store.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -11,6 +12,7 @@ use object_store::buffered::BufWriter;
 use object_store::path::Path as Location;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::claim::Claim;
 use super::scan::{Files, Stamp};
 use crate::error::FetchError;
 use crate::source::Source;
@@ -29,6 +31,8 @@ pub struct Known(BTreeMap<String, Option<Stamp>>);
 pub struct Plan {
     put: Vec<(String, Stamp)>,
     delete: Vec<String>,
+    /// The manifests that are here.
+    manifests: Vec<String>,
 }
 
 impl Plan {
@@ -40,7 +44,7 @@ impl Plan {
 
 /// What a file is, in the order in which they go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Role {
+pub enum Role {
     /// A part of a checkpoint.
     Part,
     /// What makes a checkpoint whole.
@@ -68,12 +72,30 @@ impl Known {
             .filter(differs)
             .map(|(name, stamp)| (name.clone(), *stamp))
             .collect();
-        put.sort_by_key(|(name, _)| (role(name), step(name)));
+        // The newest checkpoint first: while it is sent, others may be removed.
+        put.sort_by_key(|(name, _)| match step(name) {
+            Some(step) => (false, Reverse(step), role(name)),
+            None => (true, Reverse(0), role(name)),
+        });
         let gone = self.0.keys().filter(|name| !found.contains_key(*name));
         let mut delete: Vec<String> = gone.cloned().collect();
         // Half a checkpoint must not look like a whole one.
         delete.sort_by_key(|name| role(name) != Role::Manifest);
-        Plan { put, delete }
+        let manifests = found.keys().filter(|name| role(name) == Role::Manifest);
+        let manifests = manifests.cloned().collect();
+        Plan {
+            put,
+            delete,
+            manifests,
+        }
+    }
+
+    /// Whether something may go from the store that is not here any more. A checkpoint goes only when there is another
+    /// whole one that stays; half of one always.
+    fn may_delete(&self, name: &str, manifests: &[String]) -> bool {
+        let Some(step) = step(name) else { return true };
+        let own = format!("checkpoints/step-{step:09}/manifest.json");
+        !self.0.contains_key(&own) || manifests.iter().any(|other| self.0.contains_key(other))
     }
 
     /// The newest checkpoint that is whole in the store; `run` is where its folder is.
@@ -87,7 +109,8 @@ impl Known {
     }
 }
 
-fn role(name: &str) -> Role {
+/// What a file of a run is.
+pub fn role(name: &str) -> Role {
     let Some(inside) = name.strip_prefix("checkpoints/") else {
         return if name.starts_with("weights/") {
             Role::Pointer
@@ -103,14 +126,16 @@ fn role(name: &str) -> Role {
 }
 
 /// The checkpoint that a file belongs to.
-fn step(name: &str) -> Option<u64> {
+pub fn step(name: &str) -> Option<u64> {
     let inside = name.strip_prefix("checkpoints/step-")?;
     inside.split_once('/')?.0.parse().ok()
 }
 
-/// Does what is planned, and notes what was done. A checkpoint of which a part is gone meanwhile does not become whole.
+/// Does what is planned as long as the run is ours, and notes what was done. A checkpoint of which a part is gone
+/// meanwhile does not become whole.
 pub async fn carry_out(
     source: &Source,
+    claim: &Claim,
     folder: &Path,
     plan: Plan,
     known: &mut Known,
@@ -120,6 +145,16 @@ pub async fn carry_out(
         if step(&name).is_some_and(|step| gone.contains(&step)) {
             continue;
         }
+        claim.check().await?;
+        // What is replaced is not whole meanwhile.
+        let replaces = known.0.get(&name).is_some_and(Option::is_some);
+        if role(&name) == Role::Part
+            && replaces
+            && let Some(step) = step(&name)
+        {
+            let manifest = format!("checkpoints/step-{step:09}/manifest.json");
+            remove(source, &manifest, known).await?;
+        }
         if put(source, folder, &name).await? {
             known.0.insert(name, Some(stamp));
         } else {
@@ -127,13 +162,27 @@ pub async fn carry_out(
         }
     }
     for name in plan.delete {
-        let url = format!("{}/{name}", source.url);
-        match source.store.delete(&location(source, &name)?).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => known.0.remove(&name),
-            Err(error) => return Err(source.explain(&error, &url)),
-        };
+        if known.may_delete(&name, &plan.manifests) {
+            claim.check().await?;
+            remove(source, &name, known).await?;
+        }
     }
     Ok(())
+}
+
+/// Removes an object that the store has.
+async fn remove(source: &Source, name: &str, known: &mut Known) -> Result<(), FetchError> {
+    if !known.0.contains_key(name) {
+        return Ok(());
+    }
+    let url = format!("{}/{name}", source.url);
+    match source.store.delete(&location(source, name)?).await {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => {
+            known.0.remove(name);
+            Ok(())
+        }
+        Err(error) => Err(source.explain(&error, &url)),
+    }
 }
 
 /// Where a file of the run is in the store: its name as it is, which not every name can be.
@@ -231,6 +280,21 @@ mod tests {
         ];
         let empty = Known::default();
         assert_eq!(soon.to_vec(), names(&empty.plan(&found, false)));
+        let two = files(&[
+            ("checkpoints/step-000000010/manifest.json", 1),
+            ("checkpoints/step-000000010/a", 1),
+            ("checkpoints/step-000000020/manifest.json", 1),
+            ("checkpoints/step-000000020/a", 1),
+        ]);
+        assert_eq!(
+            vec![
+                "checkpoints/step-000000020/a",
+                "checkpoints/step-000000020/manifest.json",
+                "checkpoints/step-000000010/a",
+                "checkpoints/step-000000010/manifest.json",
+            ],
+            names(&empty.plan(&two, false))
+        );
         assert_eq!(
             [&soon[..], &["results.csv"]].concat(),
             names(&empty.plan(&found, true))
@@ -263,6 +327,24 @@ mod tests {
         assert!(same.plan(&files(&[("a", 1)]), true).is_empty());
         let unsure = Known::of(vec![("a".to_owned(), None)]);
         assert_eq!(vec!["a"], names(&unsure.plan(&files(&[("a", 1)]), true)));
+    }
+
+    #[test]
+    fn the_only_whole_checkpoint_stays_until_there_is_another() {
+        let (old, new) = (
+            "checkpoints/step-000000010/manifest.json",
+            "checkpoints/step-000000020/manifest.json",
+        );
+        let here = [new.to_owned()];
+        let store = known(&[(old, 1), ("checkpoints/step-000000020/a", 1)]);
+        assert!(!store.may_delete(old, &here));
+        assert!(!store.may_delete("checkpoints/step-000000010/a", &here));
+        // Half of one is of no use.
+        assert!(store.may_delete("checkpoints/step-000000020/a", &here));
+        assert!(store.may_delete("results.csv", &here));
+        let store = known(&[(old, 1), (new, 1)]);
+        assert!(store.may_delete(old, &here));
+        assert!(!store.may_delete(old, &[]));
     }
 
     #[test]

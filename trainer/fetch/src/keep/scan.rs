@@ -42,7 +42,10 @@ fn walk(folder: &Path, prefix: &str, files: &mut Files) -> Result<(), FetchError
             continue;
         }
         // Links are not followed: what they lead to is not the run's.
-        let Ok(meta) = entry.metadata() else { continue };
+        let meta = match entry.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            meta => meta.map_err(FetchError::volume("read", entry.path()))?,
+        };
         let path = format!("{prefix}{name}");
         if meta.is_dir() {
             walk(&entry.path(), &format!("{path}/"), files)?;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use contract::exit::FailureReason;
 use contract::keep::{FINISH_FILE, KEPT_FILE, Kept};
@@ -99,11 +99,15 @@ impl Pod {
         self.until("everything to be in the store", |kept| kept.complete);
     }
 
+    fn signal(&self, name: &str) {
+        let pid = self.keeper.id().to_string();
+        let signalled = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(signalled.expect("kill runs").success());
+    }
+
     /// Asks it to stop, as the kubelet does.
     fn stop(mut self) -> i32 {
-        let pid = self.keeper.id().to_string();
-        let signalled = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(signalled.expect("kill runs").success());
+        self.signal("TERM");
         let status = self.keeper.wait().expect("it ends");
         assert!(!self.log().contains(SECRET), "a credential was told");
         crate::code(status)
@@ -180,9 +184,21 @@ fn a_run_is_brought_to_its_store_and_to_the_next_pod() {
     let left = files(&first.folder());
     assert_eq!(0, first.stop());
 
+    // What a pod leaves that goes while it sends a checkpoint.
+    let half = format!("team/{RUN}/checkpoints/step-000000099/model.safetensors");
+    moto.put("runs", &half, b"half");
+    let begun = Instant::now();
     let second = Pod::start("digits-worker-0-1", &moto.url(), "s3://runs/team");
     second.until("it to be ready", |kept| kept.ready);
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "the first let go of it"
+    );
     assert_eq!(Some(20), step(&second.kept()));
+    until("the half of a checkpoint to go", LIMIT, || {
+        let keys = moto.keys("runs");
+        (!keys.contains(&half)).then_some(()).ok_or(keys.join(" "))
+    });
     assert!(files(&second.folder()) == left, "the folders differ");
     // Without a word of the agent, what is there is brought when the pod ends.
     second.checkpoint(30, b"last");
@@ -197,15 +213,28 @@ fn a_run_is_brought_to_its_store_and_to_the_next_pod() {
 }
 
 #[test]
-fn an_earlier_start_of_a_run_writes_nothing_any_more() {
+fn an_earlier_start_that_comes_back_writes_nothing_any_more() {
     let moto = Moto::start("127.0.0.1");
     moto.bucket("runs");
-    let [first, second] = ["digits-worker-0-0", "digits-worker-0-1"].map(|name| {
-        let pod = Pod::start(name, &moto.url(), "s3://runs");
-        pod.until("it to be ready", |kept| kept.ready);
-        pod
+    let first = Pod::start("digits-worker-0-0", &moto.url(), "s3://runs");
+    first.until("it to be ready", |kept| kept.ready);
+    first.signal("STOP");
+    let begun = Instant::now();
+    let second = Pod::start("digits-worker-0-1", &moto.url(), "s3://runs");
+    second.until("it to wait", |kept| {
+        let problem = kept.problem.as_deref().unwrap_or_default();
+        problem.contains("waiting for an earlier start of the run (digits-worker-0-0 ")
     });
+    second.until("it to be ready", |kept| kept.ready);
+    assert!(
+        begun.elapsed() > Duration::from_secs(14),
+        "{:?}",
+        begun.elapsed()
+    );
+    second.checkpoint(11, b"new");
+    second.until("a checkpoint to be kept", |kept| step(kept) == Some(11));
     first.checkpoint(10, b"late");
+    first.signal("CONT");
     first.until("it to be told", |kept| kept.failure.is_some());
     let failure = first.kept().failure.expect("seen above");
     assert_eq!(FailureReason::IoFailed, failure.reason);
@@ -216,9 +245,13 @@ fn an_earlier_start_of_a_run_writes_nothing_any_more() {
         "{}",
         failure.message
     );
-    assert_eq!(1, moto.keys("runs").len(), "{:?}", moto.keys("runs"));
-    second.checkpoint(11, b"new");
-    second.until("a checkpoint to be kept", |kept| step(kept) == Some(11));
+    let late = moto
+        .keys("runs")
+        .iter()
+        .any(|key| key.contains("step-000000010"));
+    assert!(!late, "{:?}", moto.keys("runs"));
+    second.checkpoint(12, b"newer");
+    second.until("a checkpoint to be kept", |kept| step(kept) == Some(12));
     assert_eq!(i32::from(FailureReason::IoFailed.exit_code()), first.stop());
 }
 
@@ -232,6 +265,11 @@ fn a_store_that_cannot_be_used_is_a_sentence_and_one_that_is_away_is_waited_for(
     let words = "does not exist: see whether the address in output.objectStorage.url is right";
     assert!(failure.message.contains(words), "{}", failure.message);
     assert!(!pod.kept().ready);
+
+    let pod = Pod::start("digits-worker-0-0", &moto.url(), "s3://runs/..");
+    pod.until("it to give up", |kept| kept.failure.is_some());
+    let failure = pod.kept().failure.expect("seen above");
+    assert_eq!(FailureReason::InvalidConfig, failure.reason, "{failure:?}");
 
     moto.bucket("runs");
     let pod = Pod::start("digits-worker-0-0", &moto.url(), "s3://runs");

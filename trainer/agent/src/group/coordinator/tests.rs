@@ -626,3 +626,31 @@ fn restarts_that_others_used_up_are_not_left() {
     group.says(2, Phase::Ended, None);
     assert_eq!((OrderKind::Finish, FIRST), group.order());
 }
+
+#[test]
+fn a_worker_that_is_given_up_and_still_speaks_is_awaited_all_the_same() {
+    let mut group = Group::running(3);
+    // Worker 2 is cut off; a process of worker 1 is left that nothing ends.
+    group.pass(10_000, &[0, 1]);
+    let stuck = |phase, attempt| Standing {
+        attempt,
+        phase,
+        failure: Some(failure(1, FailureReason::Killed)),
+        trained: true,
+        leaving: true,
+        ..Standing::default()
+    };
+    let now = group.now;
+    group
+        .coordinator
+        .heard(now, 1, 0, stuck(Phase::Ended, FIRST));
+    group.says(0, Phase::Ended, None);
+    assert_eq!((OrderKind::Stop, restart(1)), group.order());
+    group
+        .coordinator
+        .heard(now, 1, 0, stuck(Phase::Waiting, restart(1)));
+    assert_eq!(vec![(1, 0), (2, 0)], group.missing());
+    group.joins(1, 1, restart(1));
+    group.joins(2, 1, restart(1));
+    assert_eq!((OrderKind::Run, restart(1)), group.order());
+}
