@@ -14,6 +14,7 @@
 //!
 //! Nothing here knows a clock or a network. `now` is the time since the agent's start.
 
+mod cause;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +24,7 @@ use std::time::Duration;
 use contract::attempt::Attempt;
 use contract::env::RENDEZVOUS_TIMEOUT;
 use contract::exit::FailureReason;
-use contract::failure_policy::{FailureAction, FailureFacts, FailurePolicy};
+use contract::failure_policy::{FailureAction, FailurePolicy};
 use contract::progress::{LostWorker, RankFailure};
 
 use super::message::{Order, OrderKind, Pace, Phase, Standing};
@@ -377,41 +378,6 @@ impl Coordinator {
         }
     }
 
-    /// Notes who was asked to end. A program that ends well then leaves no failure; the others fail for it, or wait for it
-    /// for ever.
-    fn note_leavers(&mut self, now: Duration) {
-        let mut well = Vec::new();
-        for (worker, member) in (0..).zip(&self.members) {
-            let standing = member.standing.as_ref();
-            let Some(standing) = standing.filter(|s| s.asked && s.attempt == self.order.attempt)
-            else {
-                continue;
-            };
-            self.departed.insert(worker);
-            if standing.phase == Phase::Ended && standing.failure.is_none() {
-                well.push(worker);
-            }
-        }
-        if well.is_empty() {
-            return;
-        }
-        let since = *self.left_well.get_or_insert(now);
-        if self.failures.is_empty() && now < since + SETTLE_STOPPED {
-            return;
-        }
-        for worker in well {
-            let left = lost(worker, FailureReason::Stopped, ASKED.to_owned());
-            if !self.failures.contains(&left) {
-                self.failures.push(left);
-            }
-        }
-    }
-
-    fn forget_leavers(&mut self) {
-        self.departed.clear();
-        self.left_well = None;
-    }
-
     /// Whether every worker that is left has no rank of the present attempt any more.
     fn all_ended(&self) -> bool {
         let left = (0..)
@@ -561,38 +527,6 @@ impl Coordinator {
             because,
             ..self.order.clone()
         };
-    }
-
-    fn action(&self, failure: &RankFailure) -> FailureAction {
-        self.rules.policy.action(FailureFacts {
-            reason: failure.reason.as_str(),
-            retry: failure.reason.retry(),
-            exit_code: Some(failure.exit_code.into()),
-            worker: Some(failure.worker),
-        })
-    }
-
-    /// The failure that explains the others: what ends the job, then what is no echo of another failure, then that of a
-    /// worker that departed, then the loss of a worker, then the wish to stop, and of these the first.
-    fn cause(&self) -> Option<RankFailure> {
-        let best = self.failures.iter().min_by_key(|failure| {
-            let ends = self.action(failure) == FailureAction::FailJob;
-            let echo = self.is_echo(failure);
-            (
-                failure.reason.is_echo() || !ends,
-                echo,
-                !self.departed.contains(&failure.worker),
-                failure.rank.is_some(),
-                failure.reason != FailureReason::Stopped,
-            )
-        });
-        best.cloned()
-    }
-
-    /// Whether a failure is explained by another, or by a worker that departed.
-    fn is_echo(&self, failure: &RankFailure) -> bool {
-        let ends = self.action(failure) == FailureAction::FailJob;
-        failure.reason.is_echo() || (failure.rank.is_some() && !ends && !self.departed.is_empty())
     }
 
     fn settle(&self) -> Duration {

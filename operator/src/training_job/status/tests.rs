@@ -1,0 +1,52 @@
+use super::*;
+use crate::conditions::Stated;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).expect("in range")
+}
+
+#[test]
+fn progress_waits_for_its_turn_and_conditions_do_not() {
+    let old = YoloTrainingJobStatus::default();
+    let mut progress = old.clone();
+    progress.skipped_images = 1;
+    let mut workers = progress.clone();
+    workers.workers = vec![pending(0, "digits-worker-0-0")];
+    let mut condition = workers.clone();
+    let running = [Stated::new(ConditionType::Running, true, "Starting", "")];
+    condition.conditions = merge(&[], &running, None, at(0));
+    let pace = Pace {
+        progress: SignedDuration::from_secs(10),
+        workers: SignedDuration::from_secs(1),
+    };
+    for (new, expected, when) in [
+        (&old, Urgency::None, None),
+        (&progress, Urgency::Progress, Some(at(110))),
+        (&workers, Urgency::Workers, Some(at(101))),
+        (&condition, Urgency::Now, Some(at(100))),
+    ] {
+        let urgency = urgency(&old, new);
+        assert_eq!(expected, urgency);
+        assert_eq!(when, due(urgency, Some(at(100)), pace));
+    }
+    for (jobs, when) in [(0, 110), (200, 110), (201, 111), (1000, 150)] {
+        let due = due(Urgency::Progress, Some(at(100)), pace.shared_by(jobs));
+        assert_eq!(Some(at(when)), due, "{jobs} jobs");
+    }
+    assert_eq!(Some(Timestamp::MIN), due(Urgency::Progress, None, pace));
+}
+
+#[test]
+fn a_report_without_numbers_takes_nothing_away() {
+    let mut old = YoloTrainingJobStatus::default();
+    let mut report = RunReport::default();
+    report.progress.steps = 100;
+    report.progress.step = 50;
+    report.best_weights = Some("digits-1/weights".to_owned());
+    report.warnings = vec!["x".repeat(1000); 30];
+    old = take_over(&old, Some(report), &[]);
+    assert_eq!(MAX_WARNINGS, old.warnings.len());
+    assert_eq!(513, old.warnings[0].chars().count());
+    let after_restart = take_over(&old, Some(RunReport::default()), &[]);
+    assert_eq!(old, after_restart);
+}
