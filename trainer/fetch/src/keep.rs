@@ -109,7 +109,8 @@ async fn beat(claim: &Claim, desk: &Desk) -> FetchError {
         if let Err(error) = desk.touch() {
             return error;
         }
-        if !desk.kept().ready {
+        // A pull may take long, and is a sign of life as well.
+        if !claim.is_taken() && !desk.kept().ready {
             continue;
         }
         // Of anything else the next push tells.

@@ -58,6 +58,11 @@ impl Claim {
         self.write(format!("{}\n{beat}", self.owner)).await
     }
 
+    /// Whether it was made ours in this process.
+    pub fn is_taken(&self) -> bool {
+        self.beats.load(Ordering::Relaxed) > 0
+    }
+
     /// That it still is. One whose mark somebody removed is.
     pub async fn check(&self) -> Result<(), FetchError> {
         match self.read().await? {
