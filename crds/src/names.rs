@@ -21,8 +21,10 @@ pub const JOB_UID: &str = "yolo-operator.dev/job-uid";
 pub const WORKER_INDEX: &str = "yolo-operator.dev/worker-index";
 /// Label of pods: how often the job's pods had been replaced as a gang when this one was made.
 pub const INCARNATION: &str = "yolo-operator.dev/incarnation";
-/// Label of pods, `true` while the pod belongs to the present gang. The job's Service selects it, so a
-/// pod that is given up leaves the DNS names to its replacement at once.
+/// Label of pods, `true` while the job's Service gives the pod its DNS name. The operator takes it off a pod
+/// that is given up, which leaves the name to its replacement at once. Worker 0 has it, whom all others look
+/// for, and every worker of a program of one's own. That of a thousand workers each has a name is not for
+/// free: every pod that comes or goes has the cluster write the addresses of all.
 pub const ACTIVE: &str = "yolo-operator.dev/active";
 /// Value of [`ACTIVE`].
 pub const ACTIVE_VALUE: &str = "true";

@@ -21,8 +21,13 @@ pub fn job_labels(id: &JobIdentity) -> BTreeMap<String, String> {
     .into()
 }
 
-/// Labels of one worker's pod.
-pub fn pod_labels(id: &JobIdentity, index: u32, attempt: Attempt) -> BTreeMap<String, String> {
+/// Labels of one worker's pod; `named` where the job's Service gives it its DNS name.
+pub fn pod_labels(
+    id: &JobIdentity,
+    index: u32,
+    attempt: Attempt,
+    named: bool,
+) -> BTreeMap<String, String> {
     let mut labels = job_labels(id);
     labels.extend([
         (names::WORKER_INDEX.to_owned(), index.to_string()),
@@ -30,12 +35,14 @@ pub fn pod_labels(id: &JobIdentity, index: u32, attempt: Attempt) -> BTreeMap<St
             names::INCARNATION.to_owned(),
             attempt.incarnation.to_string(),
         ),
-        (names::ACTIVE.to_owned(), names::ACTIVE_VALUE.to_owned()),
     ]);
+    if named {
+        labels.insert(names::ACTIVE.to_owned(), names::ACTIVE_VALUE.to_owned());
+    }
     labels
 }
 
-/// What the job's Service selects: the pods of the present gang.
+/// What the job's Service selects: the pods that have a DNS name.
 pub fn active_selector(id: &JobIdentity) -> BTreeMap<String, String> {
     [
         (names::JOB_UID.to_owned(), id.uid.clone()),

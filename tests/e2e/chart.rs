@@ -200,7 +200,7 @@ fn jobs_go_on_through_an_upgrade_and_stay_through_an_uninstall() {
     let job = Job::new("steady").set("/training/epochs", 40);
     namespace.apply(&job.manifest()).expect("applying the job");
     seen::wait_training(&namespace, "steady");
-    let pods = seen::active_pods(&namespace, "steady");
+    let pods = seen::worker_names(&namespace, "steady");
 
     // Other arguments make a new operator pod.
     helm(&[
@@ -217,7 +217,7 @@ fn jobs_go_on_through_an_upgrade_and_stay_through_an_uninstall() {
     .expect("helm upgrade");
     assert_eq!(
         pods,
-        seen::active_pods(&namespace, "steady"),
+        seen::worker_names(&namespace, "steady"),
         "the upgrade replaced workers"
     );
 
@@ -236,7 +236,7 @@ fn jobs_go_on_through_an_upgrade_and_stay_through_an_uninstall() {
     );
     assert_eq!(
         pods,
-        seen::active_pods(&namespace, "steady"),
+        seen::worker_names(&namespace, "steady"),
         "the uninstall stopped workers"
     );
 

@@ -87,10 +87,7 @@ fn a_job_trains_from_s3_and_the_next_one_finds_the_files() {
         }
     }
     // Workers cannot write there.
-    let workers = namespace.list(
-        "pods",
-        "yolo-operator.dev/job-name=first,yolo-operator.dev/active=true",
-    );
+    let workers = seen::workers(&namespace, "first");
     for worker in &workers {
         let mounts = worker["spec"]["containers"][0]["volumeMounts"].as_array();
         let data = mounts
@@ -131,9 +128,6 @@ fn a_data_set_that_is_not_there_fails_the_job_before_any_worker() {
         message.contains("s3://datasets/none/ does not exist"),
         "{message}"
     );
-    let workers = namespace.list(
-        "pods",
-        "yolo-operator.dev/job-name=gone,yolo-operator.dev/active=true",
-    );
+    let workers = seen::workers(&namespace, "gone");
     assert!(workers.is_empty(), "workers were begun");
 }

@@ -31,7 +31,7 @@ fn a_killed_worker_is_replaced_alone_and_the_run_goes_on_from_memory() {
         let seconds = job["status"]["progress"]["trainingSeconds"].as_f64();
         seconds.is_some_and(|seconds| seconds > 5.0)
     });
-    let old = seen::active_pods(&namespace, "lost");
+    let old = seen::worker_names(&namespace, "lost");
     let pod = namespace.get("pod", &old[1]).expect("it runs");
     // Its processes go with it, without a word: there is no time for a checkpoint.
     processes::signal(processes::agent(&pod).expect("an agent"), "KILL");
@@ -53,7 +53,7 @@ fn a_killed_worker_is_replaced_alone_and_the_run_goes_on_from_memory() {
     );
     assert_eq!(next, status["attempt"]);
     assert_eq!("Killed", status["failures"][0]["reason"], "{status}");
-    assert_eq!(new, seen::active_pods(&namespace, "lost"));
+    assert_eq!(new, seen::worker_names(&namespace, "lost"));
     let log = namespace
         .kubectl(&["logs", &new[0], "--container=worker"])
         .expect("the log");
@@ -75,7 +75,7 @@ fn without_worker_0_the_gang_restarts_from_its_checkpoint() {
     let before = seen::wait(&namespace, "killed", "a checkpoint", |job| {
         job["status"]["checkpoint"]["step"].as_u64().unwrap_or(0) > 0
     });
-    let old = seen::active_pods(&namespace, "killed");
+    let old = seen::worker_names(&namespace, "killed");
     assert_eq!(2, old.len(), "{old:?}");
     // The kill is hard: no time for a last checkpoint.
     namespace
@@ -93,7 +93,7 @@ fn without_worker_0_the_gang_restarts_from_its_checkpoint() {
     assert_eq!(0, job["status"]["countedRestarts"]);
     assert_eq!(1, job["status"]["attempt"]["incarnation"]);
     assert_eq!(EPOCHS * 8, step(&job), "8 steps in an epoch");
-    assert_eq!(new, seen::active_pods(&namespace, "killed"));
+    assert_eq!(new, seen::worker_names(&namespace, "killed"));
     // It went on from the checkpoint and did not start over.
     let log = namespace
         .kubectl(&["logs", &new[0], "--container=worker"])
@@ -119,7 +119,7 @@ fn a_worker_asked_to_leave_takes_a_checkpoint_first() {
     let job = long_job("polite").set("/training/checkpointEvery", 100);
     namespace.apply(&job.manifest()).expect("applying the job");
     seen::wait(&namespace, "polite", "some steps", |job| step(job) >= 8);
-    let old = seen::active_pods(&namespace, "polite");
+    let old = seen::worker_names(&namespace, "polite");
     namespace
         .kubectl(&["delete", "pod", &old[1], "--wait=false"])
         .expect("deleting a worker");
@@ -134,7 +134,7 @@ fn a_worker_asked_to_leave_takes_a_checkpoint_first() {
     let job = seen::wait_complete(&namespace, "polite");
     assert_eq!(1, job["status"]["restarts"], "{}", job["status"]);
     assert_eq!(0, job["status"]["countedRestarts"].as_u64().unwrap_or(0));
-    assert_eq!(new, seen::active_pods(&namespace, "polite"));
+    assert_eq!(new, seen::worker_names(&namespace, "polite"));
     assert_eq!(old[0], new[0], "only the one that had to leave is replaced");
     let log = namespace
         .kubectl(&["logs", &new[0], "--container=worker"])
@@ -150,7 +150,7 @@ fn training_goes_on_without_the_operator_and_the_status_catches_up() {
         .apply(&long_job("alone").manifest())
         .expect("applying the job");
     let before = seen::wait_training(&namespace, "alone");
-    let pods = seen::active_pods(&namespace, "alone");
+    let pods = seen::worker_names(&namespace, "alone");
 
     let scale = |replicas: &str| {
         kubectl(&[
@@ -227,7 +227,7 @@ fn training_goes_on_without_the_operator_and_the_status_catches_up() {
     assert_eq!(0, job["status"]["restarts"]);
     assert_eq!(
         pods,
-        seen::active_pods(&namespace, "alone"),
+        seen::worker_names(&namespace, "alone"),
         "no pod was replaced"
     );
 }

@@ -35,7 +35,7 @@ fn a_run_in_an_object_store_goes_on_in_another_pod_and_ends_with_the_same_bytes(
         .expect("seen");
     let manifest = format!("team/{path}/manifest.json");
     assert!(moto.keys("runs").contains(&manifest), "{manifest}");
-    let old = seen::active_pods(&namespace, "kept");
+    let old = seen::worker_names(&namespace, "kept");
     namespace
         .kubectl(&[
             "delete",

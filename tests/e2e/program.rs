@@ -101,7 +101,7 @@ fn a_program_whose_peer_is_deleted_has_not_failed_itself() {
     seen::wait(&namespace, "calls", "workers to run", |job| {
         seen::condition(job, "Running").is_some()
     });
-    let pods = seen::active_pods(&namespace, "calls");
+    let pods = seen::worker_names(&namespace, "calls");
     let met = ["exec", "calls-worker-0-0", "--", "test", "-e", "/tmp/met"];
     until("the programs to meet", Duration::from_secs(30), || {
         let seen = namespace.kubectl(&met);

@@ -24,7 +24,7 @@ fn training(namespace: &Namespace, name: &str) -> Vec<String> {
             .as_f64()
             .is_some_and(|seconds| seconds > 5.0)
     });
-    let pods = seen::active_pods(namespace, name);
+    let pods = seen::worker_names(namespace, name);
     assert_eq!(2, pods.len(), "{pods:?}");
     pods
 }
@@ -52,7 +52,7 @@ fn a_killed_rank_starts_all_ranks_anew_in_their_pods() {
     let status = &job["status"];
     assert_eq!(
         pods,
-        seen::active_pods(&namespace, "killed"),
+        seen::worker_names(&namespace, "killed"),
         "no pod was replaced"
     );
     assert_eq!(
@@ -100,7 +100,7 @@ fn a_rank_that_hangs_is_found_and_all_start_anew() {
     let job = seen::wait_complete(&namespace, "hung");
     assert_eq!(
         pods,
-        seen::active_pods(&namespace, "hung"),
+        seen::worker_names(&namespace, "hung"),
         "no pod was replaced"
     );
     assert_eq!(1, count(&job["status"], "restarts"));
@@ -170,7 +170,7 @@ fn a_restarted_api_server_is_no_event() {
     assert_eq!(0, count(&job["status"], "restarts"), "{}", job["status"]);
     assert_eq!(
         pods,
-        seen::active_pods(&namespace, "api"),
+        seen::worker_names(&namespace, "api"),
         "no pod was replaced"
     );
 }

@@ -68,7 +68,7 @@ fn a_suspended_run_goes_on_at_the_step_it_left_and_ends_with_the_same_bytes() {
 
     patch(&namespace, "disturbed", r#"{"suspend": false}"#);
     seen::wait_training(&namespace, "disturbed");
-    let resumed = seen::active_pods(&namespace, "disturbed");
+    let resumed = seen::worker_names(&namespace, "disturbed");
     let disturbed = seen::wait_complete(&namespace, "disturbed");
     assert_eq!(
         0, disturbed["status"]["restarts"],

@@ -152,7 +152,7 @@ fn a_scheduler_that_is_not_installed_is_waited_for_in_words() {
         told.contains("serves no PodGroup of scheduling.volcano.sh/v1beta1"),
         "{told}"
     );
-    assert!(seen::active_pods(&namespace, "hot").is_empty());
+    assert!(seen::worker_names(&namespace, "hot").is_empty());
 }
 
 #[test]

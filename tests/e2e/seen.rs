@@ -81,11 +81,17 @@ pub fn wait_training(namespace: &Namespace, job: &str) -> Value {
     })
 }
 
-/// The names of the job's worker pods that count, by worker index.
-pub fn active_pods(namespace: &Namespace, job: &str) -> Vec<String> {
-    let selector = format!("yolo-operator.dev/job-name={job},yolo-operator.dev/active=true");
-    let mut names: Vec<String> = namespace
-        .list("pods", &selector)
+/// The job's worker pods that nobody has given up.
+pub fn workers(namespace: &Namespace, job: &str) -> Vec<Value> {
+    let selector = format!("yolo-operator.dev/job-name={job},yolo-operator.dev/worker-index");
+    let mut pods = namespace.list("pods", &selector);
+    pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    pods
+}
+
+/// Their names, by worker index.
+pub fn worker_names(namespace: &Namespace, job: &str) -> Vec<String> {
+    let mut names: Vec<String> = workers(namespace, job)
         .iter()
         .filter_map(|pod| Some(pod["metadata"]["name"].as_str()?.to_owned()))
         .collect();
@@ -125,7 +131,7 @@ pub fn trains_in(namespace: &Namespace, pod: &str, attempt: &Value) -> Duration 
 /// Waits until none of the job's workers is of these pods; returns the new ones.
 pub fn replaced(namespace: &Namespace, job: &str, old: &[String]) -> Vec<String> {
     until("the next workers", END, || {
-        let new = active_pods(namespace, job);
+        let new = worker_names(namespace, job);
         if new.len() == old.len() && new.iter().all(|pod| !old.contains(pod)) {
             Ok(new)
         } else {
@@ -137,7 +143,7 @@ pub fn replaced(namespace: &Namespace, job: &str, old: &[String]) -> Vec<String>
 /// Waits until all workers are there and this pod is none of them any more; returns them.
 pub fn without(namespace: &Namespace, job: &str, old: &[String], gone: &str) -> Vec<String> {
     until("a worker in the place of another", END, || {
-        let new = active_pods(namespace, job);
+        let new = worker_names(namespace, job);
         if new.len() == old.len() && new.iter().all(|pod| pod != gone) {
             Ok(new)
         } else {

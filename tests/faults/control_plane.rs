@@ -37,7 +37,7 @@ impl Drop for WithoutApiServer {
 fn a_minute_without_an_api_server_is_no_event_even_when_a_process_dies_in_it() {
     let job = |name: &str| long_job(name).set("/training/epochs", 120);
     let namespace = training("no-api", &job("run"));
-    let pods = seen::active_pods(&namespace, "run");
+    let pods = seen::worker_names(&namespace, "run");
     let pod = namespace.get("pod", &pods[1]).expect("a pod");
     let rank = *processes::of_rank(&pod, 1).first().expect("a process");
     let without = WithoutApiServer::new();
@@ -53,7 +53,7 @@ fn a_minute_without_an_api_server_is_no_event_even_when_a_process_dies_in_it() {
     );
     assert_eq!(
         pods,
-        seen::active_pods(&namespace, "run"),
+        seen::worker_names(&namespace, "run"),
         "no pod was replaced"
     );
     let ended = ends_like_one_left_alone(&namespace, job);
@@ -68,7 +68,7 @@ fn a_cluster_that_is_put_back_to_a_backup_does_not_put_the_run_back() {
     let folder = backup.to_string_lossy().into_owned();
     script(ETCD, &["backup", &folder]).expect("taking a backup");
     // What the backup does not know: a restart, and another pod.
-    let pods = seen::active_pods(&namespace, "run");
+    let pods = seen::worker_names(&namespace, "run");
     namespace
         .kubectl(&["delete", "pod", &pods[1], "--grace-period=0", "--force"])
         .expect("killing a worker");

@@ -25,7 +25,7 @@ fn evict(namespace: &Namespace, pod: &str) -> tests::Output {
 #[test]
 fn an_evicted_worker_costs_no_restart_and_a_budget_keeps_it() {
     let namespace = training("evict", &long_job("run"));
-    let pods = seen::active_pods(&namespace, "run");
+    let pods = seen::worker_names(&namespace, "run");
     evict(&namespace, &pods[1]).expect("evicting a worker");
     let took = trains_with_another(&namespace, &pods);
     println!("evicted: training again after {took:.1?}");
@@ -45,7 +45,7 @@ fn an_evicted_worker_costs_no_restart_and_a_budget_keeps_it() {
         .apply(&guarded.manifest())
         .expect("applying the job");
     seen::wait_training(&namespace, "guarded");
-    let pods = seen::active_pods(&namespace, "guarded");
+    let pods = seen::worker_names(&namespace, "guarded");
     // The controller of budgets counts pods now and then.
     until("the budget to hold", Duration::from_secs(30), || {
         let refused = evict(&namespace, &pods[1]);
@@ -70,7 +70,7 @@ impl Drop for Drained {
 #[test]
 fn a_drained_node_sends_its_worker_elsewhere() {
     let namespace = training("drain", &long_job("run"));
-    let pods = seen::active_pods(&namespace, "run");
+    let pods = seen::worker_names(&namespace, "run");
     let pod = namespace.get("pod", &pods[0]).expect("a pod");
     let node = pod["spec"]["nodeName"].as_str().expect("a node").to_owned();
     let drained = Drained(node.clone());
@@ -92,7 +92,7 @@ fn a_drained_node_sends_its_worker_elsewhere() {
         "drained: attempt {attempt} trains elsewhere after {:.1?}",
         start.elapsed()
     );
-    for name in seen::active_pods(&namespace, "run") {
+    for name in seen::worker_names(&namespace, "run") {
         let pod = namespace.get("pod", &name).expect("a pod");
         assert_ne!(node, pod["spec"]["nodeName"].as_str().unwrap_or_default());
     }

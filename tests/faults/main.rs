@@ -56,7 +56,7 @@ fn trains_again(namespace: &Namespace) -> (Value, Duration) {
     let start = Instant::now();
     let mut first: Option<(Value, u64)> = None;
     let attempt = until("training steps", Duration::from_secs(180), || {
-        let pods = seen::active_pods(namespace, "run");
+        let pods = seen::worker_names(namespace, "run");
         let now = pods.first().and_then(|pod| seen::progress(namespace, pod));
         let now = now.ok_or("no answer")?;
         let rank = &now["ranks"][0];

@@ -62,7 +62,7 @@ fn a_lossy_network_makes_a_run_slower_and_nothing_else() {
 fn a_process_that_dies_while_no_name_is_answered_is_replaced() {
     let job = |name: &str| long_job(name).set("/training/epochs", 100);
     let namespace = training("dns", &job("run"));
-    let pods = seen::active_pods(&namespace, "run");
+    let pods = seen::worker_names(&namespace, "run");
     let pod = namespace.get("pod", &pods[1]).expect("a pod");
     let rank = *processes::of_rank(&pod, 1).first().expect("a process");
     let worse = Worse::new(&["dns-stop"]);

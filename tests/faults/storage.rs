@@ -83,7 +83,7 @@ fn a_checkpoint_that_is_not_whole_is_passed_over() {
     let before = seen::wait(&namespace, "run", "a second checkpoint", |job| {
         job["status"]["checkpoint"]["step"].as_u64().unwrap_or(0) >= 32
     });
-    let pods = seen::active_pods(&namespace, "run");
+    let pods = seen::worker_names(&namespace, "run");
     namespace
         .kubectl(&[
             "delete",

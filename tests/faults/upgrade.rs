@@ -6,10 +6,7 @@ use tests::{Namespace, OPERATOR_NAMESPACE, Reinstall, helm};
 use crate::{ends_like_one_left_alone, long_job, seen, training, trains_with_another};
 
 fn images(namespace: &Namespace) -> Vec<Value> {
-    let pods = namespace.list(
-        "pods",
-        "yolo-operator.dev/job-name=run,yolo-operator.dev/active=true",
-    );
+    let pods = seen::workers(namespace, "run");
     let images = |pod: &Value| {
         let image = |list: &str| pod["spec"][list][0]["image"].clone();
         [image("initContainers"), image("containers")]
@@ -22,7 +19,7 @@ fn a_worker_that_is_lost_after_an_upgrade_comes_back_as_it_was() {
     let job = |name: &str| long_job(name).set("/training/epochs", 100);
     let namespace = training("upgrade", &job("run"));
     let before = images(&namespace);
-    let pods = seen::active_pods(&namespace, "run");
+    let pods = seen::worker_names(&namespace, "run");
     let reinstall = Reinstall;
     // The next version would give jobs another trainer.
     helm(&[

@@ -8,7 +8,7 @@ use crate::{ends_like_one_left_alone, long_job, seen, training, trains_with_anot
 #[test]
 fn a_killed_agent_costs_its_pod_and_not_the_run() {
     let namespace = training("agent", &long_job("run"));
-    let pods = seen::active_pods(&namespace, "run");
+    let pods = seen::worker_names(&namespace, "run");
     let pod = namespace.get("pod", &pods[1]).expect("a pod");
     processes::signal(processes::agent(&pod).expect("an agent"), "KILL");
     let took = trains_with_another(&namespace, &pods);
@@ -52,7 +52,7 @@ fn a_worker_that_needs_too_much_memory_says_what_to_raise() {
 fn a_worker_that_the_others_wait_for_is_named() {
     let job = long_job("run").set("/training/epochs", 400);
     let namespace = training("straggler", &job);
-    let pods = seen::active_pods(&namespace, "run");
+    let pods = seen::worker_names(&namespace, "run");
     let pod = namespace.get("pod", &pods[1]).expect("a pod");
     let rank = *processes::of_rank(&pod, 1).first().expect("a process");
     let slowed = Slowed::new(rank);

@@ -118,7 +118,7 @@ fn jobs_wait_their_turn_and_one_that_gives_way_loses_nothing() {
         told.contains("insufficient")
     });
     assert_eq!("Queued", second["status"]["state"]);
-    assert!(seen::active_pods(&namespace, "second").is_empty());
+    assert!(seen::worker_names(&namespace, "second").is_empty());
     assert!(second["status"]["startTime"].is_null());
 
     // One of higher priority takes its place: the first gives way with a checkpoint, and waits.
@@ -128,7 +128,7 @@ fn jobs_wait_their_turn_and_one_that_gives_way_loses_nothing() {
         .expect("applying the urgent job");
     let gave_way = seen::wait(&namespace, "first", "it to give way", |job| {
         job["status"]["state"] == "Queued"
-            && seen::active_pods(&namespace, "first").is_empty()
+            && seen::worker_names(&namespace, "first").is_empty()
             && job["status"]["checkpoint"]["step"].is_u64()
     });
     let left = gave_way["status"]["checkpoint"]["step"]

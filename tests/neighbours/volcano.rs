@@ -92,7 +92,7 @@ fn a_worker_that_is_replaced_alone_joins_its_group_again() {
     let job = wide("lucky", 2).set("/training/epochs", 200);
     namespace.apply(&job.manifest()).expect("applying the job");
     let before = seen::wait_training(&namespace, "lucky");
-    let old = seen::active_pods(&namespace, "lucky");
+    let old = seen::worker_names(&namespace, "lucky");
     let gone = old.iter().find(|pod| pod.contains("-worker-1-"));
     let gone = gone.expect("worker 1");
     let pod = namespace.get("pod", gone).expect("its pod");

@@ -80,7 +80,7 @@ fn job(name: &str, epochs: u64) -> Job {
 
 /// The job's attempt and its step, as worker 0 tells them now; `None` while it trains no step.
 fn at(namespace: &Namespace) -> Option<(Value, u64)> {
-    let pods = seen::active_pods(namespace, "broken");
+    let pods = seen::worker_names(namespace, "broken");
     let now = seen::progress(namespace, pods.first()?)?;
     let rank = &now["ranks"][0];
     let step = rank["step"].as_u64()?;
@@ -115,7 +115,7 @@ fn break_something(
     fault: Fault,
     chosen: u32,
 ) -> Option<(String, Option<NodeCut>)> {
-    let pods = seen::active_pods(namespace, "broken");
+    let pods = seen::worker_names(namespace, "broken");
     let name = pods.get(chosen as usize)?;
     let pod = namespace.get("pod", name)?;
     let what = match fault {
@@ -164,7 +164,7 @@ fn break_something(
             }
             let cut = NodeCut::of(&node);
             tests::until("other workers", Duration::from_secs(120), || {
-                let pods = seen::active_pods(namespace, "broken");
+                let pods = seen::worker_names(namespace, "broken");
                 if pods.contains(name) {
                     return Err(pods.join(" "));
                 }

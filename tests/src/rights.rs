@@ -79,6 +79,8 @@ pub fn asked() -> (BTreeSet<Right>, BTreeSet<Right>) {
         let Some(resource) = target["resource"].as_str() else {
             continue;
         };
+        let agent = entry["userAgent"].as_str().unwrap_or_default();
+        assert!(agent.starts_with("yolo-operator/"), "unnamed: {entry}");
         let sub = target["subresource"].as_str();
         let right = Right {
             group: target["apiGroup"].as_str().unwrap_or_default().to_owned(),

@@ -44,7 +44,7 @@ impl Player {
             .filter_map(|pod| PodView::of(pod).map(|view| (pod, view)))
         {
             let (pod, view) = pod;
-            let mut marks = vec![if view.active { "active" } else { "released" }];
+            let mut marks = vec![if view.active { "named" } else { "there" }];
             if view.deleting {
                 marks.push("deleting");
             }

@@ -28,7 +28,7 @@ pub struct PodView {
     pub incarnation: u32,
     /// The attempt it was made for.
     pub made_for: Attempt,
-    /// Whether the job's Service selects it.
+    /// Whether the job's Service gives it its DNS name.
     pub active: bool,
     /// Whether it is being deleted.
     pub deleting: bool,

@@ -279,10 +279,11 @@ def writes(log):
         entry = json.loads(line)
         target = entry.get("objectRef", {})
         code = entry.get("responseStatus", {}).get("code", 0)
-        if target.get("namespace") != NAMESPACE or code >= 300 or entry.get("userAgent", "").startswith("yolo-bench"):
+        # Some of the control plane's own requests name no agent.
+        who = entry.get("userAgent", "unnamed").split("/")[0]
+        if target.get("namespace") != NAMESPACE or code >= 300 or who.startswith("yolo-bench"):
             continue
         resource = "/".join(filter(None, (target.get("resource"), target.get("subresource"))))
-        who = entry["userAgent"].split("/")[0]
         key = f"{who} {entry['verb']} {resource}"
         by[key] = by.get(key, 0) + 1
     events = sum(count for key, count in by.items() if key.endswith(" events"))

@@ -1,10 +1,10 @@
 use contract::config::JobConfig;
 use crds::names;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::metadata::{active_selector, child, job_labels};
+use crate::metadata::{child, job_labels};
 
 /// Keeps voluntary evictions off the workers: all of them are needed.
 pub fn budget(config: &JobConfig) -> PodDisruptionBudget {
@@ -17,9 +17,14 @@ pub fn budget(config: &JobConfig) -> PodDisruptionBudget {
             min_available: i32::try_from(config.workers.replicas)
                 .ok()
                 .map(IntOrString::Int),
+            // Not the pod that fetches a data set. Pods on their way out count for nothing here.
             selector: Some(LabelSelector {
-                match_labels: Some(active_selector(id)),
-                ..LabelSelector::default()
+                match_labels: Some([(names::JOB_UID.to_owned(), id.uid.clone())].into()),
+                match_expressions: Some(vec![LabelSelectorRequirement {
+                    key: names::WORKER_INDEX.to_owned(),
+                    operator: "Exists".to_owned(),
+                    values: None,
+                }]),
             }),
             ..PodDisruptionBudgetSpec::default()
         }),

@@ -46,7 +46,9 @@ pub struct Place<'a> {
 pub fn pod(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Pod {
     let id = &config.job;
     let template = &workers.template;
-    let own = pod_labels(id, place.index, place.attempt);
+    // Ranks of the trainer learn of each other through worker 0; a program of one's own has a hostfile.
+    let named = place.index == 0 || !config.command.is_empty();
+    let own = pod_labels(id, place.index, place.attempt, named);
     let mut labels = own.clone();
     // Those that the operator selects by are refused there.
     labels.extend(template.labels.clone());
@@ -403,6 +405,20 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn only_workers_that_are_looked_for_have_a_name() {
+        let label = |pod: &Value| pod["metadata"]["labels"][names::ACTIVE].clone();
+        let of_worker = |index, command: &[&str]| {
+            let command = command.iter().map(ToString::to_string).collect();
+            label(&built_as(index, |config, _| config.command = command))
+        };
+        assert_eq!(
+            json!(["true", null]),
+            json!([of_worker(0, &[]), of_worker(1, &[])])
+        );
+        assert_eq!("true", of_worker(1, &["python", "train.py"]));
+    }
+
+    #[test]
     fn cublas_is_told_to_be_repeatable_where_the_job_is() {
         let env = |deterministic| {
             let pod = built(|config, _| config.spec.training.deterministic = deterministic);
@@ -430,7 +446,6 @@ pub(super) mod tests {
         let metadata = &pod["metadata"];
         assert_eq!("vision", metadata["labels"]["team"]);
         assert_eq!("detector", metadata["labels"]["app.kubernetes.io/name"]);
-        assert_eq!("true", metadata["labels"][names::ACTIVE]);
         assert_eq!("c", metadata["annotations"]["a/b"]);
         assert_eq!("2.0", metadata["annotations"][names::ATTEMPT]);
         let spec = &pod["spec"];

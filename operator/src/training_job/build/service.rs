@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::metadata::{active_selector, child, job_labels};
 
-/// The headless Service that gives workers their DNS names. Names resolve before workers are ready,
-/// because finding each other is part of becoming ready.
+/// The headless Service that gives worker 0 its DNS name, and every worker of a program of one's own. Names
+/// resolve before workers are ready, because finding each other is part of becoming ready.
 pub fn service(id: &JobIdentity) -> Service {
     let port = |name: &str, port: u16| ServicePort {
         name: Some(name.to_owned()),
