@@ -22,6 +22,6 @@ use kube::CustomResourceExt as _;
 pub fn all() -> Vec<CustomResourceDefinition> {
     vec![schema::finish(
         v1alpha1::YoloTrainingJob::crd(),
-        &v1alpha1::name_rules(),
+        &v1alpha1::root_rules(),
     )]
 }

@@ -23,6 +23,6 @@ pub use status::{
 pub use template::{WorkerTemplate, is_reserved};
 pub use training_job::{
     COSCHEDULING_UNNAMED, MAX_NAME_LENGTH, NO_GPU_RESOURCE, OTHER_SCHEDULER, VOLCANO_QUEUE_ALONE,
-    YoloTrainingJob, YoloTrainingJobSpec, name_problem, name_rules,
+    YoloTrainingJob, YoloTrainingJobSpec, name_problem, root_rules,
 };
 pub use workers::{Resources, Workers};

@@ -91,7 +91,7 @@ pub struct Context {
 impl Context {
     /// How often statuses are written while so many jobs are under way.
     pub fn pace(&self) -> Pace {
-        self.policy.pace.shared_by(self.progress.reporting())
+        self.policy.pace.shared_by(self.progress.crowd())
     }
 }
 

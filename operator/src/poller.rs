@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::context::{Caches, Context, GuardedJob};
 use crate::training_job::pods::{PodState, PodView};
 use crate::training_job::state::is_training;
-use crate::training_job::status::has_ended;
+use crate::training_job::status::{Crowd, has_ended};
 
 /// Time for one worker to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -67,7 +67,7 @@ pub async fn run(
         forget_deleted(&context, &mut next);
         let now = Instant::now();
         let under_way = under_way(&context.caches);
-        context.progress.set_reporting(working(&under_way));
+        context.progress.set_crowd(crowd(&under_way));
         let patience = context.pace().progress.unsigned_abs();
         let due = |uid: &str| next.get(uid).is_none_or(|at| *at <= now);
         let answers: Vec<_> = stream::iter(rounds(&context.caches, &under_way, due))
@@ -123,12 +123,17 @@ fn under_way(caches: &Caches) -> Vec<Arc<GuardedJob>> {
     jobs
 }
 
-/// How many of them have running workers.
-fn working(under_way: &[Arc<GuardedJob>]) -> usize {
-    let statuses = under_way
-        .iter()
-        .filter_map(|job| job.0.as_ref().ok()?.status.as_ref());
-    statuses.filter(|status| status.ready_workers > 0).count()
+/// How many of them have running workers, and of how many some are still to run.
+fn crowd(under_way: &[Arc<GuardedJob>]) -> Crowd {
+    let mut crowd = Crowd::default();
+    for job in under_way.iter().filter_map(|job| job.0.as_ref().ok()) {
+        let status = job.status.as_ref();
+        crowd.reporting += usize::from(status.is_some_and(|status| status.ready_workers > 0));
+        crowd.starting += usize::from(status.is_none_or(|status| {
+            !status.workers.is_empty() && status.ready_workers < status.total_workers
+        }));
+    }
+    crowd
 }
 
 /// Those of them whose turn it is and that have running workers.

@@ -1,7 +1,6 @@
 //! What the agents of each job last said, and whether anybody has to hear of it now.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,12 +8,13 @@ use contract::progress::{AgentProgress, Phase};
 use tokio::time::Instant;
 
 use crate::training_job::state::is_training;
+use crate::training_job::status::Crowd;
 
 /// What the agents last said, by the job's uid.
 #[derive(Debug, Default)]
 pub struct ProgressBoard {
     jobs: Mutex<HashMap<String, Said>>,
-    reporting: AtomicUsize,
+    crowd: Mutex<Crowd>,
 }
 
 /// What one job's agents said.
@@ -33,14 +33,14 @@ impl ProgressBoard {
         self.lock().get(uid).map(|said| said.progress.clone())
     }
 
-    /// How many jobs have running workers.
-    pub fn reporting(&self) -> usize {
-        self.reporting.load(Ordering::Relaxed)
+    /// How many jobs have something to say.
+    pub fn crowd(&self) -> Crowd {
+        *self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes how many jobs have running workers.
-    pub fn set_reporting(&self, jobs: usize) {
-        self.reporting.store(jobs, Ordering::Relaxed);
+    /// Notes how many jobs have something to say.
+    pub fn set_crowd(&self, crowd: Crowd) {
+        *self.crowd.lock().unwrap_or_else(PoisonError::into_inner) = crowd;
     }
 
     /// Notes what a job's agents say now; whether it deserves a reconcile. Numbers of a run in progress do so at

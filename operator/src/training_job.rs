@@ -25,6 +25,7 @@ pub mod waiting;
 use contract::config::Images;
 use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use self::build::{BuildError, build};
 use self::cluster::{ApplyError, Cluster, WriteError};
@@ -233,7 +234,11 @@ async fn write<C: Cluster>(
     memory: &mut JobMemory,
     now: Timestamp,
 ) -> Result<(), WriteError> {
-    cluster.write_status(&observed.id, new).await?;
+    let dated = YoloTrainingJobStatus {
+        last_update_time: Some(MicroTime(now)),
+        ..new.clone()
+    };
+    cluster.write_status(&observed.id, &dated).await?;
     memory.written = Some(now);
     for event in events(&observed.status, new) {
         cluster.publish(&observed.id, event).await;

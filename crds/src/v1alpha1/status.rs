@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use contract::attempt::Attempt;
 use contract::progress::{CheckpointRef, EpochMetrics, Progress, Straggler};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +88,9 @@ pub struct YoloTrainingJobStatus {
     /// The worker that the others wait for, step after step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub straggler: Option<Straggler>,
+    /// When this status was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_update_time: Option<MicroTime>,
     /// When the operator took up the job, or took it up again after it was suspended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,

@@ -38,6 +38,7 @@ pub fn news(job: &GuardedJob) -> Option<u64> {
         waiting_on: _,
         admission: _,
         straggler: _,
+        last_update_time: _,
         fetch,
         display: _,
     } = job.status.as_ref().unwrap_or(&absent);

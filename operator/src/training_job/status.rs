@@ -41,9 +41,9 @@ pub enum Urgency {
     None,
     /// Only numbers of a run in progress changed.
     Progress,
-    /// Workers changed in a way that changes no condition.
+    /// Workers changed, and no condition but for the usual steps in which they come to be.
     Workers,
-    /// A condition, the attempt or the state changed, or the first step was done.
+    /// Another condition, the attempt or the state changed, or the first step was done.
     Now,
 }
 
@@ -56,20 +56,31 @@ pub struct Pace {
     pub workers: SignedDuration,
 }
 
-/// Statuses in which only progress changed, a second over all jobs. An API server takes 10 to 15 ms of a processor for
-/// one, and others wait behind them.
-const PROGRESS_EACH_SECOND: usize = 20;
+/// Statuses of each of the two kinds that wait, a second over all jobs. An API server takes 10 to 15 ms of a processor
+/// for one, and others wait behind them.
+const EACH_SECOND: usize = 20;
+
+/// How many jobs have something to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Crowd {
+    /// Jobs whose workers report progress.
+    pub reporting: usize,
+    /// Jobs whose workers come to be.
+    pub starting: usize,
+}
 
 impl Pace {
-    /// The pace where so many jobs report: progress is written less often where that would be more than the API
-    /// server should be bothered with.
+    /// The pace in such a crowd: what can wait is written less often where it would be more than the API server
+    /// should be bothered with.
     #[must_use]
-    pub fn shared_by(self, jobs: usize) -> Self {
-        let seconds = jobs.div_ceil(PROGRESS_EACH_SECOND);
-        let share = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+    pub fn shared_by(self, crowd: Crowd) -> Self {
+        let share = |jobs: usize| {
+            let seconds = jobs.div_ceil(EACH_SECOND);
+            SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX))
+        };
         Self {
-            progress: self.progress.max(share),
-            ..self
+            progress: self.progress.max(share(crowd.reporting)),
+            workers: self.workers.max(share(crowd.starting)),
         }
     }
 }
@@ -193,10 +204,6 @@ pub fn urgency(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Urge
     if old == new {
         return Urgency::None;
     }
-    let words = |conditions: &[Condition]| -> Vec<(String, String, String)> {
-        let word = |c: &Condition| (c.type_.clone(), c.status.clone(), c.reason.clone());
-        conditions.iter().map(word).collect()
-    };
     let first_step = |status: &YoloTrainingJobStatus| {
         let progress = status.progress.as_ref();
         progress.is_some_and(|progress| progress.first_step_time.is_some())
@@ -220,6 +227,21 @@ pub fn urgency(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Urge
     } else {
         Urgency::Progress
     }
+}
+
+/// What conditions say that should be read at once: all but the usual steps in which workers come to be. Those follow
+/// each other closely.
+fn words(conditions: &[Condition]) -> Vec<(&str, &str, &str)> {
+    let steps = [ConditionType::Scheduled, ConditionType::WorkersReady].map(ConditionType::as_str);
+    let usual = [Reason::CreatingPods, Reason::ContainersStarting].map(Reason::as_str);
+    let step = |c: &Condition| {
+        let well = c.status == "True" || usual.contains(&c.reason.as_str());
+        steps.contains(&c.type_.as_str()) && well
+    };
+    let conditions = conditions.iter().filter(|c| !step(c));
+    conditions
+        .map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_str()))
+        .collect()
 }
 
 /// When a status of this urgency may be written, given when the last one was.

@@ -29,9 +29,28 @@ fn progress_waits_for_its_turn_and_conditions_do_not() {
         assert_eq!(expected, urgency);
         assert_eq!(when, due(urgency, Some(at(100)), pace));
     }
-    for (jobs, when) in [(0, 110), (200, 110), (201, 111), (1000, 150)] {
-        let due = due(Urgency::Progress, Some(at(100)), pace.shared_by(jobs));
-        assert_eq!(Some(at(when)), due, "{jobs} jobs");
+    for (jobs, progress, workers) in [(0, 110, 101), (200, 110, 110), (1000, 150, 150)] {
+        let crowd = Crowd::default();
+        let due_in = |urgency, crowd| due(urgency, Some(at(100)), pace.shared_by(crowd));
+        let reporting = Crowd {
+            reporting: jobs,
+            ..crowd
+        };
+        let starting = Crowd {
+            starting: jobs,
+            ..crowd
+        };
+        assert_eq!(
+            Some(at(progress)),
+            due_in(Urgency::Progress, reporting),
+            "{jobs}"
+        );
+        assert_eq!(
+            Some(at(workers)),
+            due_in(Urgency::Workers, starting),
+            "{jobs}"
+        );
+        assert_eq!(Some(at(101)), due_in(Urgency::Workers, reporting), "{jobs}");
     }
     assert_eq!(Some(Timestamp::MIN), due(Urgency::Progress, None, pace));
 }
@@ -49,4 +68,21 @@ fn a_report_without_numbers_takes_nothing_away() {
     assert_eq!(513, old.warnings[0].chars().count());
     let after_restart = take_over(&old, Some(RunReport::default()), &[]);
     assert_eq!(old, after_restart);
+}
+
+#[test]
+fn the_usual_steps_of_a_start_wait_and_bad_news_does_not() {
+    let status = |type_, holds, reason: Reason| {
+        let stated = [Stated::new(type_, holds, reason.as_str(), "")];
+        YoloTrainingJobStatus {
+            conditions: merge(&[], &stated, None, at(0)),
+            ..YoloTrainingJobStatus::default()
+        }
+    };
+    let begun = status(ConditionType::Scheduled, false, Reason::CreatingPods);
+    let placed = status(ConditionType::Scheduled, true, Reason::NodesFound);
+    let stuck = status(ConditionType::Scheduled, false, Reason::Unschedulable);
+    assert_eq!(Urgency::Workers, urgency(&begun, &placed));
+    assert_eq!(Urgency::Now, urgency(&begun, &stuck));
+    assert_eq!(Urgency::Now, urgency(&stuck, &placed));
 }
