@@ -89,9 +89,9 @@ pub struct Context {
 }
 
 impl Context {
-    /// How often statuses are written while so many jobs are under way.
+    /// How often statuses are written while so many jobs start.
     pub fn pace(&self) -> Pace {
-        self.policy.pace.shared_by(self.progress.crowd())
+        self.policy.pace.shared_by(self.progress.starting())
     }
 }
 

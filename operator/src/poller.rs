@@ -1,11 +1,13 @@
 //! Reads the agents' progress by pod address, outside reconcile: a slow worker must not hold up others.
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use contract::paths;
 use contract::progress::{AgentProgress, PROGRESS_VERSION};
+use crds::v1alpha1::YoloTrainingJobStatus;
 use futures::{StreamExt as _, stream};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
@@ -21,7 +23,7 @@ use tokio::time::Instant;
 use crate::context::{Caches, Context, GuardedJob};
 use crate::training_job::pods::{PodState, PodView};
 use crate::training_job::state::is_training;
-use crate::training_job::status::{Crowd, has_ended};
+use crate::training_job::status::{EACH_SECOND, has_ended};
 
 /// Time for one worker to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -30,6 +32,8 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const EAGER: Duration = Duration::from_secs(1);
 /// Jobs that are read at the same time.
 const IN_FLIGHT: usize = 64;
+/// Between two jobs of one round. Asked all at once, hundreds of them would hold up whatever else is to be done.
+const LONGEST_GAP: Duration = Duration::from_millis(5);
 /// Workers that are tried when worker 0 does not answer.
 const TRIES: usize = 3;
 /// The longest document that is read. A worker has at most 16 ranks of a hundred bytes each.
@@ -49,11 +53,43 @@ struct Round {
     targets: Vec<Target>,
 }
 
-/// Asks the running jobs' agents until `stop`; sends each job whose progress changed to `changed`.
+/// Asks the running jobs' agents until `stop`; sends jobs whose progress changed to `changed`.
 pub async fn run(
     context: Arc<Context>,
     interval: Duration,
     changed: mpsc::UnboundedSender<ObjectRef<GuardedJob>>,
+    stop: watch::Receiver<bool>,
+) {
+    let numbers = tell_numbers(&context, &changed, stop.clone());
+    futures::future::join(ask_all(&context, interval, &changed, stop), numbers).await;
+}
+
+/// One job after the other: where all were told as soon as they may be, those that began together would come
+/// together for ever.
+async fn tell_numbers(
+    context: &Context,
+    changed: &mpsc::UnboundedSender<ObjectRef<GuardedJob>>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let pause = context.policy.pace.progress.unsigned_abs();
+    let mut turns = tokio::time::interval(Duration::from_secs(1) / EACH_SECOND);
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = turns.tick() => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        if let Some(job) = context.progress.next(pause, Instant::now()) {
+            // The receiver ends with the process.
+            let _ = changed.send(job);
+        }
+    }
+}
+
+async fn ask_all(
+    context: &Context,
+    interval: Duration,
+    changed: &mpsc::UnboundedSender<ObjectRef<GuardedJob>>,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut next: HashMap<String, Instant> = HashMap::new();
@@ -64,21 +100,23 @@ pub async fn run(
             _ = ticks.tick() => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
-        forget_deleted(&context, &mut next);
+        forget_deleted(context, &mut next);
         let now = Instant::now();
         let under_way = under_way(&context.caches);
-        context.progress.set_crowd(crowd(&under_way));
-        let patience = context.pace().progress.unsigned_abs();
+        context.progress.set_starting(starting(&under_way));
         let due = |uid: &str| next.get(uid).is_none_or(|at| *at <= now);
-        let answers: Vec<_> = stream::iter(rounds(&context.caches, &under_way, due))
-            .map(|round| async move {
-                let answer = ask_any(&round.targets).await;
-                (round, answer)
-            })
-            .buffer_unordered(IN_FLIGHT)
-            .collect()
-            .await;
-        for (round, answer) in answers {
+        let mut rounds = rounds(&context.caches, &under_way, due);
+        rounds.sort_by_key(|round| next.get(&round.uid).copied());
+        rounds.truncate(at_once(under_way.len(), interval));
+        let gap = (EAGER * 4 / 5 / rounds.len().max(1) as u32).min(LONGEST_GAP);
+        let rounds = rounds.into_iter().zip(0_u32..);
+        let answers = stream::iter(rounds).map(async |(round, turn)| {
+            tokio::time::sleep_until(now + gap * turn).await;
+            let answer = ask_any(&round.targets).await;
+            (round, answer)
+        });
+        let mut answers = pin!(answers.buffer_unordered(IN_FLIGHT));
+        while let Some((round, answer)) = answers.next().await {
             let training = answer
                 .as_ref()
                 .is_some_and(|progress| is_training(&progress.report));
@@ -87,15 +125,26 @@ pub async fn run(
             } else {
                 EAGER.min(interval)
             };
+            let now = Instant::now();
             next.insert(round.uid.clone(), now + pause);
             if let Some(progress) = answer
-                && context.progress.put(&round.uid, progress, patience, now)
+                && context.progress.put(&round.uid, &round.job, progress, now)
             {
                 // The receiver ends with the process.
                 let _ = changed.send(round.job);
             }
+            if *stop.borrow() {
+                return;
+            }
         }
     }
+}
+
+/// How many of so many jobs are asked in one round, so that all have their turn within the interval and those that
+/// began together do not stay together.
+fn at_once(jobs: usize, interval: Duration) -> usize {
+    let rounds = interval.div_duration_f64(EAGER).max(1.0);
+    IN_FLIGHT.max((jobs as f64 / rounds).ceil() as usize)
 }
 
 /// Drops what is kept of jobs that no longer exist.
@@ -123,17 +172,14 @@ fn under_way(caches: &Caches) -> Vec<Arc<GuardedJob>> {
     jobs
 }
 
-/// How many of them have running workers, and of how many some are still to run.
-fn crowd(under_way: &[Arc<GuardedJob>]) -> Crowd {
-    let mut crowd = Crowd::default();
-    for job in under_way.iter().filter_map(|job| job.0.as_ref().ok()) {
-        let status = job.status.as_ref();
-        crowd.reporting += usize::from(status.is_some_and(|status| status.ready_workers > 0));
-        crowd.starting += usize::from(status.is_none_or(|status| {
-            !status.workers.is_empty() && status.ready_workers < status.total_workers
-        }));
-    }
-    crowd
+/// Of how many of them some workers are still to run.
+fn starting(under_way: &[Arc<GuardedJob>]) -> usize {
+    let jobs = under_way.iter().filter_map(|job| job.0.as_ref().ok());
+    let starts = |status: &YoloTrainingJobStatus| {
+        !status.workers.is_empty() && status.ready_workers < status.total_workers
+    };
+    jobs.filter(|job| job.status.as_ref().is_none_or(starts))
+        .count()
 }
 
 /// Those of them whose turn it is and that have running workers.

@@ -1,25 +1,28 @@
 //! What the agents of each job last said, and whether anybody has to hear of it now.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use contract::progress::{AgentProgress, Phase};
+use kube::runtime::reflector::ObjectRef;
 use tokio::time::Instant;
 
+use crate::context::GuardedJob;
 use crate::training_job::state::is_training;
-use crate::training_job::status::Crowd;
 
 /// What the agents last said, by the job's uid.
 #[derive(Debug, Default)]
 pub struct ProgressBoard {
     jobs: Mutex<HashMap<String, Said>>,
-    crowd: Mutex<Crowd>,
+    starting: AtomicUsize,
 }
 
 /// What one job's agents said.
 #[derive(Debug)]
 struct Said {
+    job: ObjectRef<GuardedJob>,
     progress: AgentProgress,
     /// When it was last worth a reconcile.
     told: Instant,
@@ -33,22 +36,29 @@ impl ProgressBoard {
         self.lock().get(uid).map(|said| said.progress.clone())
     }
 
-    /// How many jobs have something to say.
-    pub fn crowd(&self) -> Crowd {
-        *self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Of how many jobs some workers are still to run.
+    pub fn starting(&self) -> usize {
+        self.starting.load(Ordering::Relaxed)
     }
 
-    /// Notes how many jobs have something to say.
-    pub fn set_crowd(&self, crowd: Crowd) {
-        *self.crowd.lock().unwrap_or_else(PoisonError::into_inner) = crowd;
+    /// Notes of how many jobs some workers are still to run.
+    pub fn set_starting(&self, jobs: usize) {
+        self.starting.store(jobs, Ordering::Relaxed);
     }
 
-    /// Notes what a job's agents say now; whether it deserves a reconcile. Numbers of a run in progress do so at
-    /// most once in `pause`: no status would be written sooner, and nothing else follows from them.
-    pub fn put(&self, uid: &str, progress: AgentProgress, pause: Duration, now: Instant) -> bool {
+    /// Notes what a job's agents say now; whether it deserves a reconcile at once. Numbers of a run in progress wait
+    /// for their turn.
+    pub fn put(
+        &self,
+        uid: &str,
+        job: &ObjectRef<GuardedJob>,
+        progress: AgentProgress,
+        now: Instant,
+    ) -> bool {
         let mut jobs = self.lock();
         let Some(said) = jobs.get_mut(uid) else {
             let said = Said {
+                job: job.clone(),
                 progress,
                 told: now,
                 untold: false,
@@ -59,12 +69,22 @@ impl ProgressBoard {
         let word = !same_words(&said.progress, &progress);
         said.untold |= said.progress != progress;
         said.progress = progress;
-        let tell = word || (said.untold && now.duration_since(said.told) >= pause);
-        if tell {
+        if word {
             said.told = now;
             said.untold = false;
         }
-        tell
+        word
+    }
+
+    /// The job whose numbers have waited longest, if for `pause` at least: no status would be written sooner, and
+    /// nothing else follows from them.
+    pub fn next(&self, pause: Duration, now: Instant) -> Option<ObjectRef<GuardedJob>> {
+        let mut jobs = self.lock();
+        let due = |said: &&mut Said| said.untold && now.duration_since(said.told) >= pause;
+        let first = jobs.values_mut().filter(due).min_by_key(|said| said.told)?;
+        first.told = now;
+        first.untold = false;
+        Some(first.job.clone())
     }
 
     /// Forgets all jobs but those of these uids.
@@ -119,6 +139,10 @@ mod tests {
 
     const PAUSE: Duration = Duration::from_secs(10);
 
+    fn job(name: &str) -> ObjectRef<GuardedJob> {
+        ObjectRef::new(name).within("ns")
+    }
+
     fn training(step: u64) -> AgentProgress {
         let mut report = RunReport {
             phase: Phase::Training,
@@ -142,21 +166,29 @@ mod tests {
     #[test]
     fn numbers_wait_for_their_turn_and_are_never_forgotten() {
         let (board, begin) = (ProgressBoard::default(), Instant::now());
-        let put = |step, seconds| {
-            let now = begin + Duration::from_secs(seconds);
-            board.put("a", training(step), PAUSE, now)
-        };
-        assert!(put(1, 0));
-        assert!(!put(1, 20), "nothing changed");
-        assert!(put(2, 25), "the last was told long ago");
-        assert!(!put(3, 30));
-        assert!(!put(4, 34));
-        assert!(
-            put(4, 35),
-            "what was said at 30 is due, though the run stands"
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let put =
+            |name: &str, step, seconds| board.put(name, &job(name), training(step), at(seconds));
+        assert!(put("a", 1, 0) && put("b", 1, 3), "the first is news");
+        assert!(!put("a", 1, 20) && !put("b", 1, 20));
+        assert_eq!(None, board.next(PAUSE, at(20)), "nothing changed");
+        assert!(!put("b", 2, 21) && !put("a", 2, 22));
+        assert_eq!(
+            Some(job("a")),
+            board.next(PAUSE, at(22)),
+            "it was told before b"
         );
-        assert!(!put(4, 60));
-        assert_eq!(Some(training(4)), board.get("a"));
+        assert_eq!(Some(job("b")), board.next(PAUSE, at(22)));
+        assert_eq!(None, board.next(PAUSE, at(23)));
+        assert!(!put("a", 3, 25) && !put("a", 3, 30));
+        assert_eq!(None, board.next(PAUSE, at(31)));
+        assert_eq!(
+            Some(job("a")),
+            board.next(PAUSE, at(32)),
+            "though the run stands"
+        );
+        assert_eq!(None, board.next(PAUSE, at(60)));
+        assert_eq!(Some(training(3)), board.get("a"));
         board.keep(|uid| uid == "b");
         assert_eq!(None, board.get("a"));
     }
@@ -172,16 +204,23 @@ mod tests {
         ];
         for change in changes {
             let (board, now) = (ProgressBoard::default(), Instant::now());
-            assert!(board.put("a", training(5), PAUSE, now));
+            assert!(board.put("a", &job("a"), training(5), now));
             let mut changed = training(5);
             change(&mut changed);
-            assert!(board.put("a", changed, PAUSE, now), "{:?}", board.get("a"));
+            assert!(
+                board.put("a", &job("a"), changed, now),
+                "{:?}",
+                board.get("a")
+            );
         }
         let (board, now) = (ProgressBoard::default(), Instant::now());
-        assert!(board.put("a", training(0), PAUSE, now));
-        assert!(board.put("a", training(1), PAUSE, now), "the first step");
+        assert!(board.put("a", &job("a"), training(0), now));
+        assert!(
+            board.put("a", &job("a"), training(1), now),
+            "the first step"
+        );
         let mut evaluating = training(1);
         evaluating.report.phase = Phase::Evaluating;
-        assert!(!board.put("a", evaluating, PAUSE, now), "the same run");
+        assert!(!board.put("a", &job("a"), evaluating, now), "the same run");
     }
 }

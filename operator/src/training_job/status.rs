@@ -56,31 +56,20 @@ pub struct Pace {
     pub workers: SignedDuration,
 }
 
-/// Statuses of each of the two kinds that wait, a second over all jobs. An API server takes 10 to 15 ms of a processor
-/// for one, and others wait behind them.
-const EACH_SECOND: usize = 20;
-
-/// How many jobs have something to say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Crowd {
-    /// Jobs whose workers report progress.
-    pub reporting: usize,
-    /// Jobs whose workers come to be.
-    pub starting: usize,
-}
+/// Statuses that can wait, of each of the two kinds, a second over all jobs. An API server takes 10 to 15 ms of a
+/// processor for one, and others wait behind them.
+pub const EACH_SECOND: u32 = 20;
 
 impl Pace {
-    /// The pace in such a crowd: what can wait is written less often where it would be more than the API server
-    /// should be bothered with.
+    /// The pace where the workers of so many jobs come to be: each job's steps are told less often where that would
+    /// be more than the API server should be bothered with.
     #[must_use]
-    pub fn shared_by(self, crowd: Crowd) -> Self {
-        let share = |jobs: usize| {
-            let seconds = jobs.div_ceil(EACH_SECOND);
-            SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX))
-        };
+    pub fn shared_by(self, starting: usize) -> Self {
+        let seconds = starting.div_ceil(EACH_SECOND as usize);
+        let share = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
         Self {
-            progress: self.progress.max(share(crowd.reporting)),
-            workers: self.workers.max(share(crowd.starting)),
+            workers: self.workers.max(share),
+            ..self
         }
     }
 }

@@ -14,6 +14,7 @@ from kinds import NAMESPACE
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 STATE = pathlib.Path("/var/lib/yolo-operator-cluster")
+AUDIT_LOG = STATE / "logs/audit.log"
 NODES = 50
 # Where pretend pods have their addresses (FAKE_POD_RANGE of tests/cluster).
 FAKE_PODS = "10.213.64.0/18"
@@ -68,9 +69,11 @@ def stop():
 
 @contextlib.contextmanager
 def agents():
-    """Something that answers at the address of every pretend pod."""
+    """Something that answers at the address of every pretend pod, also to the real nodes' pods."""
     route = ["ip", "route", "replace", "local", FAKE_PODS, "dev", "lo"]
     subprocess.run(route, check=True)
+    run("bash", "-c", 'cd tests/cluster && source ./lib.sh && source ./lib-process.sh && source ./lib-network.sh && '
+        f'for n in "${{NODES[@]}}"; do in_node "$n" ip route replace {FAKE_PODS} via "$HOST_IP"; done')
     server = subprocess.Popen([sys.executable, ROOT / "tests/bench/operators/agent.py", str(AGENT_PORT)])
     try:
         yield

@@ -29,28 +29,9 @@ fn progress_waits_for_its_turn_and_conditions_do_not() {
         assert_eq!(expected, urgency);
         assert_eq!(when, due(urgency, Some(at(100)), pace));
     }
-    for (jobs, progress, workers) in [(0, 110, 101), (200, 110, 110), (1000, 150, 150)] {
-        let crowd = Crowd::default();
-        let due_in = |urgency, crowd| due(urgency, Some(at(100)), pace.shared_by(crowd));
-        let reporting = Crowd {
-            reporting: jobs,
-            ..crowd
-        };
-        let starting = Crowd {
-            starting: jobs,
-            ..crowd
-        };
-        assert_eq!(
-            Some(at(progress)),
-            due_in(Urgency::Progress, reporting),
-            "{jobs}"
-        );
-        assert_eq!(
-            Some(at(workers)),
-            due_in(Urgency::Workers, starting),
-            "{jobs}"
-        );
-        assert_eq!(Some(at(101)), due_in(Urgency::Workers, reporting), "{jobs}");
+    for (jobs, when) in [(0, 101), (20, 101), (21, 102), (200, 110)] {
+        let due = due(Urgency::Workers, Some(at(100)), pace.shared_by(jobs));
+        assert_eq!(Some(at(when)), due, "{jobs} jobs");
     }
     assert_eq!(Some(Timestamp::MIN), due(Urgency::Progress, None, pace));
 }
