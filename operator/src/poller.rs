@@ -1,14 +1,14 @@
 //! Reads the agents' progress by pod address, outside reconcile: a slow worker must not hold up others.
 
 use std::collections::{HashMap, HashSet};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use contract::paths;
 use contract::progress::{AgentProgress, PROGRESS_VERSION};
 use crds::v1alpha1::YoloTrainingJobStatus;
-use futures::{StreamExt as _, stream};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::header::HOST;
@@ -30,8 +30,12 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// Between reads of a job that has not done its first step yet, so that its start is seen soon. Also how
 /// often the poller looks for work.
 const EAGER: Duration = Duration::from_secs(1);
-/// Jobs that are read at the same time.
-const IN_FLIGHT: usize = 64;
+/// Jobs that are asked in one round, whatever their number.
+const AT_LEAST: usize = 64;
+/// Jobs that are asked at the same time at most.
+const MOST_IN_FLIGHT: usize = 512;
+/// Longer than all tries at a job take, after which it is not asked until it has answered.
+const UNTIL_ANSWERED: Duration = Duration::from_mins(1);
 /// Between two jobs of one round. Asked all at once, hundreds of them would hold up whatever else is to be done.
 const LONGEST_GAP: Duration = Duration::from_millis(5);
 /// Workers that are tried when worker 0 does not answer.
@@ -95,9 +99,23 @@ async fn ask_all(
     let mut next: HashMap<String, Instant> = HashMap::new();
     let mut ticks = tokio::time::interval(EAGER);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // One that does not answer holds up none of the others.
+    let mut under_question = FuturesUnordered::new();
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
+            Some(said) = under_question.next() => {
+                let (round, answer): (Round, Option<AgentProgress>) = said;
+                let now = Instant::now();
+                next.insert(round.uid.clone(), now + pause_after(answer.as_ref(), interval));
+                if let Some(progress) = answer
+                    && context.progress.put(&round.uid, &round.job, progress, now)
+                {
+                    // The receiver ends with the process.
+                    let _ = changed.send(round.job);
+                }
+                continue;
+            }
             _ = stop.wait_for(|stop| *stop) => return,
         }
         forget_deleted(context, &mut next);
@@ -107,36 +125,28 @@ async fn ask_all(
         let due = |uid: &str| next.get(uid).is_none_or(|at| *at <= now);
         let mut rounds = rounds(&context.caches, &under_way, due);
         rounds.sort_by_key(|round| next.get(&round.uid).copied());
-        rounds.truncate(at_once(under_way.len(), interval));
+        let room = MOST_IN_FLIGHT.saturating_sub(under_question.len());
+        rounds.truncate(at_once(under_way.len(), interval).min(room));
         let gap = (EAGER * 4 / 5 / rounds.len().max(1) as u32).min(LONGEST_GAP);
-        let rounds = rounds.into_iter().zip(0_u32..);
-        let answers = stream::iter(rounds).map(async |(round, turn)| {
-            tokio::time::sleep_until(now + gap * turn).await;
-            let answer = ask_any(&round.targets).await;
-            (round, answer)
-        });
-        let mut answers = pin!(answers.buffer_unordered(IN_FLIGHT));
-        while let Some((round, answer)) = answers.next().await {
-            let training = answer
-                .as_ref()
-                .is_some_and(|progress| is_training(&progress.report));
-            let pause = if training {
-                interval
-            } else {
-                EAGER.min(interval)
-            };
-            let now = Instant::now();
-            next.insert(round.uid.clone(), now + pause);
-            if let Some(progress) = answer
-                && context.progress.put(&round.uid, &round.job, progress, now)
-            {
-                // The receiver ends with the process.
-                let _ = changed.send(round.job);
-            }
-            if *stop.borrow() {
-                return;
-            }
+        for (round, turn) in rounds.into_iter().zip(0_u32..) {
+            next.insert(round.uid.clone(), now + UNTIL_ANSWERED);
+            under_question.push(ask_later(round, now + gap * turn));
         }
+    }
+}
+
+async fn ask_later(round: Round, at: Instant) -> (Round, Option<AgentProgress>) {
+    tokio::time::sleep_until(at).await;
+    let answer = ask_any(&round.targets).await;
+    (round, answer)
+}
+
+/// How long a job is left alone after it was asked.
+fn pause_after(answer: Option<&AgentProgress>, interval: Duration) -> Duration {
+    if answer.is_some_and(|progress| is_training(&progress.report)) {
+        interval
+    } else {
+        EAGER.min(interval)
     }
 }
 
@@ -144,7 +154,7 @@ async fn ask_all(
 /// began together do not stay together.
 fn at_once(jobs: usize, interval: Duration) -> usize {
     let rounds = interval.div_duration_f64(EAGER).max(1.0);
-    IN_FLIGHT.max((jobs as f64 / rounds).ceil() as usize)
+    AT_LEAST.max((jobs as f64 / rounds).ceil() as usize)
 }
 
 /// Drops what is kept of jobs that no longer exist.

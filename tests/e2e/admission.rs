@@ -2,8 +2,10 @@
 
 mod workers;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use tests::{Job, Namespace, kubectl};
+use tests::{Job, Namespace, kubectl, kubectl_in, until};
 
 /// `kubectl apply` of the job is refused, and what it prints holds every given text.
 #[track_caller]
@@ -420,6 +422,32 @@ fn a_spec_cannot_be_changed_once_it_exists() {
         let words = ["only suspend, activeDeadlineSeconds", "can be changed"];
         refused(&namespace, &job.clone().set(field, value), &words);
     }
+    // The rule is not evaluated where the time in the status is new, which is the operator's to say.
+    let mut both = until("a dated status", Duration::from_secs(30), || {
+        let stored = namespace
+            .get("ytj", "fixed")
+            .ok_or_else(|| "no job".to_owned())?;
+        match stored["status"]["lastUpdateTime"].as_str() {
+            Some(_) => Ok(stored),
+            None => Err(stored["status"].to_string()),
+        }
+    });
+    both["spec"]["training"]["epochs"] = Value::from(9);
+    both["status"]["lastUpdateTime"] = Value::from("2001-01-01T00:00:00.000000Z");
+    if let Some(meta) = both["metadata"].as_object_mut() {
+        meta.remove("resourceVersion");
+    }
+    let both = both.to_string();
+    let replaced = kubectl_in(&["replace", "--filename=-"], &both);
+    assert!(
+        !replaced.success && replaced.stderr.contains("can be changed"),
+        "{}",
+        replaced.stderr
+    );
+    let status = ["replace", "--subresource=status", "--filename=-"];
+    kubectl_in(&status, &both).expect("a status");
+    let stored = namespace.get("ytj", "fixed").expect("the job");
+    assert_ne!(9, stored["spec"]["training"]["epochs"]);
     let run_policy = job
         .set("/suspend", true)
         .set("/activeDeadlineSeconds", 100)

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tests::rights::{Right, asked, granted};
+use tests::rights::{Right, asked, granted, latest_agent};
 use tests::until;
 
 /// Rights that no request of these tests can use, and why.
@@ -57,4 +57,10 @@ fn no_secret_is_ever_read() {
     for right in secrets {
         assert_eq!("create", right.verb);
     }
+}
+
+#[test]
+fn requests_say_whose_they_are() {
+    let agent = latest_agent();
+    assert!(agent.starts_with("yolo-operator/"), "{agent}");
 }

@@ -248,7 +248,7 @@ fn spec_rules() -> Value {
 ///
 /// The API server evaluates rules also when a status is written, and comparing specs was half of what all rules
 /// cost it then. But a write of the status cannot change the spec, nor one of the spec the status, and each of the
-/// operator's writes changes the time in the status: where that differs, the specs are the same.
+/// operator's writes changes the time in the status: where that is new, the specs are the same.
 fn immutable() -> String {
     let fields = [
         "model",
@@ -270,13 +270,11 @@ fn immutable() -> String {
             .to_owned(),
     );
     // With optional values the API server's estimate of the cost is beyond its limit.
-    let written =
+    let dated =
         |object: &str| format!("has({object}.status) && has({object}.status.lastUpdateTime)");
-    let (new, old) = (written("self"), written("oldSelf"));
-    let same = same.join(" && ");
-    format!(
-        "({new} && {old} && self.status.lastUpdateTime != oldSelf.status.lastUpdateTime) || ({same})"
-    )
+    let (new, old) = (dated("self"), dated("oldSelf"));
+    let same_time = format!("{old} && self.status.lastUpdateTime == oldSelf.status.lastUpdateTime");
+    format!("({new} && !({same_time})) || ({})", same.join(" && "))
 }
 
 /// CEL rules on the whole object, for the root of the schema: on the job's name, and on what may change.

@@ -93,6 +93,18 @@ pub fn broken_invariants(valid: &ValidJob, observed: &Observed, plan: &Plan) -> 
             format!("{} stays active in a later incarnation", pod.name),
         );
     }
+    // Nor does one that nobody looks for stay on its node.
+    for pod in observed.pods.iter().filter(|pod| !pod.deleting) {
+        let old = pod.incarnation < plan.attempt.incarnation;
+        let deleted = plan
+            .retire
+            .iter()
+            .any(|old| old.delete && old.name == pod.name);
+        must(
+            !old || deleted || ending || matches!(plan.phase, Phase::Blocked(_)),
+            format!("{} is left running in a later incarnation", pod.name),
+        );
+    }
     broken.extend(about_giving_up(observed, plan));
     broken.extend(about_fetching(valid, observed, plan));
     broken

@@ -1,6 +1,6 @@
 //! The status that follows from what was observed, planned and applied. Pure; one patch writes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use contract::progress::{AgentProgress, Phase as RunPhase, RunReport, Straggler};
 use crds::conditions::{ConditionType, Reason};
@@ -60,13 +60,16 @@ pub struct Pace {
 /// processor for one, and others wait behind them.
 pub const EACH_SECOND: u32 = 20;
 
+/// Also where very many jobs start, or never come to.
+const LONGEST_SHARE: SignedDuration = SignedDuration::from_secs(10);
+
 impl Pace {
     /// The pace where the workers of so many jobs come to be: each job's steps are told less often where that would
     /// be more than the API server should be bothered with.
     #[must_use]
     pub fn shared_by(self, starting: usize) -> Self {
-        let seconds = starting.div_ceil(EACH_SECOND as usize);
-        let share = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+        let seconds = starting.div_ceil(EACH_SECOND as usize) as i64;
+        let share = SignedDuration::from_secs(seconds).min(LONGEST_SHARE);
         Self {
             workers: self.workers.max(share),
             ..self
@@ -200,7 +203,16 @@ pub fn urgency(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Urge
     // What workers that were stopped say last is gone with their pods.
     let last_words = matches!(new.state, Some(State::Queued | State::Suspended))
         && old.checkpoint != new.checkpoint;
+    // Under the name of a pod that no status has, a pod that disappears unseen would be made once more.
+    let known: HashSet<&str> = old
+        .workers
+        .iter()
+        .map(|worker| worker.pod.as_str())
+        .collect();
+    let mut pods = new.workers.iter().map(|worker| worker.pod.as_str());
+    let new_pod = pods.any(|pod| !known.contains(pod));
     let now = last_words
+        || new_pod
         || words(&old.conditions) != words(&new.conditions)
         || old.attempt != new.attempt
         || old.state != new.state

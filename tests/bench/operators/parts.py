@@ -84,6 +84,7 @@ def create(api):
             api.post(kind.path(), kind.manifest(name, count))
             shown = pods.until("1,000 pods", lambda pods: len(pods.there) >= count, 180) - begun
             running = pods.until("1,000 running pods", lambda pods: len(pods.running) >= count, 180) - begun
+            # The log is written in parts, a second apart.
             time.sleep(3)
             there = created(log)[count - 1] - at
         cluster.remove(api, kind, [name], pods)

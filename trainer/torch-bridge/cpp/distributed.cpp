@@ -10,6 +10,9 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 
+#include <dlfcn.h>
+#include <netdb.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <utility>
@@ -25,6 +28,17 @@ __attribute__((constructor)) void switch_off_flight_recorder() {
 }
 
 } // namespace
+
+// For its log c10d asks DNS for the name of each address that connects to a store, on both sides and before it goes
+// on. A server that does not answer costs the resolver's time-out, 5 seconds and more, for each of them, and pods
+// have no such names. A program's own function goes before the C library's also for the libraries that it loads, and
+// this one writes the address instead: it never asks. The contract of getnameinfo(3) is kept, where NI_NAMEREQD fails.
+extern "C" int getnameinfo(const sockaddr* address, socklen_t size, char* host, socklen_t host_size, char* service,
+                           socklen_t service_size, int flags) {
+  using Function = decltype(&getnameinfo);
+  static const auto next = reinterpret_cast<Function>(dlsym(RTLD_NEXT, "getnameinfo"));
+  return next(address, size, host, host_size, service, service_size, flags | NI_NUMERICHOST | NI_NUMERICSERV);
+}
 
 namespace torch_bridge {
 

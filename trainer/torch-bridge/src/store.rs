@@ -62,11 +62,8 @@ pub struct Store {
 unsafe impl Send for Store {}
 
 impl Store {
-    /// Opens a store over TCP, serving it when told to.
-    ///
-    /// For its log, c10d asks DNS for the name of each address that connects, on both sides and before it goes on.
-    /// A DNS server that refuses costs nothing; one that does not answer costs the resolver's time-out, 5 seconds
-    /// and more, for each. `RES_OPTIONS="timeout:1 attempts:1"` in the environment shortens it.
+    /// Opens a store over TCP, serving it when told to. Only the host's name is asked of DNS: that c10d wants the
+    /// name of each address that connects, for its log, is kept from it (`getnameinfo` in `cpp/distributed.cpp`).
     pub fn tcp(options: TcpStoreOptions) -> Result<Self, Error> {
         let TcpStoreOptions {
             host,

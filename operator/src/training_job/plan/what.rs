@@ -148,7 +148,7 @@ pub struct NewPod {
 pub struct Retired {
     /// Its name.
     pub name: String,
-    /// Whether it still has to leave the Service.
+    /// Whether it still has to leave the Service, for those that are in it.
     pub release: bool,
     /// Whether it still has to be deleted.
     pub delete: bool,

@@ -7,11 +7,16 @@ fn at(second: i64) -> Timestamp {
 
 #[test]
 fn progress_waits_for_its_turn_and_conditions_do_not() {
-    let old = YoloTrainingJobStatus::default();
+    let old = YoloTrainingJobStatus {
+        workers: vec![pending(0, "digits-worker-0-0")],
+        ..YoloTrainingJobStatus::default()
+    };
     let mut progress = old.clone();
     progress.skipped_images = 1;
     let mut workers = progress.clone();
-    workers.workers = vec![pending(0, "digits-worker-0-0")];
+    workers.workers[0].state = WorkerState::Running;
+    let mut new_pod = workers.clone();
+    new_pod.workers = vec![pending(0, "digits-worker-0-1")];
     let mut condition = workers.clone();
     let running = [Stated::new(ConditionType::Running, true, "Starting", "")];
     condition.conditions = merge(&[], &running, None, at(0));
@@ -23,13 +28,14 @@ fn progress_waits_for_its_turn_and_conditions_do_not() {
         (&old, Urgency::None, None),
         (&progress, Urgency::Progress, Some(at(110))),
         (&workers, Urgency::Workers, Some(at(101))),
+        (&new_pod, Urgency::Now, Some(at(100))),
         (&condition, Urgency::Now, Some(at(100))),
     ] {
         let urgency = urgency(&old, new);
         assert_eq!(expected, urgency);
         assert_eq!(when, due(urgency, Some(at(100)), pace));
     }
-    for (jobs, when) in [(0, 101), (20, 101), (21, 102), (200, 110)] {
+    for (jobs, when) in [(0, 101), (20, 101), (21, 102), (200, 110), (9000, 110)] {
         let due = due(Urgency::Workers, Some(at(100)), pace.shared_by(jobs));
         assert_eq!(Some(at(when)), due, "{jobs} jobs");
     }

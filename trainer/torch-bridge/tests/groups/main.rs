@@ -23,7 +23,7 @@ fn options(timeout: Duration) -> GroupOptions {
 }
 
 /// Runs `body` as each rank of `size`, one thread per rank with its own store, and returns what they return. The
-/// store is a file, because c10d's TCP store waits for DNS (see `Store::tcp`).
+/// store is a file, which needs no port.
 fn with_stores<T: Send>(size: usize, body: impl Fn(usize, Store) -> T + Sync) -> Vec<T> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = &folder.path().join("store");

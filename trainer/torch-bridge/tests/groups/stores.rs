@@ -1,5 +1,8 @@
 //! Where ranks meet.
 
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::mem::transmute;
+use std::ptr::null_mut;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +28,36 @@ fn connect(port: u16) -> Store {
         ..TcpStoreOptions::default()
     })
     .expect("the store is served")
+}
+
+unsafe extern "C" {
+    fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
+}
+
+type GetNameInfo =
+    unsafe extern "C" fn(*const c_void, u32, *mut c_char, u32, *mut c_char, u32, c_int) -> c_int;
+
+/// What libtorch finds under this name, like any library of this process.
+#[test]
+fn nobody_asks_dns_who_connects() {
+    let _linked = serve(1);
+    // SAFETY: a null handle means the order in which libraries look for a name (RTLD_DEFAULT).
+    let found = unsafe { dlsym(null_mut(), c"getnameinfo".as_ptr()) };
+    assert!(!found.is_null());
+    // SAFETY: the C library declares getnameinfo with these arguments.
+    let name_of = unsafe { transmute::<*mut c_void, GetNameInfo>(found) };
+    // A sockaddr_in: AF_INET, port 22, 127.0.0.1, which every hosts file names.
+    let mut address = [0_u8; 16];
+    address[..2].copy_from_slice(&2_u16.to_ne_bytes());
+    address[2..8].copy_from_slice(&[0, 22, 127, 0, 0, 1]);
+    let mut host = [0 as c_char; 64];
+    let at = address.as_ptr().cast();
+    // SAFETY: both buffers are as long as is said, and no service is asked for.
+    let failed = unsafe { name_of(at, 16, host.as_mut_ptr(), 64, null_mut(), 0, 0) };
+    assert_eq!(0, failed);
+    // SAFETY: getnameinfo ends what it writes with a zero.
+    let host = unsafe { CStr::from_ptr(host.as_ptr()) };
+    assert_eq!(c"127.0.0.1", host);
 }
 
 #[test]
