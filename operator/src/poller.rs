@@ -21,9 +21,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::context::{Caches, Context, GuardedJob};
+use crate::progress_board::TURN;
 use crate::training_job::pods::{PodState, PodView};
 use crate::training_job::state::is_training;
-use crate::training_job::status::{EACH_SECOND, has_ended};
+use crate::training_job::status::has_ended;
 
 /// Time for one worker to answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -75,15 +76,14 @@ async fn tell_numbers(
     changed: &mpsc::UnboundedSender<ObjectRef<GuardedJob>>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let pause = context.policy.pace.progress.unsigned_abs();
-    let mut turns = tokio::time::interval(Duration::from_secs(1) / EACH_SECOND);
+    let mut turns = tokio::time::interval(TURN);
     turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = turns.tick() => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
-        if let Some(job) = context.progress.next(pause, Instant::now()) {
+        if let Some(job) = context.progress.next(Instant::now()) {
             // The receiver ends with the process.
             let _ = changed.send(job);
         }
@@ -99,6 +99,7 @@ async fn ask_all(
     let mut next: HashMap<String, Instant> = HashMap::new();
     let mut ticks = tokio::time::interval(EAGER);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let patience = context.policy.pace.progress.unsigned_abs();
     // One that does not answer holds up none of the others.
     let mut under_question = FuturesUnordered::new();
     loop {
@@ -109,7 +110,7 @@ async fn ask_all(
                 let now = Instant::now();
                 next.insert(round.uid.clone(), now + pause_after(answer.as_ref(), interval));
                 if let Some(progress) = answer
-                    && context.progress.put(&round.uid, &round.job, progress, now)
+                    && context.progress.put(&round.uid, &round.job, progress, patience, now)
                 {
                     // The receiver ends with the process.
                     let _ = changed.send(round.job);

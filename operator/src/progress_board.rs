@@ -11,12 +11,23 @@ use tokio::time::Instant;
 
 use crate::context::GuardedJob;
 use crate::training_job::state::is_training;
+use crate::training_job::status::EACH_SECOND;
+
+/// Between two jobs whose numbers are told.
+pub const TURN: Duration = Duration::from_millis(1000 / EACH_SECOND as u64);
 
 /// What the agents last said, by the job's uid.
 #[derive(Debug, Default)]
 pub struct ProgressBoard {
-    jobs: Mutex<HashMap<String, Said>>,
+    board: Mutex<Board>,
     starting: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Board {
+    jobs: HashMap<String, Said>,
+    /// When the next numbers may be told.
+    next_turn: Option<Instant>,
 }
 
 /// What one job's agents said.
@@ -28,12 +39,22 @@ struct Said {
     told: Instant,
     /// Whether numbers have changed since.
     untold: bool,
+    /// Whether they could have been told, had it been this job's turn.
+    waits: bool,
+}
+
+impl Said {
+    fn tell(&mut self, now: Instant) {
+        self.told = now;
+        self.untold = false;
+        self.waits = false;
+    }
 }
 
 impl ProgressBoard {
     /// What a job's agents last said.
     pub fn get(&self, uid: &str) -> Option<AgentProgress> {
-        self.lock().get(uid).map(|said| said.progress.clone())
+        self.lock().jobs.get(uid).map(|said| said.progress.clone())
     }
 
     /// Of how many jobs some workers are still to run.
@@ -46,55 +67,69 @@ impl ProgressBoard {
         self.starting.store(jobs, Ordering::Relaxed);
     }
 
-    /// Notes what a job's agents say now; whether it deserves a reconcile at once. Numbers of a run in progress wait
-    /// for their turn.
+    /// Notes what a job's agents say now; whether it deserves a reconcile at once. Numbers of a run in progress do so at
+    /// most once in `pause`, since no status would be written sooner and nothing else follows from them, and only
+    /// where it is no other job's turn.
     pub fn put(
         &self,
         uid: &str,
         job: &ObjectRef<GuardedJob>,
         progress: AgentProgress,
+        pause: Duration,
         now: Instant,
     ) -> bool {
-        let mut jobs = self.lock();
-        let Some(said) = jobs.get_mut(uid) else {
+        let mut board = self.lock();
+        let busy = board.next_turn.is_some_and(|turn| now < turn)
+            || board.jobs.values().any(|said| said.waits);
+        let Some(said) = board.jobs.get_mut(uid) else {
             let said = Said {
                 job: job.clone(),
                 progress,
                 told: now,
                 untold: false,
+                waits: false,
             };
-            jobs.insert(uid.to_owned(), said);
+            board.jobs.insert(uid.to_owned(), said);
             return true;
         };
         let word = !same_words(&said.progress, &progress);
         said.untold |= said.progress != progress;
         said.progress = progress;
         if word {
-            said.told = now;
-            said.untold = false;
+            said.tell(now);
+            return true;
         }
-        word
+        if !said.untold || now.duration_since(said.told) < pause {
+            return false;
+        }
+        if busy {
+            said.waits = true;
+            return false;
+        }
+        said.tell(now);
+        board.next_turn = Some(now + TURN);
+        true
     }
 
-    /// The job whose numbers have waited longest, if for `pause` at least: no status would be written sooner, and
-    /// nothing else follows from them.
-    pub fn next(&self, pause: Duration, now: Instant) -> Option<ObjectRef<GuardedJob>> {
-        let mut jobs = self.lock();
-        let due = |said: &&mut Said| said.untold && now.duration_since(said.told) >= pause;
-        let first = jobs.values_mut().filter(due).min_by_key(|said| said.told)?;
-        first.told = now;
-        first.untold = false;
-        Some(first.job.clone())
+    /// The job whose turn it is to have its numbers told: it was told longest ago. Asked once in [`TURN`].
+    pub fn next(&self, now: Instant) -> Option<ObjectRef<GuardedJob>> {
+        let mut board = self.lock();
+        let waiting = board.jobs.values_mut().filter(|said| said.waits);
+        let first = waiting.min_by_key(|said| said.told)?;
+        first.tell(now);
+        let job = first.job.clone();
+        board.next_turn = Some(now + TURN);
+        Some(job)
     }
 
     /// Forgets all jobs but those of these uids.
     pub fn keep(&self, exists: impl Fn(&str) -> bool) {
-        self.lock().retain(|uid, _| exists(uid));
+        self.lock().jobs.retain(|uid, _| exists(uid));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Said>> {
-        // A panic elsewhere cannot leave a map of plain values half-changed.
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Board> {
+        // A panic elsewhere cannot leave plain values half-changed.
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -167,30 +202,39 @@ mod tests {
     fn numbers_wait_for_their_turn_and_are_never_forgotten() {
         let (board, begin) = (ProgressBoard::default(), Instant::now());
         let at = |seconds| begin + Duration::from_secs(seconds);
-        let put =
-            |name: &str, step, seconds| board.put(name, &job(name), training(step), at(seconds));
+        let put = |name: &str, step, seconds| {
+            board.put(name, &job(name), training(step), PAUSE, at(seconds))
+        };
         assert!(put("a", 1, 0) && put("b", 1, 3), "the first is news");
-        assert!(!put("a", 1, 20) && !put("b", 1, 20));
-        assert_eq!(None, board.next(PAUSE, at(20)), "nothing changed");
-        assert!(!put("b", 2, 21) && !put("a", 2, 22));
-        assert_eq!(
-            Some(job("a")),
-            board.next(PAUSE, at(22)),
-            "it was told before b"
+        assert!(!put("a", 1, 20) && !put("b", 1, 20), "nothing changed");
+        assert!(put("a", 2, 25), "the last was told long ago");
+        assert!(!put("a", 3, 30) && !put("a", 4, 34));
+        assert!(
+            put("a", 4, 35),
+            "what was said at 30 is due, though the run stands"
         );
-        assert_eq!(Some(job("b")), board.next(PAUSE, at(22)));
-        assert_eq!(None, board.next(PAUSE, at(23)));
-        assert!(!put("a", 3, 25) && !put("a", 3, 30));
-        assert_eq!(None, board.next(PAUSE, at(31)));
-        assert_eq!(
-            Some(job("a")),
-            board.next(PAUSE, at(32)),
-            "though the run stands"
-        );
-        assert_eq!(None, board.next(PAUSE, at(60)));
-        assert_eq!(Some(training(3)), board.get("a"));
+        assert!(!put("a", 4, 60));
+        assert_eq!(None, board.next(at(60)));
+        assert_eq!(Some(training(4)), board.get("a"));
         board.keep(|uid| uid == "b");
         assert_eq!(None, board.get("a"));
+    }
+
+    #[test]
+    fn of_many_jobs_the_one_told_longest_ago_is_next() {
+        let (board, begin) = (ProgressBoard::default(), Instant::now());
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let put = |name: &str, step, seconds| {
+            board.put(name, &job(name), training(step), PAUSE, at(seconds))
+        };
+        assert!(put("a", 1, 2) && put("b", 1, 1) && put("c", 1, 0));
+        assert!(put("a", 2, 20));
+        assert!(!put("b", 2, 20) && !put("c", 2, 20), "the turn is a's");
+        assert!(!put("a", 3, 31), "others wait");
+        assert_eq!(Some(job("c")), board.next(at(31)));
+        assert_eq!(Some(job("b")), board.next(at(32)));
+        assert_eq!(Some(job("a")), board.next(at(33)));
+        assert_eq!(None, board.next(at(34)));
     }
 
     #[test]
@@ -204,23 +248,26 @@ mod tests {
         ];
         for change in changes {
             let (board, now) = (ProgressBoard::default(), Instant::now());
-            assert!(board.put("a", &job("a"), training(5), now));
+            assert!(board.put("a", &job("a"), training(5), PAUSE, now));
             let mut changed = training(5);
             change(&mut changed);
             assert!(
-                board.put("a", &job("a"), changed, now),
+                board.put("a", &job("a"), changed, PAUSE, now),
                 "{:?}",
                 board.get("a")
             );
         }
         let (board, now) = (ProgressBoard::default(), Instant::now());
-        assert!(board.put("a", &job("a"), training(0), now));
+        assert!(board.put("a", &job("a"), training(0), PAUSE, now));
         assert!(
-            board.put("a", &job("a"), training(1), now),
+            board.put("a", &job("a"), training(1), PAUSE, now),
             "the first step"
         );
         let mut evaluating = training(1);
         evaluating.report.phase = Phase::Evaluating;
-        assert!(!board.put("a", &job("a"), evaluating, now), "the same run");
+        assert!(
+            !board.put("a", &job("a"), evaluating, PAUSE, now),
+            "the same run"
+        );
     }
 }
