@@ -11,7 +11,8 @@ use crate::seen;
 fn job(name: &str) -> Job {
     Job::new(name)
         .set("/training/epochs", 30)
-        .set("/training/checkpointEvery", 2)
+        // One in two seconds or so, of which three are kept: long enough to be looked at.
+        .set("/training/checkpointEvery", 6)
 }
 
 #[test]
@@ -34,7 +35,8 @@ fn a_run_in_an_object_store_goes_on_in_another_pod_and_ends_with_the_same_bytes(
         .as_str()
         .expect("seen");
     let manifest = format!("team/{path}/manifest.json");
-    assert!(moto.keys("runs").contains(&manifest), "{manifest}");
+    let keys = moto.keys("runs");
+    assert!(keys.contains(&manifest), "no {manifest} among {keys:?}");
     let old = seen::worker_names(&namespace, "kept");
     namespace
         .kubectl(&[
