@@ -23,8 +23,8 @@ pub const WORKER_INDEX: &str = "yolo-operator.dev/worker-index";
 pub const INCARNATION: &str = "yolo-operator.dev/incarnation";
 /// Label of pods, `true` while the job's Service gives the pod its DNS name. The operator takes it off a pod
 /// that is given up, which leaves the name to its replacement at once. Worker 0 has it, whom all others look
-/// for, and every worker of a program of one's own. That of a thousand workers each has a name is not for
-/// free: every pod that comes or goes has the cluster write the addresses of all.
+/// for, and every worker of a program of one's own. Not all of a thousand: whenever one came or went, the
+/// cluster would write the addresses of all.
 pub const ACTIVE: &str = "yolo-operator.dev/active";
 /// Value of [`ACTIVE`].
 pub const ACTIVE_VALUE: &str = "true";

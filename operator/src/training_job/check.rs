@@ -4,6 +4,7 @@ use crds::v1alpha1::WorkerState;
 
 use super::observe::Observed;
 use super::plan::{Phase, Plan, members};
+use super::pods::PodView;
 use super::restart::Member;
 use super::validate::ValidJob;
 
@@ -81,27 +82,17 @@ pub fn broken_invariants(valid: &ValidJob, observed: &Observed, plan: &Plan) -> 
             .any(|name| name == (pod.index, pod.number));
         must(!taken, format!("the name of a new pod is taken: {pod:?}"));
     }
-    // Two active pods of one worker would share a DNS name.
-    for pod in observed.pods.iter().filter(|pod| pod.active) {
-        let old = pod.incarnation < plan.attempt.incarnation;
-        let released = plan
-            .retire
-            .iter()
-            .any(|old| old.release && old.name == pod.name);
+    let stands_still = ending || matches!(plan.phase, Phase::Blocked(_));
+    let before = |pod: &&PodView| pod.incarnation < plan.attempt.incarnation && !stands_still;
+    for pod in observed.pods.iter().filter(before) {
+        let retired = plan.retire.iter().find(|retired| retired.name == pod.name);
+        // Two active pods of one worker would share a DNS name.
         must(
-            !old || released || ending || matches!(plan.phase, Phase::Blocked(_)),
+            !pod.active || retired.is_some_and(|retired| retired.release),
             format!("{} stays active in a later incarnation", pod.name),
         );
-    }
-    // Nor does one that nobody looks for stay on its node.
-    for pod in observed.pods.iter().filter(|pod| !pod.deleting) {
-        let old = pod.incarnation < plan.attempt.incarnation;
-        let deleted = plan
-            .retire
-            .iter()
-            .any(|old| old.delete && old.name == pod.name);
         must(
-            !old || deleted || ending || matches!(plan.phase, Phase::Blocked(_)),
+            pod.deleting || retired.is_some_and(|retired| retired.delete),
             format!("{} is left running in a later incarnation", pod.name),
         );
     }
