@@ -144,33 +144,42 @@ impl Ranks {
         self.waiting(|group| group.map_or(Ok(()), |group| group.broadcast(tensors, 0)))
     }
 
-    /// The same for many tensors, in few messages.
-    pub fn take_all_from_first(&mut self, tensors: &mut [Tensor]) -> Result<()> {
+    /// Replaces `tensors`, which may be many, by those of `source`, in few messages.
+    pub fn take_all_from(&mut self, source: u32, tensors: &mut [Tensor]) -> Result<()> {
         const MESSAGE: usize = 64 << 20;
         self.waiting(|group| {
             group.map_or(Ok(()), |group| {
-                group.broadcast_coalesced(tensors, MESSAGE, 0)
+                group.broadcast_coalesced(tensors, MESSAGE, source as usize)
             })
         })
     }
 
     /// The value of rank 0; what the others give does not matter.
     pub fn value_of_first<T: Serialize + DeserializeOwned>(&mut self, value: &T) -> Result<T> {
-        let bytes = serde_json::to_vec(value).expect("what ranks tell each other becomes JSON");
-        let bytes = self.bytes_of_first(bytes)?;
-        Ok(serde_json::from_slice(&bytes).expect("rank 0 runs the same program"))
+        self.value_of(0, value)
     }
 
-    fn bytes_of_first(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>> {
-        let is_first = self.is_first();
+    /// The value of `source`; what the others give does not matter.
+    pub fn value_of<T: Serialize + DeserializeOwned>(
+        &mut self,
+        source: u32,
+        value: &T,
+    ) -> Result<T> {
+        let bytes = serde_json::to_vec(value).expect("what ranks tell each other becomes JSON");
+        let bytes = self.bytes_of(source, bytes)?;
+        Ok(serde_json::from_slice(&bytes).expect("all ranks run the same program"))
+    }
+
+    fn bytes_of(&mut self, source: u32, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        let gives = self.rank == source;
         self.waiting(|group| {
             let Some(group) = group else { return Ok(bytes) };
             let mut length = [Tensor::from(bytes.len() as i64)];
-            group.broadcast(&mut length, 0)?;
+            group.broadcast(&mut length, source as usize)?;
             let length = length[0].int64_value(&[]) as usize;
-            let mut content = if is_first { bytes } else { vec![0; length] };
+            let mut content = if gives { bytes } else { vec![0; length] };
             let mut tensor = [Tensor::from_slice(&content)];
-            group.broadcast(&mut tensor, 0)?;
+            group.broadcast(&mut tensor, source as usize)?;
             tensor[0].copy_data(&mut content, length);
             Ok(content)
         })

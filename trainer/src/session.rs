@@ -25,7 +25,7 @@ use trainer_core::rng::recovery_seed;
 use trainer_core::schedule::{Schedule, StepPlan, scaled_weight_decay};
 use trainer_data::{Batch, Loader, LoaderConfig, Shape};
 
-use crate::checkpoint::{CheckpointStore, Found, Machine, RunState, Writer};
+use crate::checkpoint::{CheckpointStore, Machine, RunState, Writer};
 use crate::device::{self, Chosen};
 use crate::distributed::Ranks;
 use crate::distributed::rendezvous::{self, Limits};
@@ -46,7 +46,7 @@ use prepare::{introduce, learner};
 use recovery::Beginning;
 use requests::{EpochWeights, Order, Requests, sampler};
 use restore::{Begin, restore};
-use snapshots::{Snapshots, find};
+use snapshots::{Snapshots, Source, find};
 
 /// Batches made ahead of time on each rank.
 const PREFETCH_STEPS: usize = 4;
@@ -66,7 +66,7 @@ pub struct Session<'a> {
     pub(crate) store: CheckpointStore,
     /// Only on rank 0.
     pub(crate) writer: Option<Writer>,
-    /// Only on rank 0, and only where ranks may be started anew in place.
+    /// Only on the first rank of each worker, and only where ranks may be started anew in place.
     pub(crate) snapshots: Option<Snapshots>,
     /// Only on rank 0.
     pub(crate) gallery: Option<Gallery>,
@@ -127,11 +127,11 @@ fn try_network(
 
 /// What was found, unless that is a copy in memory.
 fn on_volume(
-    found: Option<&Found>,
+    source: &Source,
     store: &CheckpointStore,
     folder: &RunFolder,
 ) -> Option<CheckpointRef> {
-    let newest = found?.newest.as_ref()?;
+    let newest = source.found.as_ref()?.newest.as_ref()?;
     let step = newest.state.step;
     (newest.path == store.path_of(step)).then(|| CheckpointRef {
         step,
@@ -174,9 +174,10 @@ impl<'a> Session<'a> {
         let names = data.train.names().to_vec();
         let fresh = RunState::new(spec.clone(), names, data.digest.clone(), machine);
         let begin = Begin::New(&job.dataset);
-        let (found, kept) = find(&options, &spec, &store, &ranks, reporter)?;
-        reporter.goes_on_from(on_volume(found.as_ref(), &store, &folder));
-        let state = restore(&mut ranks, found, &mut learner, fresh, begin, reporter)?;
+        let kept = snapshots::keep(&options, &spec, &store, &place, reporter);
+        let source = find(&store, kept.as_ref(), &mut ranks)?;
+        reporter.goes_on_from(on_volume(&source, &store, &folder));
+        let state = restore(&mut ranks, source, &mut learner, fresh, begin, reporter)?;
         let beginning = (ranks.is_first() && state.step == 0).then(|| Beginning::of(&learner));
         let beginning = beginning.transpose()?;
         learner

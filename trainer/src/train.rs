@@ -95,10 +95,12 @@ impl Session<'_> {
             save |= output.save;
             if save && gradients == Gradients::Averaged && self.state.position < self.images() {
                 self.flush()?;
-                // Rank 0 knows which of the two it wanted; the others have nothing to write.
-                if self.wants_checkpoint() {
+                // Rank 0 knows which of the two it wanted; the others write no checkpoints, and wait.
+                let checkpoint = self.wants_checkpoint();
+                if checkpoint {
                     self.save(true, false)?;
-                } else {
+                }
+                if !(checkpoint && self.ranks.is_first()) {
                     self.take_snapshot()?;
                 }
                 save = false;

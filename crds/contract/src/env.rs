@@ -48,7 +48,7 @@ pub const HOSTFILE: &str = "YOLO_HOSTFILE";
 /// Open MPI's own name for it.
 pub const OMPI_HOSTFILE: &str = "OMPI_MCA_orte_default_hostfile";
 
-/// Folder in memory where rank 0 keeps a copy of the state, for restarts in place; unset is none.
+/// Folder in memory where the first rank of a worker keeps a copy of the state, for restarts; unset is none.
 pub const SNAPSHOTS: &str = "YOLO_SNAPSHOTS";
 
 /// Number of the open file in which the ranks of a worker keep decoded images; unset when each has its own place.

@@ -130,7 +130,7 @@ pub struct Loaded {
 }
 
 /// What a search for checkpoints gave.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Found {
     /// The newest whole one; none when there are no checkpoints at all.
     pub newest: Option<Loaded>,
@@ -283,6 +283,12 @@ impl CheckpointStore {
             path: self.folder.clone(),
             problems: passed_over,
         })
+    }
+
+    /// The state of the newest checkpoint, if it can be read. Whether the rest is whole is not looked at.
+    pub fn newest_state(&self) -> Option<RunState> {
+        let newest = self.steps().ok()?.into_iter().next_back()?;
+        read_state(&self.path_of(newest)).ok()
     }
 
     /// Removes what starts of the run that were killed left unfinished; returns how many folders.

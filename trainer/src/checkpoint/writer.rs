@@ -99,6 +99,11 @@ impl Writer {
         }
     }
 
+    /// Whether something is under way, as far as was asked.
+    pub fn is_busy(&self) -> bool {
+        self.under_way > 0
+    }
+
     /// Waits until nothing is under way.
     pub fn wait(&mut self) -> Result<Option<Saved>, Error> {
         let mut last = None;

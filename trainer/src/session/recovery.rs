@@ -72,10 +72,10 @@ impl Session<'_> {
             self.state.dataset.clone(),
             self.state.machine.clone(),
         );
-        let found = self.ranks.is_first().then(|| self.good_state());
+        let source = self.good_state()?;
         let state = restore(
             &mut self.ranks,
-            found.transpose()?,
+            source,
             &mut self.learner,
             fresh,
             Begin::Again(self.beginning.as_ref()),

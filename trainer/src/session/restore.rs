@@ -7,7 +7,8 @@ use contract::spec::TrainerSpec;
 use tch::Tensor;
 
 use super::recovery::Beginning;
-use crate::checkpoint::{Found, Loaded, NamedTensors, RunState};
+use super::snapshots::Source;
+use crate::checkpoint::{Loaded, NamedTensors, RunState};
 use crate::distributed::Ranks;
 use crate::error::Error;
 use crate::initial;
@@ -24,11 +25,11 @@ pub enum Begin<'a> {
     Again(Option<&'a Beginning>),
 }
 
-/// Takes up the newest checkpoint that rank 0 found, if there is one; else does what `begin` says. Rank 0 hands
+/// Takes up the newest checkpoint that `source` found, if there is one; else does what `begin` says. That rank hands
 /// everything out, so the others need not see the output volume, or not yet.
-pub fn restore(
+pub(super) fn restore(
     ranks: &mut Ranks,
-    found: Option<Found>,
+    source: Source,
     learner: &mut Learner,
     fresh: RunState,
     begin: Begin<'_>,
@@ -39,12 +40,12 @@ pub fn restore(
         source,
     };
     let mut state = None;
-    if let Some(found) = found {
+    if let Some(found) = source.found {
         for reason in &found.passed_over {
             reporter.warn(&format!("checkpoint passed over: {reason}"));
         }
         if let Some(loaded) = found.newest {
-            state = Some(take_up(loaded, learner, &fresh, reporter)?);
+            state = Some(take_up(loaded, learner, &fresh)?);
         } else {
             match begin {
                 Begin::New(dataset) => begin_new(learner, &fresh, dataset, reporter)?,
@@ -53,13 +54,21 @@ pub fn restore(
             }
         }
     }
-    let state = ranks.value_of_first(&state).map_err(lost)?;
+    let rank = source.rank;
+    let told = ranks.value_of(rank, &state).map_err(lost)?;
+    if let Some((state, path)) = &told
+        && ranks.is_first()
+    {
+        say_from_where(state, path, rank, &fresh, reporter);
+    }
+    let state = told.map(|(state, _)| state);
 
     let updates = state.as_ref().map_or(0, |state| state.ema_updates);
     if ranks.world() > 1 {
-        let model = shared(ranks, learner.network.state().export()?).map_err(lost)?;
-        let ema = shared(ranks, learner.ema.state().export()?).map_err(lost)?;
-        let momentum = shared(ranks, learner.optimizer.export()?).map_err(lost)?;
+        let mut of_source = |tensors| shared(ranks, rank, tensors).map_err(lost);
+        let model = of_source(learner.network.state().export()?)?;
+        let ema = of_source(learner.ema.state().export()?)?;
+        let momentum = of_source(learner.optimizer.export()?)?;
         learner.network.state_mut().import(&model)?;
         learner.ema.restore(updates, &ema)?;
         learner.optimizer.import(&momentum)?;
@@ -120,22 +129,23 @@ fn restore_scaler(learner: &mut Learner, state: &RunState) -> Result<(), Error> 
         })
 }
 
-/// Rank 0's tensors.
+/// The tensors of `source`.
 fn shared(
     ranks: &mut Ranks,
+    source: u32,
     tensors: Vec<(String, Tensor)>,
 ) -> crate::distributed::Result<NamedTensors> {
     let (names, mut values): (Vec<String>, Vec<Tensor>) = tensors.into_iter().unzip();
-    ranks.take_all_from_first(&mut values)?;
+    ranks.take_all_from(source, &mut values)?;
     Ok(names.into_iter().zip(values).collect::<BTreeMap<_, _>>())
 }
 
+/// Also returns where the state was.
 fn take_up(
     loaded: Loaded,
     learner: &mut Learner,
     fresh: &RunState,
-    reporter: &mut Reporter,
-) -> Result<RunState, Error> {
+) -> Result<(RunState, String), Error> {
     let checkpoint = loaded.path.display().to_string();
     let state = loaded.state;
     if state.dataset != fresh.dataset || state.names != fresh.names {
@@ -167,8 +177,23 @@ fn take_up(
         .import(&loaded.optimizer)
         .map_err(failed)?;
     restore_scaler(learner, &state)?;
+    Ok((state, checkpoint))
+}
+
+fn say_from_where(
+    state: &RunState,
+    path: &str,
+    rank: u32,
+    fresh: &RunState,
+    reporter: &mut Reporter,
+) {
+    let whose = if rank == 0 {
+        String::new()
+    } else {
+        format!(" of rank {rank}")
+    };
     reporter.say(&format!(
-        "going on from {checkpoint} of attempt {} (step {}, epoch {})",
+        "going on from {path}{whose} of attempt {} (step {}, epoch {})",
         state.attempt,
         state.step,
         state.epoch + 1
@@ -180,5 +205,4 @@ fn take_up(
             differences.join(", ")
         ));
     }
-    Ok(state)
 }

@@ -1,15 +1,18 @@
 //! Copies of the whole state in memory, for ranks that are started anew in the pod that they were in.
 //!
 //! A snapshot is a checkpoint in a folder that lies in memory: written in the background, with checksums, read
-//! as any other. Only rank 0 keeps them, of which the newest is enough.
+//! as any other. The first rank of each worker keeps them, of which the newest is enough: all ranks have the same
+//! state, so the run goes on from any of them, also when the worker of rank 0 was lost.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use contract::env::RankEnv;
 use contract::spec::TrainerSpec;
 
 use super::{Session, StartOptions};
-use crate::checkpoint::{self, CheckpointError, CheckpointStore, Found, Loaded, Writer};
+use crate::checkpoint::{self, CheckpointError, CheckpointStore, Found, RunState, Writer};
 use crate::console::chain;
 use crate::distributed::Ranks;
 use crate::error::Error;
@@ -52,37 +55,112 @@ impl Snapshots {
     }
 }
 
-/// On rank 0: the state to go on from, and where snapshots are kept, if they are.
-pub(super) fn find(
+/// How far a state is. A run that went back is behind its snapshots in steps, and ahead of them in how often it went
+/// back.
+type Progress = (u32, u64);
+
+fn progress(state: &RunState) -> Progress {
+    (state.recovery, state.step)
+}
+
+/// Who has the state to go on from.
+pub(super) struct Source {
+    /// The rank; 0 where there is no state.
+    pub(super) rank: u32,
+    /// On that rank, what it found.
+    pub(super) found: Option<Found>,
+}
+
+/// Where this rank keeps snapshots, if it does: the first one of a worker, whose memory the others share.
+pub(super) fn keep(
     options: &StartOptions,
     spec: &TrainerSpec,
     store: &CheckpointStore,
-    ranks: &Ranks,
+    place: &RankEnv,
     reporter: &mut Reporter,
-) -> Result<(Option<Found>, Option<CheckpointStore>), CheckpointError> {
-    if !ranks.is_first() {
-        return Ok((None, None));
-    }
+) -> Option<CheckpointStore> {
     let folder = options.snapshots.as_deref();
-    let folder = folder.filter(|_| spec.training.snapshot_seconds > 0);
-    let kept = folder.and_then(|folder| {
-        let kept = store.beside(folder.to_owned());
-        let made = fs::create_dir_all(folder).map_err(|error| error.to_string());
-        let ready = made.and_then(|()| kept.remove_unfinished().map_err(|error| chain(&error)));
-        match ready {
-            Ok(_) => Some(kept),
-            Err(problem) => {
-                let folder = folder.display();
-                reporter.warn(&format!("no snapshots are kept in {folder}: {problem}"));
-                None
-            }
+    let folder = folder.filter(|_| place.local_rank == 0 && spec.training.snapshot_seconds > 0)?;
+    let kept = store.beside(folder.to_owned());
+    let made = fs::create_dir_all(folder).map_err(|error| error.to_string());
+    let ready = made.and_then(|()| kept.remove_unfinished().map_err(|error| chain(&error)));
+    match ready {
+        Ok(_) => Some(kept),
+        Err(problem) => {
+            let folder = folder.display();
+            reporter.warn(&format!("no snapshots are kept in {folder}: {problem}"));
+            None
         }
-    });
-    let found = newest(store, kept.as_ref())?;
-    Ok((Some(found), kept))
+    }
 }
 
-/// The state to go on from: the later one of the newest whole checkpoint and the newest whole snapshot.
+/// The state to go on from: the newest whole checkpoint, or the snapshot of any rank that is later.
+pub(super) fn find(
+    store: &CheckpointStore,
+    snapshots: Option<&CheckpointStore>,
+    ranks: &mut Ranks,
+) -> Result<Source, Error> {
+    let mut damaged = None;
+    let own = ranks.is_first().then(|| match newest(store, snapshots) {
+        Err(error @ CheckpointError::NoneWhole { .. }) => {
+            damaged = Some(error);
+            Ok(Found::default())
+        }
+        found => found,
+    });
+    let source = latest(own.transpose()?, snapshots, ranks)?;
+    match damaged {
+        Some(error) if source.rank == 0 => Err(error.into()),
+        _ => Ok(source),
+    }
+}
+
+/// Rank 0's state, unless the snapshot of another is later: that of the lowest rank where several are.
+fn latest(
+    own: Option<Found>,
+    snapshots: Option<&CheckpointStore>,
+    ranks: &mut Ranks,
+) -> Result<Source, Error> {
+    let of_first = own.as_ref().map(|found| found.newest.as_ref());
+    let progress_here = match of_first {
+        Some(newest) => newest.map(|loaded| progress(&loaded.state)),
+        None => snapshots.and_then(|kept| Some(progress(&kept.newest_state()?))),
+    };
+    let text = serde_json::to_vec(&progress_here).expect("numbers become JSON");
+    let all = ranks.gather(&text).map_err(lost)?;
+    let all = all.iter().map(|text| {
+        serde_json::from_slice::<Option<Progress>>(text).expect("all ranks run the same program")
+    });
+    let mut later: Vec<(Reverse<Option<Progress>>, u32)> = all.map(Reverse).zip(0..).collect();
+    let least = later.first().and_then(|(first, _)| first.0);
+    later.retain(|(progress, _)| progress.0 > least);
+    later.sort_unstable();
+    for (_, rank) in later {
+        // Only its checksums tell whether it can be had.
+        let read = snapshots.filter(|_| ranks.rank() == rank);
+        let found = read.and_then(|kept| kept.newest_whole().ok());
+        let found = found.filter(|found| {
+            let newest = found.newest.as_ref();
+            newest.is_some_and(|loaded| Some(progress(&loaded.state)) > least)
+        });
+        if ranks.value_of(rank, &found.is_some()).map_err(lost)? {
+            return Ok(Source { rank, found });
+        }
+    }
+    Ok(Source {
+        rank: 0,
+        found: own,
+    })
+}
+
+fn lost(source: torch_bridge::Error) -> Error {
+    Error::Ranks {
+        when: "the search for the state to go on from",
+        source,
+    }
+}
+
+/// On rank 0: the later one of the newest whole checkpoint and its own newest whole snapshot.
 fn newest(
     store: &CheckpointStore,
     snapshots: Option<&CheckpointStore>,
@@ -100,10 +178,8 @@ fn newest(
         },
         other => other?,
     };
-    // A run that went back is behind its snapshots in steps, and ahead of them in how often it went back.
-    let order = |loaded: &Loaded| (loaded.state.recovery, loaded.state.step);
     let newest = match durable.newest {
-        Some(durable) if order(&durable) >= order(&kept) => durable,
+        Some(durable) if progress(&durable.state) >= progress(&kept.state) => durable,
         _ => kept,
     };
     Ok(Found {
@@ -129,17 +205,26 @@ fn write(
 impl Session<'_> {
     /// What a run goes back to: the newest checkpoint; a snapshot only where there is nothing else, since when
     /// those are taken is a matter of time, and a run is to be the same each time.
-    pub(super) fn good_state(&self) -> Result<Found, CheckpointError> {
-        let found = self.store.newest_whole()?;
-        if found.newest.is_some() || self.beginning.is_some() {
-            return Ok(found);
+    pub(super) fn good_state(&mut self) -> Result<Source, Error> {
+        let own = self.ranks.is_first().then(|| self.store.newest_whole());
+        let own = own.transpose()?;
+        let known = own.as_ref().is_some_and(|found| found.newest.is_some());
+        let known = known || self.beginning.is_some();
+        if self.ranks.value_of_first(&known).map_err(lost)? {
+            return Ok(Source {
+                rank: 0,
+                found: own,
+            });
         }
-        newest(&self.store, self.snapshots.as_ref().map(|kept| &kept.store))
+        let snapshots = self.snapshots.as_ref().map(|kept| &kept.store);
+        find(&self.store, snapshots, &mut self.ranks)
     }
 
-    /// Whether rank 0 wants a snapshot.
+    /// Whether rank 0 wants a snapshot. Not while something is written to the run's folder: who goes on from the
+    /// snapshot takes it for written.
     pub(crate) fn wants_snapshot(&self) -> bool {
-        self.snapshots.as_ref().is_some_and(Snapshots::is_due)
+        let writes = self.writer.as_ref().is_some_and(Writer::is_busy);
+        !writes && self.snapshots.as_ref().is_some_and(Snapshots::is_due)
     }
 
     /// Copies the state, where snapshots are kept. Trouble with them is no trouble of the run.

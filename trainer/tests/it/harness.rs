@@ -40,6 +40,8 @@ pub struct Start<'a> {
     pub cache_fd: Option<i32>,
     /// The folder in memory for copies of the state.
     pub snapshots: Option<PathBuf>,
+    /// Whether each rank is a worker of its own, with a folder in memory named after its rank in that one.
+    pub apart: bool,
     pub flags: &'a [&'a str],
 }
 
@@ -52,6 +54,7 @@ impl<'a> Start<'a> {
             agent: None,
             cache_fd: None,
             snapshots: None,
+            apart: false,
             flags: &[],
         }
     }
@@ -132,11 +135,15 @@ impl Fixture {
             .args(start.flags)
             .env("YOLO_ATTEMPT", format!("0.{}", start.restart));
         if start.world > 1 {
+            let (local_rank, local_world) = match start.apart {
+                true => (0, 1),
+                false => (rank, start.world),
+            };
             let variables = [
                 ("RANK", rank.to_string()),
-                ("LOCAL_RANK", rank.to_string()),
+                ("LOCAL_RANK", local_rank.to_string()),
                 ("WORLD_SIZE", start.world.to_string()),
-                ("LOCAL_WORLD_SIZE", start.world.to_string()),
+                ("LOCAL_WORLD_SIZE", local_world.to_string()),
                 ("MASTER_ADDR", "127.0.0.1".to_owned()),
                 ("MASTER_PORT", port.to_string()),
             ];
@@ -146,6 +153,10 @@ impl Fixture {
             command.env("YOLO_CACHE_FD", number.to_string());
         }
         if let Some(folder) = &start.snapshots {
+            let folder = match start.apart {
+                true => folder.join(rank.to_string()),
+                false => folder.clone(),
+            };
             command.env("YOLO_SNAPSHOTS", folder);
         }
         if let Some(socket) = &start.agent {

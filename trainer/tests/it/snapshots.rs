@@ -26,14 +26,19 @@ fn start<'a>(output: &'a str, world: u32, snapshots: &Path) -> Start<'a> {
 
 /// Lets ranks train until there is a snapshot, and kills them all; returns the snapshot's step.
 fn killed(fixture: &Fixture, snapshots: &Path, world: u32) -> u64 {
+    kill_after(fixture, start("parts", world, snapshots), &[snapshots])
+}
+
+/// The same, once there is one in each of these folders.
+fn kill_after(fixture: &Fixture, start: Start<'_>, folders: &[&Path]) -> u64 {
     let agent = FakeAgent::start(fixture.folder.path(), None);
     let mut children = fixture.spawn(&Start {
         agent: Some(agent.socket.clone()),
-        ..start("parts", world, snapshots)
+        ..start
     });
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut heard = 0;
-    while steps_in(snapshots).is_empty() {
+    while folders.iter().any(|folder| steps_in(folder).is_empty()) {
         assert!(Instant::now() < deadline, "no snapshot was taken");
         // Ranks say something every second.
         agent.wait_for("a sign of life", |_| agent.lines().len() > heard);
@@ -44,7 +49,8 @@ fn killed(fixture: &Fixture, snapshots: &Path, world: u32) -> u64 {
     }
     wait(children);
     assert!(fixture.checkpoints("parts").is_empty());
-    *steps_in(snapshots).last().expect("a snapshot")
+    let newest = |folder: &&Path| *steps_in(folder).last().expect("a snapshot");
+    folders.iter().map(newest).max().expect("a folder")
 }
 
 fn went_on_from(ended: &Ended, folder: &str) -> bool {
@@ -117,4 +123,71 @@ fn a_run_that_went_on_from_memory_can_go_back_to_it() {
     assert_eq!(2, text.matches("going on from").count(), "{text}");
     let state = fixture.state("parts", LAST);
     assert_eq!(1, state["recovery"], "{state}");
+}
+
+/// Three workers, of which the first is lost with what it had in memory.
+#[test]
+fn without_the_first_worker_the_copy_of_another_serves_all_bit_identically() {
+    let fixture = Fixture::new(&changes());
+    fixture.succeed(&Start::new("whole", 3));
+    let memory = fixture.path("memory");
+    let folders: Vec<PathBuf> = (0..3).map(|rank| memory.join(rank.to_string())).collect();
+    let apart = Start {
+        apart: true,
+        ..start("parts", 3, &memory)
+    };
+    let all: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+    kill_after(&fixture, apart.clone(), &all);
+    std::fs::remove_dir_all(&folders[0]).expect("lost");
+    // What is damaged serves nobody, however late it is.
+    let step = *steps_in(&folders[1]).last().expect("a snapshot");
+    let later = folders[1].join(format!("step-{:09}", step + 900));
+    std::fs::rename(folders[1].join(format!("step-{step:09}")), &later).expect("moved");
+    let state = later.join("state.json");
+    let text = std::fs::read_to_string(&state).expect("a state");
+    let mut changed: Value = serde_json::from_str(&text).expect("JSON");
+    changed["step"] = json!(step + 900);
+    std::fs::write(&state, changed.to_string()).expect("written");
+
+    let all = fixture.succeed(&Start {
+        restart: 1,
+        flags: &["--verify-ranks"],
+        ..apart
+    });
+    let text = &all[0].text;
+    assert!(went_on_from(&all[0], "memory/2/step-"), "{text}");
+    assert!(text.contains(" of rank 2 of attempt 0.0 "), "{text}");
+    let (a, b) = (
+        fixture.tensors("whole", LAST),
+        fixture.tensors("parts", LAST),
+    );
+    for (file, bytes) in &a {
+        assert!(bytes == &b[file], "{file} differs");
+    }
+    let metrics = |output: &str| fixture.state(output, LAST)["latest"].clone();
+    assert_eq!(metrics("whole"), metrics("parts"));
+}
+
+/// Rank 0 has nothing of its own to go back to then.
+#[test]
+fn a_run_that_went_on_from_the_copy_of_another_can_go_back_to_it() {
+    let fixture = Fixture::new(&changes());
+    let memory = fixture.path("memory");
+    let folders: Vec<PathBuf> = (0..2).map(|rank| memory.join(rank.to_string())).collect();
+    let apart = Start {
+        apart: true,
+        ..start("parts", 2, &memory)
+    };
+    let all: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+    let step = kill_after(&fixture, apart.clone(), &all);
+    std::fs::remove_dir_all(&folders[0]).expect("lost");
+    let fault = (step + 2).to_string();
+    let all = fixture.succeed(&Start {
+        restart: 1,
+        flags: &["--make-non-finite", &fault],
+        ..apart
+    });
+    let text = &all[0].text;
+    assert_eq!(2, text.matches("going on from").count(), "{text}");
+    assert_eq!(1, fixture.state("parts", LAST)["recovery"]);
 }
