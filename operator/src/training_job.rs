@@ -160,7 +160,8 @@ pub async fn advance<C: Cluster>(
     }
     let new = describe(job, observed, plan, &applied, now);
     let urgency = urgency(&observed.status, &new);
-    match due(urgency, memory.written, policy.pace) {
+    let pace = policy.pace.of_workers(new.total_workers);
+    match due(urgency, memory.written, pace) {
         Some(when) if when <= now || urgency == Urgency::Now => {
             write(cluster, observed, &new, memory, now).await?;
             if new.attempt == Some(plan.attempt)

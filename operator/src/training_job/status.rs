@@ -60,7 +60,10 @@ pub struct Pace {
 /// processor for one, and others wait behind them.
 pub const EACH_SECOND: u32 = 20;
 
-/// Also where very many jobs start, or never come to.
+/// Workers whose steps are told a second, where one job has many.
+const WORKERS_A_SECOND: u32 = 100;
+
+/// Also where very many jobs start, or never come to, or a job has very many workers.
 const LONGEST_SHARE: SignedDuration = SignedDuration::from_secs(10);
 
 impl Pace {
@@ -72,6 +75,17 @@ impl Pace {
         let share = SignedDuration::from_secs(seconds).min(LONGEST_SHARE);
         Self {
             workers: self.workers.max(share),
+            ..self
+        }
+    }
+
+    /// The pace of a job of so many workers. A status names them all, so one of a thousand takes the API server as long
+    /// as fifty of twenty.
+    #[must_use]
+    pub fn of_workers(self, workers: u32) -> Self {
+        let share = SignedDuration::from_secs(i64::from(workers / WORKERS_A_SECOND));
+        Self {
+            workers: self.workers.max(share.min(LONGEST_SHARE)),
             ..self
         }
     }

@@ -39,6 +39,10 @@ fn progress_waits_for_its_turn_and_conditions_do_not() {
         let due = due(Urgency::Workers, Some(at(100)), pace.shared_by(jobs));
         assert_eq!(Some(at(when)), due, "{jobs} jobs");
     }
+    for (workers, when) in [(0, 101), (199, 101), (200, 102), (1000, 110), (9000, 110)] {
+        let due = due(Urgency::Workers, Some(at(100)), pace.of_workers(workers));
+        assert_eq!(Some(at(when)), due, "{workers} workers");
+    }
     assert_eq!(Some(Timestamp::MIN), due(Urgency::Progress, None, pace));
 }
 
