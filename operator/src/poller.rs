@@ -1,5 +1,6 @@
 //! Reads the agents' progress by pod address, outside reconcile: a slow worker must not hold up others.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -219,7 +220,8 @@ fn rounds(
     rounds.collect()
 }
 
-/// The workers of the latest incarnation that run, from worker 0 on: it knows the most.
+/// The workers of the latest incarnation that run, from worker 0 on: it knows the most. One of each node first, since
+/// those of a node are cut off together.
 fn targets(mut pods: Vec<PodView>) -> Vec<Target> {
     let latest = pods
         .iter()
@@ -227,8 +229,14 @@ fn targets(mut pods: Vec<PodView>) -> Vec<Target> {
         .max()
         .unwrap_or_default();
     pods.retain(|pod| pod.incarnation == latest && pod.state == PodState::Running);
-    pods.sort_by_key(|pod| pod.index);
-    let running = pods.into_iter().filter_map(|pod| {
+    // Of two pods of a worker the earlier one was given up.
+    pods.sort_by_key(|pod| (pod.index, Reverse(pod.number)));
+    pods.dedup_by_key(|pod| pod.index);
+    let mut nodes = HashSet::new();
+    let (first, others): (Vec<_>, Vec<_>) = pods
+        .into_iter()
+        .partition(|pod| nodes.insert(pod.node.clone()));
+    let running = first.into_iter().chain(others).filter_map(|pod| {
         Some(Target {
             ip: pod.ip?,
             incarnation: pod.incarnation,
@@ -366,6 +374,37 @@ mod tests {
             warnings: Vec::new(),
             lost: Vec::new(),
         }
+    }
+
+    #[test]
+    fn one_worker_of_each_node_is_asked_first_and_of_a_worker_its_last_pod() {
+        let pod = |index, number, node: &str| PodView {
+            name: String::new(),
+            uid: String::new(),
+            index,
+            number,
+            incarnation: 1,
+            made_for: Attempt::default(),
+            active: true,
+            deleting: false,
+            node: Some(node.to_owned()),
+            ip: Some(format!("{index}.{number}")),
+            state: PodState::Running,
+            end_seen: None,
+        };
+        let mut pods = vec![
+            pod(2, 0, "a"),
+            pod(1, 0, "a"),
+            pod(0, 0, "b"),
+            pod(0, 1, "a"),
+            pod(3, 0, "b"),
+        ];
+        pods.push(PodView {
+            incarnation: 0,
+            ..pod(4, 0, "c")
+        });
+        let asked: Vec<String> = targets(pods).into_iter().map(|target| target.ip).collect();
+        assert_eq!(["0.1", "3.0", "1.0"], asked[..]);
     }
 
     #[tokio::test]

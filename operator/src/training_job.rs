@@ -8,6 +8,7 @@ pub mod controller;
 pub mod display;
 pub mod gang;
 pub mod kubernetes;
+pub mod members;
 pub mod news;
 pub mod observe;
 pub mod plan;

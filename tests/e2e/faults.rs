@@ -21,6 +21,16 @@ fn long_job(name: &str) -> Job {
 
 #[test]
 fn a_killed_worker_is_replaced_alone_and_the_run_goes_on_from_memory() {
+    killed(1, "going on from /dev/shm/snapshots");
+}
+
+#[test]
+fn a_killed_worker_0_is_replaced_alone_and_the_run_goes_on_from_the_memory_of_another() {
+    killed(0, " of rank 1 of attempt 0.0 ");
+}
+
+/// Kills a worker; its rank 0 says this when it goes on.
+fn killed(index: usize, says: &str) {
     let namespace = Namespace::new("alone");
     data::digits(&namespace, 64, 16, 64);
     let job = long_job("lost")
@@ -32,17 +42,17 @@ fn a_killed_worker_is_replaced_alone_and_the_run_goes_on_from_memory() {
         seconds.is_some_and(|seconds| seconds > 5.0)
     });
     let old = seen::worker_names(&namespace, "lost");
-    let pod = namespace.get("pod", &old[1]).expect("it runs");
+    let pod = namespace.get("pod", &old[index]).expect("it runs");
     // Its processes go with it, without a word: there is no time for a checkpoint.
     processes::signal(processes::agent(&pod).expect("an agent"), "KILL");
     let start = Instant::now();
-    let new = seen::without(&namespace, "lost", &old, &old[1]);
-    assert_eq!(old[0], new[0], "it keeps its pod");
+    let new = seen::without(&namespace, "lost", &old, &old[index]);
+    assert_eq!(old[1 - index], new[1 - index], "it keeps its pod");
     let next = json!({"incarnation": 0, "restart": 1});
     seen::trains_in(&namespace, &new[0], &next);
     let took = start.elapsed();
     println!(
-        "worker 1 killed until training steps are seen: {:.1} s",
+        "worker {index} killed until training steps are seen: {:.1} s",
         took.as_secs_f64()
     );
     let job = seen::wait_complete(&namespace, "lost");
@@ -57,7 +67,7 @@ fn a_killed_worker_is_replaced_alone_and_the_run_goes_on_from_memory() {
     let log = namespace
         .kubectl(&["logs", &new[0], "--container=worker"])
         .expect("the log");
-    assert!(log.contains("going on from /dev/shm/snapshots"), "{log}");
+    assert!(log.contains(says), "{log}");
     let events = namespace
         .kubectl(&["describe", "ytj", "lost"])
         .expect("kubectl describe");
@@ -66,14 +76,18 @@ fn a_killed_worker_is_replaced_alone_and_the_run_goes_on_from_memory() {
 }
 
 #[test]
-fn without_worker_0_the_gang_restarts_from_its_checkpoint() {
+fn a_pod_that_is_deleted_is_replaced_alone_and_costs_no_restart() {
     let namespace = Namespace::new("worker");
     data::digits(&namespace, 64, 16, 64);
     // A pod that is taken away costs none of these.
-    let job = long_job("killed").set("/failurePolicy", json!({"maxRestarts": 0}));
+    let job = long_job("killed")
+        .set("/failurePolicy", json!({"maxRestarts": 0}))
+        .set("/training/checkpointEvery", EPOCHS)
+        .set("/training/snapshotSeconds", 2);
     namespace.apply(&job.manifest()).expect("applying the job");
-    let before = seen::wait(&namespace, "killed", "a checkpoint", |job| {
-        job["status"]["checkpoint"]["step"].as_u64().unwrap_or(0) > 0
+    seen::wait(&namespace, "killed", "a while of training", |job| {
+        let seconds = job["status"]["progress"]["trainingSeconds"].as_f64();
+        seconds.is_some_and(|seconds| seconds > 5.0)
     });
     let old = seen::worker_names(&namespace, "killed");
     assert_eq!(2, old.len(), "{old:?}");
@@ -82,8 +96,9 @@ fn without_worker_0_the_gang_restarts_from_its_checkpoint() {
         .kubectl(&["delete", "pod", &old[0], "--grace-period=0", "--force"])
         .expect("killing a worker");
     let start = Instant::now();
-    let new = seen::replaced(&namespace, "killed", &old);
-    let next = json!({"incarnation": 1, "restart": 0});
+    let new = seen::without(&namespace, "killed", &old, &old[0]);
+    assert_eq!(old[1], new[1], "the other keeps its pod");
+    let next = json!({"incarnation": 0, "restart": 1});
     seen::trains_in(&namespace, &new[0], &next);
     let took = start.elapsed().as_secs_f64();
     println!("pod of worker 0 deleted until training steps are seen: {took:.1} s");
@@ -91,28 +106,81 @@ fn without_worker_0_the_gang_restarts_from_its_checkpoint() {
     let job = seen::wait_complete(&namespace, "killed");
     assert_eq!(1, job["status"]["restarts"], "{}", job["status"]);
     assert_eq!(0, job["status"]["countedRestarts"]);
-    assert_eq!(1, job["status"]["attempt"]["incarnation"]);
+    assert_eq!(next, job["status"]["attempt"]);
     assert_eq!(EPOCHS * 8, step(&job), "8 steps in an epoch");
     assert_eq!(new, seen::worker_names(&namespace, "killed"));
-    // It went on from the checkpoint and did not start over.
     let log = namespace
         .kubectl(&["logs", &new[0], "--container=worker"])
         .expect("the log");
-    let checkpoint = before["status"]["checkpoint"]["step"]
-        .as_u64()
-        .expect("seen above");
-    assert!(
-        log.contains("going on from"),
-        "the log does not say it resumed (from {checkpoint}):\n{log}"
+    // From a checkpoint, if there was the time to take one.
+    assert!(log.contains("going on from"), "{log}");
+    let failure = &job["status"]["failures"][0];
+    assert_eq!(
+        (json!(0), json!("PodDeleted")),
+        (failure["worker"].clone(), failure["reason"].clone())
     );
     let events = namespace
         .kubectl(&["describe", "ytj", "killed"])
+        .expect("kubectl describe");
+    assert!(events.contains("WorkerReplaced"), "{events}");
+}
+
+#[test]
+fn when_all_workers_are_gone_the_gang_begins_anew_from_its_checkpoint() {
+    let namespace = Namespace::new("gang");
+    data::digits(&namespace, 64, 16, 64);
+    let job = long_job("gone").set("/failurePolicy", json!({"maxRestarts": 0}));
+    namespace.apply(&job.manifest()).expect("applying the job");
+    let before = seen::wait(&namespace, "gone", "a checkpoint", |job| {
+        job["status"]["checkpoint"]["step"].as_u64().unwrap_or(0) > 0
+    });
+    let old = seen::worker_names(&namespace, "gone");
+    namespace
+        .kubectl(&[
+            "delete",
+            "pod",
+            &old[0],
+            &old[1],
+            "--grace-period=0",
+            "--force",
+        ])
+        .expect("killing the workers");
+    let start = Instant::now();
+    let new = seen::replaced(&namespace, "gone", &old);
+    let next = json!({"incarnation": 1, "restart": 0});
+    seen::trains_in(&namespace, &new[0], &next);
+    let took = start.elapsed().as_secs_f64();
+    println!("both pods deleted until training steps are seen: {took:.1} s");
+    let log = namespace
+        .kubectl(&["logs", &new[0], "--container=worker"])
+        .expect("the log");
+    let from = log.split("going on from ").nth(1);
+    let from = from.and_then(|rest| rest.split("(step ").nth(1)?.split(',').next()?.parse().ok());
+    assert!(
+        from >= before["status"]["checkpoint"]["step"].as_u64() && !log.contains("/dev/shm"),
+        "it began before its checkpoint: {log}"
+    );
+    let job = seen::wait_complete(&namespace, "gone");
+    let status = &job["status"];
+    assert_eq!(
+        (json!(0), &next),
+        (status["countedRestarts"].clone(), &status["attempt"])
+    );
+    assert_eq!(EPOCHS * 8, step(&job), "8 steps in an epoch");
+    assert_eq!(new, seen::worker_names(&namespace, "gone"));
+    let events = namespace
+        .kubectl(&["describe", "ytj", "gone"])
         .expect("kubectl describe");
     assert!(events.contains("Restarting"), "{events}");
 }
 
 #[test]
 fn a_worker_asked_to_leave_takes_a_checkpoint_first() {
+    asked_to_leave(0);
+    asked_to_leave(1);
+}
+
+fn asked_to_leave(index: usize) {
     let namespace = Namespace::new("leave");
     data::digits(&namespace, 64, 16, 64);
     // One checkpoint in 100 epochs: what the next attempt resumes from was taken at the signal.
@@ -121,21 +189,25 @@ fn a_worker_asked_to_leave_takes_a_checkpoint_first() {
     seen::wait(&namespace, "polite", "some steps", |job| step(job) >= 8);
     let old = seen::worker_names(&namespace, "polite");
     namespace
-        .kubectl(&["delete", "pod", &old[1], "--wait=false"])
+        .kubectl(&["delete", "pod", &old[index], "--wait=false"])
         .expect("deleting a worker");
     let start = Instant::now();
-    let new = seen::without(&namespace, "polite", &old, &old[1]);
+    let new = seen::without(&namespace, "polite", &old, &old[index]);
     let next = json!({"incarnation": 0, "restart": 1});
     seen::trains_in(&namespace, &new[0], &next);
     println!(
-        "pod of worker 1 deleted until training steps are seen: {:.1} s",
+        "pod of worker {index} deleted until training steps are seen: {:.1} s",
         start.elapsed().as_secs_f64()
     );
     let job = seen::wait_complete(&namespace, "polite");
     assert_eq!(1, job["status"]["restarts"], "{}", job["status"]);
     assert_eq!(0, job["status"]["countedRestarts"].as_u64().unwrap_or(0));
     assert_eq!(new, seen::worker_names(&namespace, "polite"));
-    assert_eq!(old[0], new[0], "only the one that had to leave is replaced");
+    assert_eq!(
+        old[1 - index],
+        new[1 - index],
+        "only the one that had to leave is replaced"
+    );
     let log = namespace
         .kubectl(&["logs", &new[0], "--container=worker"])
         .expect("the log");

@@ -93,6 +93,16 @@ exit 1
 
 #[test]
 fn a_program_whose_peer_is_deleted_has_not_failed_itself() {
+    a_peer_is_deleted(1);
+}
+
+/// Here the other one would call for ever.
+#[test]
+fn a_program_whose_first_worker_is_deleted_begins_anew_with_the_next() {
+    a_peer_is_deleted(0);
+}
+
+fn a_peer_is_deleted(index: usize) {
     let namespace = Namespace::new("calls");
     data::digits(&namespace, 8, 4, 64);
     let job = in_image("calls", "localhost/helper:1", &["sh", "-c", CALLS])
@@ -107,7 +117,7 @@ fn a_program_whose_peer_is_deleted_has_not_failed_itself() {
         let seen = namespace.kubectl(&met);
         seen.success.then_some(()).ok_or(seen.stderr)
     });
-    let deleted = ["delete", "pod", "calls-worker-1-0", "--wait=false"];
+    let deleted = ["delete", "pod", &pods[index], "--wait=false"];
     namespace.kubectl(&deleted).expect("deleting a pod");
     let done = seen::wait_complete(&namespace, "calls");
     let status = &done["status"];
@@ -126,10 +136,10 @@ fn a_program_whose_peer_is_deleted_has_not_failed_itself() {
     );
     let failure = &status["failures"][0];
     assert_eq!(
-        (json!(1), json!("PodDeleted")),
+        (json!(index), json!("PodDeleted")),
         (failure["worker"].clone(), failure["reason"].clone())
     );
-    let names = status["workers"].as_array().expect("workers").iter();
-    let names: Vec<_> = names.map(|worker| worker["pod"].clone()).collect();
-    assert_eq!(vec![json!(pods[0]), json!("calls-worker-1-1")], names);
+    let mut expected = pods.clone();
+    expected[index] = format!("calls-worker-{index}-1");
+    assert_eq!(expected, seen::worker_names(&namespace, "calls"));
 }

@@ -76,8 +76,8 @@ pub struct FailureRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum FailureAction {
-    /// Start all ranks anew in the pods they are in and go on from the last checkpoint, as one of
-    /// `maxRestarts`. A pod that is gone is replaced alone, unless it was worker 0's. After two such restarts in a
+    /// Start all ranks anew in the pods they are in and go on from the copy of the state in memory, or else from the
+    /// last checkpoint, as one of `maxRestarts`. A pod that is gone is replaced alone. After two such restarts in a
     /// row without a training step, all workers are replaced instead.
     RestartInPlace,
     /// Replace all workers and go on from the last checkpoint, as one of `maxRestarts`.

@@ -168,7 +168,7 @@ pub struct AgentProgress {
     /// knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// Workers that are gone and whose successors the others wait for. Only worker 0 knows.
+    /// Workers that are gone and whose successors the others wait for. Worker 0 knows, and of its own loss the others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<LostWorker>,
 }

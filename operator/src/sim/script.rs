@@ -16,7 +16,8 @@
 //! delete-pod POD                  somebody deletes it; it gets time to stop
 //! gone POD…                       they leave the API server
 //! progress STEP EPOCH LOSS [MAP]  what worker 0's agent says
-//! lost POD TEXT                   the agents lost touch with it, and wait for another in its place
+//! lost POD TEXT                   the agents lost touch with it, and wait for another in its place; of worker 0
+//!                                 tells one on another node
 //! in-place WORKER REASON TEXT     the agents restart their ranks, because of this failure of a rank
 //! advance SECONDS                 the clock goes on
 //! refuse POD                      the API server will refuse to create it, once

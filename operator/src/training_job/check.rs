@@ -2,8 +2,9 @@
 
 use crds::v1alpha1::WorkerState;
 
+use super::members::members;
 use super::observe::Observed;
-use super::plan::{Phase, Plan, members};
+use super::plan::{Phase, Plan};
 use super::pods::PodView;
 use super::restart::Member;
 use super::validate::ValidJob;

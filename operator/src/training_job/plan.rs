@@ -6,15 +6,15 @@ mod what;
 pub use self::what::{ClaimFor, JobFailure, NewPod, Phase, Plan, Retired};
 
 use contract::attempt::Attempt;
-use contract::progress::LostWorker;
 use crds::conditions::ConditionType;
 use crds::names;
-use crds::v1alpha1::{CleanPodPolicy, RunPolicy, WorkerState};
+use crds::v1alpha1::{CleanPodPolicy, Restart, RunPolicy};
 use jiff::{SignedDuration, Timestamp};
 
 use super::back_off::{self, Restarts};
 use super::build::GRACE_SECONDS;
 use super::gang;
+use super::members::{least_number, members, present_attempt};
 use super::observe::{ClaimView, Claims, ConfigView, Observed, ServiceView};
 use super::pods::{PodState, PodView};
 use super::prefetch::{self, Step};
@@ -152,11 +152,7 @@ fn go_on(
             workers,
             counted,
         } if !again(&failure, &workers) => {
-            let mut restart = retry(&failure);
-            let same = observed.status.last_restart.as_ref();
-            if let Some(same) = same.filter(|_| meanwhile(&workers)) {
-                restart.fruitless = same.fruitless;
-            }
+            let restart = as_one(retry(&failure), observed, meanwhile(&workers));
             plan.failures.push(failure.record(attempt, now));
             plan.attempt = attempt.next_restart();
             // Others may have none for another reason: a status from a backup, for example.
@@ -180,7 +176,7 @@ fn go_on(
         | Verdict::Replace {
             failure, counted, ..
         } => {
-            let restart = retry(&failure);
+            let restart = as_one(retry(&failure), observed, meanwhile(&[failure.worker]));
             plan.failures.push(failure.record(attempt, now));
             plan.phase = Phase::Restarting(failure);
             plan.attempt = attempt.next_incarnation();
@@ -254,6 +250,14 @@ fn fetched(plan: &mut Plan, valid: &ValidJob, observed: &Observed, now: Timestam
     false
 }
 
+/// A restart that falls in the wait of the one before was no more fruitless than that.
+fn as_one(mut restart: Restart, observed: &Observed, meanwhile: bool) -> Restart {
+    if let Some(last) = observed.status.last_restart.as_ref().filter(|_| meanwhile) {
+        restart.fruitless = last.fruitless;
+    }
+    restart
+}
+
 /// Whether ranks have not begun since the last worker was replaced alone, and none of these was replaced for that.
 fn awaits_others(observed: &Observed, attempt: Attempt, workers: &[u32], now: Timestamp) -> bool {
     let decided = observed.status.attempt == Some(attempt) && attempt.restart > 0;
@@ -274,81 +278,6 @@ fn awaits_others(observed: &Observed, attempt: Attempt, workers: &[u32], now: Ti
 
 fn is_missing(member: &Member) -> bool {
     matches!(member, Member::Missing)
-}
-
-/// The latest attempt that status, pods or agents know. A status restored from a backup cannot bring an
-/// earlier one back.
-pub fn present_attempt(observed: &Observed) -> Attempt {
-    let of_pods = observed.pods.iter().map(PodView::attempt);
-    of_pods
-        .chain(observed.status.attempt)
-        .chain(observed.progress.as_ref().map(|progress| progress.attempt))
-        .max()
-        .unwrap_or_default()
-}
-
-/// The workers of the present incarnation, by index.
-pub fn members<'a>(valid: &ValidJob, observed: &'a Observed, attempt: Attempt) -> Vec<Member<'a>> {
-    let status = &observed.status;
-    let mut members = vec![Member::Missing; valid.layout.replicas as usize];
-    let lost = lost(observed, attempt);
-    // The status names pods of its own attempt only.
-    let current = status
-        .attempt
-        .is_some_and(|known| known.incarnation == attempt.incarnation);
-    for worker in status.workers.iter().filter(|_| current) {
-        if worker.state == WorkerState::Replaced {
-            continue;
-        }
-        if let Some(member) = members.get_mut(worker.index as usize) {
-            *member = Member::Gone {
-                index: worker.index,
-                pod: &worker.pod,
-                succeeded: worker.state == WorkerState::Succeeded,
-            };
-        }
-    }
-    // Of a worker's pods the latest comes last.
-    for pod in &observed.pods {
-        if pod.incarnation == attempt.incarnation
-            && pod.number >= least_number(observed, attempt, pod.index)
-            && let Some(member) = members.get_mut(pod.index as usize)
-        {
-            let lost = lost.iter().find(|lost| {
-                (lost.worker, lost.number) == (pod.index, pod.number) && !pod.deleting
-            });
-            *member = match lost {
-                Some(lost) if pod.state == PodState::Running => Member::Lost {
-                    pod,
-                    message: &lost.message,
-                },
-                _ => Member::Pod(pod),
-            };
-        }
-    }
-    members
-}
-
-/// The workers that the agents of this incarnation lost touch with.
-fn lost(observed: &Observed, attempt: Attempt) -> &[LostWorker] {
-    let told = observed.progress.as_ref();
-    let told = told.filter(|told| told.attempt.incarnation == attempt.incarnation);
-    told.map_or(&[], |told| &told.lost)
-}
-
-/// The number of the first pod of a worker that was not given up for another.
-fn least_number(observed: &Observed, attempt: Attempt, index: u32) -> u32 {
-    let Some(known) = observed.status.attempt else {
-        return 0;
-    };
-    let listed = observed.status.workers.iter();
-    let mut listed = listed.filter(|_| known.incarnation == attempt.incarnation);
-    let Some(worker) = listed.find(|worker| worker.index == index) else {
-        return 0;
-    };
-    let number = names::worker_pod_number(&observed.id.name, index, &worker.pod);
-    let given_up = u32::from(worker.state == WorkerState::Replaced);
-    number.unwrap_or_default() + given_up
 }
 
 fn succeeded(member: &Member) -> bool {

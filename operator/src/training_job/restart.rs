@@ -287,13 +287,13 @@ pub fn judge(members: &[Member], restarts: u32, policy: &FailurePolicy, now: Tim
     }
 }
 
-/// The workers that are gone, if nothing else is wrong: worker 0, which leads the agents and has the newest copy of the
-/// state, is there, and the others wait or are on their way.
+/// The workers that are gone, if nothing else is wrong: the others wait or are on their way, and at least one is there.
 fn replaceable(members: &[Member]) -> Option<Vec<u32>> {
     let mut gone = Vec::new();
+    let mut waits = false;
     for (index, member) in (0..).zip(members) {
         let is_gone = match member {
-            Member::Missing => index == 0,
+            Member::Missing => false,
             Member::Gone {
                 succeeded: true, ..
             } => return None,
@@ -301,24 +301,23 @@ fn replaceable(members: &[Member]) -> Option<Vec<u32>> {
             Member::Pod(pod) => match &pod.state {
                 _ if pod.deleting => true,
                 PodState::Evicted(_) => true,
-                // An agent that could still say why it ended has told the others the same, and they end too.
+                // An agent that could still say why it ended, and was not asked to, has told the others, and they end too.
                 PodState::Failed(ended) if ended.result.is_none() && ended.exit_code.is_some() => {
                     true
                 }
                 PodState::Failed(_) | PodState::Succeeded(_) => return None,
-                // Before it runs there is nobody who could wait.
-                PodState::Waiting(_) if index == 0 => return None,
-                PodState::Waiting(_) | PodState::Running => false,
+                PodState::Waiting(_) => false,
+                PodState::Running => {
+                    waits = true;
+                    false
+                }
             },
         };
-        if is_gone && index == 0 {
-            return None;
-        }
         if is_gone {
             gone.push(index);
         }
     }
-    (!gone.is_empty()).then_some(gone)
+    (waits && !gone.is_empty()).then_some(gone)
 }
 
 /// The failure of a worker with the time at which it was first seen; `None` when it has not failed.

@@ -13,8 +13,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::display::display;
+use super::members::members;
 use super::observe::Observed;
-use super::plan::{JobFailure, Phase, Plan, members, name_taken};
+use super::plan::{JobFailure, Phase, Plan, name_taken};
 use super::pods::{PodState, PodView};
 use super::queue::QueueView;
 use super::restart::{self, Member, Why};

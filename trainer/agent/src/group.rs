@@ -9,11 +9,13 @@
 //! Both directions carry a whole state, never a change: a line that was lost with its connection is made
 //! good by the next one. A rank that fails therefore costs its peers no pod: the coordinator orders all to
 //! stop, waits until no rank is left, and orders the next attempt, as long as the failure policy lets it.
-//! What it does not let, or what a pod's loss makes impossible, ends every worker, and the operator
-//! decides what follows.
+//! What it does not let ends every worker, and the operator decides what follows. A worker that is
+//! lost is waited for: the operator makes another pod of it.
 //!
-//! [`coordinator`] decides and knows no clock and no network; [`straggler`] finds who keeps the others waiting. [`host`] gives it both on worker 0, and
-//! [`link`] is how the others reach it. A worker without a token has a group of its own.
+//! [`coordinator`] decides and knows no clock and no network; [`straggler`] finds who keeps the others waiting.
+//! [`host`] gives it both on worker 0, and [`link`] is how the others reach it. When worker 0 is gone they stop their
+//! ranks and look for its successor, whose coordinator learns from their standings where the group was. A worker
+//! without a token has a group of its own.
 
 pub mod clock;
 pub mod coordinator;
@@ -65,9 +67,17 @@ impl Membership {
         })
     }
 
-    /// On worker 0: waits until the others have heard the last order, or for a moment.
+    /// Whether the coordinator is here.
+    pub fn coordinates(&self) -> bool {
+        self.host.is_some()
+    }
+
+    /// On worker 0: waits until the others have heard the last order, or for a moment. Where they go on without this
+    /// pod, they have.
     pub async fn leave(&self) {
-        if let Some(host) = &self.host {
+        if let Some(host) = &self.host
+            && self.orders.borrow().kind == OrderKind::Finish
+        {
             host.see_off().await;
         }
     }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use contract::attempt::Attempt;
 use contract::env::RENDEZVOUS_TIMEOUT;
-use contract::exit::FailureReason;
+use contract::exit::{FailureReason, Retry};
 use contract::progress::RankFailure;
 use contract::protocol::AgentMessage;
 use tokio::select;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
-use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::group::coordinator::SILENCE;
@@ -27,13 +27,16 @@ use crate::socket::Hub;
 use crate::supervise::{Action, Event, Failure, Supervisor, Verdict, signal_name};
 use crate::{error_chain, telemetry};
 
-/// How long a worker whose ranks have ended waits for a coordinator that it does not reach.
+/// How long a worker whose ranks have ended for good waits for a coordinator that it does not reach.
 const OUT_OF_TOUCH_LIMIT: Duration = Duration::from_secs(30);
-/// How much longer than the coordinator a worker waits for the first order.
+/// How much longer than the coordinator a worker waits for the order to begin.
 const FIRST_ORDER_GRACE: Duration = Duration::from_secs(5);
 
 /// How long a worker that was asked to end waits for the last order.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// How long worker 0, from when it was asked to end: the others may still write what all begin with, and without the
+/// coordinator nobody grants them the time. What is left of the pod's grace is for the keeper.
+const GOODBYE_OF_COORDINATOR: Duration = Duration::from_secs(20);
 
 /// A worker and the hands it has.
 pub struct Worker<'a> {
@@ -53,18 +56,18 @@ pub struct Worker<'a> {
     asked_at: Option<Instant>,
     /// Whether this pod can have no further attempt.
     leaving: bool,
-    /// Whether the group ran with this worker: who is out of touch then was not always.
-    has_run: bool,
+    /// The attempt that the group ran in with this worker last: who is out of touch then was not always.
+    ran_in: Option<Attempt>,
+    /// Whether it stopped the ranks of the present attempt by itself, since worker 0 was not reached.
+    lost_touch: bool,
 }
 
 /// How an attempt ended on this worker.
 enum End {
     /// Its ranks ended by themselves.
     OfRanks(Box<Outcome>),
-    /// The group stopped them.
+    /// The group stopped them, or worker 0 was lost, without which they can do nothing.
     Interrupted,
-    /// Worker 0 was lost, without which they can do nothing.
-    Abandoned,
 }
 
 /// What a worker without running ranks does next.
@@ -99,7 +102,8 @@ impl<'a> Worker<'a> {
             end: None,
             asked_at: None,
             leaving: false,
-            has_run: false,
+            ran_in: None,
+            lost_touch: false,
         }
     }
 
@@ -125,15 +129,8 @@ impl<'a> Worker<'a> {
 
     /// Waits for an order that is news to a worker whose ranks have ended, or do not run yet.
     async fn next(&mut self, signals: &mut Signals) -> Next {
-        let limit = match self.end {
-            Some(_) => OUT_OF_TOUCH_LIMIT,
-            None => RENDEZVOUS_TIMEOUT + FIRST_ORDER_GRACE,
-        };
-        let mut patience_ends = Instant::now() + limit;
+        let mut alone_since = Instant::now();
         loop {
-            if let Some(End::Abandoned) = self.end {
-                return Next::End(self.abandoned());
-            }
             if self.asked_at.is_some() {
                 self.say_goodbye().await;
                 return Next::End(self.stopped());
@@ -161,11 +158,12 @@ impl<'a> Worker<'a> {
                 ..
             } = &mut self.membership;
             let alone = out_of_touch.borrow().is_some();
+            let patience_ends = alone_since + patience(self.end.as_ref());
             select! {
                 // Their senders live as long as this agent, or until the last order has come.
                 _ = orders.changed() => {}
                 _ = out_of_touch.changed() => if !alone {
-                    patience_ends = Instant::now() + limit;
+                    alone_since = Instant::now();
                 },
                 caught = signals.next() => match caught {
                     // These ranks had ended before.
@@ -181,8 +179,15 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Lets the others know how the ranks of this worker ended: it does not wait for theirs.
+    /// Lets the others know how the ranks of this worker ended. Only worker 0 waits for theirs.
     async fn say_goodbye(&mut self) {
+        let attempt = self.place.attempt;
+        if let Some(asked_at) = self.asked_at.filter(|_| self.membership.coordinates()) {
+            let over = |order: &Order| order.kind != OrderKind::Run || order.attempt != attempt;
+            let until = asked_at + GOODBYE_OF_COORDINATOR;
+            let _ = timeout_at(until, self.membership.orders.wait_for(over)).await;
+            return;
+        }
         let last = |order: &Order| order.kind == OrderKind::Finish;
         // Without an answer the closed connection says as much.
         let _ = timeout(GOODBYE, self.membership.orders.wait_for(last)).await;
@@ -241,7 +246,7 @@ impl<'a> Worker<'a> {
             "worker {} is out of touch with worker 0: {trouble}; look at its pod, at DNS and at network policies",
             self.place.node_rank
         );
-        if !self.has_run {
+        if self.ran_in.is_none() {
             return self.without_ranks(FailureReason::RendezvousFailed, message);
         }
         let mut outcome = self.without_ranks(FailureReason::PeerLost, message);
@@ -266,7 +271,8 @@ impl<'a> Worker<'a> {
     async fn attempt(&mut self, order: Order, signals: &mut Signals) {
         self.place.attempt = order.attempt;
         self.end = None;
-        self.has_run = true;
+        self.ran_in = Some(order.attempt);
+        self.lost_touch = false;
         telemetry::begin(order.attempt);
         if let Err(error) = self.shared.begin(order.attempt, order.because) {
             // The same series could be made before; the old ones go on.
@@ -277,36 +283,33 @@ impl<'a> Worker<'a> {
         self.ranks = Ranks::default();
         self.supervisor = Supervisor::new(self.place.ranks(), self.settings.patience());
         self.tell(Phase::Running, None);
-        let (verdict, abandoned) = self.supervise(signals, &sender, events).await;
+        let verdict = self.supervise(signals, &sender, events).await;
         self.ranks.kill_leftovers();
         let failure = verdict
             .failure
             .as_ref()
-            .map(|failure| self.explained(failure));
+            .map(|failure| self.explained(failure))
+            .or_else(|| self.lost_touch.then(|| self.out_of_touch()));
         self.leaving |= verdict.left_behind;
-        self.end = Some(match self.end_of(verdict) {
-            End::Interrupted if abandoned => End::Abandoned,
-            end => end,
-        });
+        self.end = Some(self.end_of(verdict));
         self.tell(Phase::Ended, failure);
     }
 
-    /// Returns how the ranks ended, and whether they did because worker 0 was lost.
+    /// Returns how the ranks ended.
     async fn supervise(
         &mut self,
         signals: &mut Signals,
         sender: &UnboundedSender<Event>,
         mut events: UnboundedReceiver<Event>,
-    ) -> (Verdict, bool) {
+    ) -> Verdict {
         let mut happened = self.start_ranks(sender);
         let mut interrupted = false;
-        let mut abandoned = false;
         let mut watch = HangWatch::default();
         let mut look = interval(LOOK);
         loop {
             for event in happened {
                 if let Some(verdict) = self.handle(event) {
-                    return (verdict, abandoned);
+                    return verdict;
                 }
             }
             let deadline = self.supervisor.deadline();
@@ -339,9 +342,10 @@ impl<'a> Worker<'a> {
                 }
                 _ = look.tick() => {
                     let mut found = self.look_for_hangs(&mut watch);
-                    if !abandoned && self.has_lost_worker_0() {
+                    if !interrupted && self.has_lost_worker_0() {
                         warn!("worker 0 is lost, and with it rank 0");
-                        abandoned = true;
+                        interrupted = true;
+                        self.lost_touch = true;
                         found.push(Event::Interrupt);
                     }
                     found
@@ -431,6 +435,7 @@ impl<'a> Worker<'a> {
             failure,
             leaving: self.leaving,
             asked: self.asked_at.is_some(),
+            ran_in: self.ran_in,
             ..Standing::default()
         };
         self.membership.standing.send_if_modified(|told| {
@@ -438,6 +443,20 @@ impl<'a> Worker<'a> {
             *told = standing;
             news
         });
+    }
+
+    /// Why ranks were stopped that had not failed.
+    fn out_of_touch(&self) -> RankFailure {
+        RankFailure {
+            worker: self.place.node_rank,
+            rank: None,
+            reason: FailureReason::PeerLost,
+            exit_code: FailureReason::PeerLost.exit_code(),
+            message: format!(
+                "it was out of touch with worker 0 for {} s and stopped its ranks",
+                SILENCE.as_secs()
+            ),
+        }
     }
 
     fn explained(&self, failure: &Failure) -> RankFailure {
@@ -465,6 +484,22 @@ impl<'a> Worker<'a> {
             &log_end,
             report,
         )))
+    }
+}
+
+/// How long a worker that does not reach the coordinator waits for it, or for its successor.
+fn patience(end: Option<&End>) -> Duration {
+    match end {
+        // Another attempt would end as this one.
+        Some(End::OfRanks(outcome))
+            if outcome
+                .result
+                .reason
+                .is_some_and(|reason| reason.retry() == Retry::Never) =>
+        {
+            OUT_OF_TOUCH_LIMIT
+        }
+        _ => RENDEZVOUS_TIMEOUT + FIRST_ORDER_GRACE,
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Output {
     pub volume_claim_template: Option<ClaimTemplate>,
     /// A folder of an S3-compatible object store that receives the run's folder: checkpoints as soon as they are
     /// whole, the rest at least every 30 seconds and at the end. A container beside worker 0 brings them there; what
-    /// it has not yet brought there is lost with worker 0's pod, and the run goes on from the checkpoint before.
+    /// it has not yet brought there is lost with worker 0's pod, and the run goes on from the last checkpoint there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_storage: Option<ObjectStorage>,
     /// Draw what people look at (curves, confusion matrix, labels, batches) into the run's folder, and put it

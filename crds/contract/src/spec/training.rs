@@ -100,10 +100,11 @@ pub struct Training {
     /// need be. A restart goes on from there, bit for bit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint_minutes: Option<f64>,
-    /// Keep a copy of the whole state in the memory of worker 0, this often in seconds: processes that are started
-    /// anew in place go on from there, bit for bit, so that no more than this is lost. Taken less often where it
-    /// would cost more than a fiftieth of the time, and no more once `workers.sharedMemory` has no room for two;
-    /// then they go on from the last checkpoint. 0 keeps none.
+    /// Keep a copy of the whole state in the memory of each worker, this often in seconds: processes that are started
+    /// anew in place, or because a worker was replaced, go on from the latest, bit for bit, so that no more than this
+    /// is lost. Taken less often where it would cost more than a fiftieth of the time, and no more once
+    /// `workers.sharedMemory` has no room for two; then they go on from the last checkpoint. With
+    /// `output.objectStorage` only worker 0 keeps one. 0 keeps none.
     pub snapshot_seconds: u32,
     /// End the run when so many epochs have gone by since the best one (see `fitness`). Kept across
     /// restarts; 0 never ends it.

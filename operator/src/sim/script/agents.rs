@@ -49,7 +49,18 @@ impl Player {
 
     pub(super) fn lose(&mut self, pod: &str, message: &str) {
         let view = PodView::of(&self.cluster.look().pods[pod]).expect("a worker");
+        let tells = |other: &PodView| {
+            let there = other.state == PodState::Running && !other.deleting;
+            there && other.incarnation == view.incarnation && other.node != view.node
+        };
+        let world = self.cluster.look();
+        let teller = world.pods.values().filter_map(PodView::of).find(tells);
         let progress = self.progress.as_mut().expect("agents that told something");
+        match teller {
+            _ if view.index > 0 => {}
+            Some(teller) => progress.node_rank = teller.index,
+            None => return,
+        }
         progress.lost.push(LostWorker {
             worker: view.index,
             number: view.number,

@@ -110,6 +110,9 @@ mod tests {
         let second = pod(1);
         assert_eq!(1, second["initContainers"].as_array().map_or(0, Vec::len));
         assert!(!second.to_string().contains("YOLO_KEEP"), "{second}");
+        // The run's folder goes with worker 0's pod, and a copy of the state elsewhere would be ahead of it.
+        assert!(worker["env"].to_string().contains("YOLO_SNAPSHOTS"));
+        assert!(!second.to_string().contains("YOLO_SNAPSHOTS"), "{second}");
         assert_eq!(json!({}), named(&second["volumes"], "output")["emptyDir"]);
     }
 }

@@ -181,8 +181,10 @@ fn environment(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Vec<
         is_group(config).then(|| (env::GROUP_TOKEN_FILE, paths::GROUP_TOKEN_FILE.to_owned()));
     let hosts = [env::HOSTFILE, env::OMPI_HOSTFILE].map(|name| (name, paths::HOSTFILE.to_owned()));
     let hosts = hosts.into_iter().filter(|_| !config.command.is_empty());
-    // Without a restart in place, or of a worker alone, nobody would read them.
-    let snapshots = (place.restarts_left > 0 || is_group(config))
+    // Without a restart in place, or of a worker alone, nobody would read them. Where the run's folder is on worker 0's
+    // disk, a copy of another worker would be ahead of what is left of that folder once worker 0 is lost.
+    let folder_stays = place.index == 0 || config.spec.output.object_storage.is_none();
+    let snapshots = (folder_stays && (place.restarts_left > 0 || is_group(config)))
         .then(|| (env::SNAPSHOTS, paths::SNAPSHOT_DIR.to_owned()));
     let keep =
         keeper::is_beside(config, place.index).then(|| (env::KEEP, paths::KEEP_DIR.to_owned()));

@@ -159,10 +159,15 @@ fn a_worker_is_replaced_alone_only_where_the_others_wait_for_it() {
         Some((vec![1, 2], true)),
         alone(&[running(0), killed(1), killed(2)])
     );
-    // Worker 0 is gone, or not there yet.
-    assert_eq!(None, alone(&[killed(0), running(1)]));
-    let waits = pod(0, PodState::Waiting(WaitingOn::ContainersStarting));
-    assert_eq!(None, alone(&[waits, killed(1)]));
+    assert_eq!(Some((vec![0], true)), alone(&[killed(0), running(1)]));
+    let comes = || pod(0, PodState::Waiting(WaitingOn::ContainersStarting));
+    assert_eq!(
+        Some((vec![1], true)),
+        alone(&[comes(), killed(1), running(2)])
+    );
+    // Nobody is there who could wait.
+    assert_eq!(None, alone(&[comes(), killed(1)]));
+    assert_eq!(None, alone(&[killed(0), killed(1)]));
     // Somebody else has ended, or said why it ends: the others end too.
     assert_eq!(
         None,

@@ -74,6 +74,8 @@ pub struct Coordinator {
     looked_at: Duration,
     fruitless: u32,
     restarted_after: Option<RankFailure>,
+    /// Whether this coordinator has begun an attempt.
+    has_begun: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -119,6 +121,7 @@ impl Coordinator {
             looked_at: now,
             fruitless: 0,
             restarted_after: None,
+            has_begun: false,
         }
     }
 
@@ -257,6 +260,15 @@ impl Coordinator {
             Phase::Running | Phase::Ended => standing.attempt.next_restart(),
         });
         let attempt = seen.fold(self.order.attempt, Attempt::max);
+        let took_over = !self.has_begun
+            && standings()
+                .flatten()
+                .any(|standing| standing.ran_in.is_some());
+        if took_over && self.restarted_after.is_none() {
+            let message = "another pod took its place".to_owned();
+            self.restarted_after = Some(lost(0, FailureReason::PeerLost, message));
+        }
+        let standings = || self.members.iter().map(|member| member.standing.as_ref());
         let idle = |standing: &Standing| standing.phase != Phase::Running && !standing.leaving;
         let all_idle = standings().all(|standing| standing.is_some_and(idle));
         self.order.attempt = attempt;
@@ -282,7 +294,12 @@ impl Coordinator {
                 ),
                 None => lost(
                     first,
-                    FailureReason::RendezvousFailed,
+                    // Who ran together before finds each other unless a pod is lost.
+                    if took_over {
+                        FailureReason::PeerLost
+                    } else {
+                        FailureReason::RendezvousFailed
+                    },
                     format!(
                         "worker {names} did not join the others within {seconds} s: look at its pod, at DNS and at network policies"
                     ),
@@ -296,6 +313,7 @@ impl Coordinator {
         self.failures.clear();
         self.lost.clear();
         self.forget_leavers();
+        self.has_begun = true;
         self.stage = Stage::Running;
         self.order = Order {
             attempt,
@@ -373,6 +391,9 @@ impl Coordinator {
                 && let Some(failure) = &standing.failure
                 && !self.failures.contains(failure)
             {
+                if has_strayed(failure) {
+                    self.departed.insert(failure.worker);
+                }
                 self.failures.push(failure.clone());
             }
         }
@@ -413,7 +434,8 @@ impl Coordinator {
             _ => self.left_well.unwrap_or(now),
         };
         let caused = self.failures.iter().any(|failure| !self.is_echo(failure));
-        if caused || !self.lost.is_empty() || since + self.settle() <= now {
+        let strayed = self.failures.iter().any(has_strayed);
+        if caused || strayed || !self.lost.is_empty() || since + self.settle() <= now {
             self.stage = Stage::Stopping {
                 until: now + STOP_LIMIT,
             };
@@ -455,14 +477,16 @@ impl Coordinator {
         };
         let trained = standings().any(|standing| standing.trained);
         self.fruitless = if trained { 0 } else { self.fruitless + 1 };
+        // Its network, or this pod's, was away for a while: nobody's fault.
+        let free = has_strayed(&cause);
         let in_place = self.action(&cause) == FailureAction::RestartInPlace
             && cause.reason != FailureReason::Stopped
             && self.lost.is_empty()
             && !standings().any(|standing| standing.leaving)
-            && self.rules.restarts_left > 0
+            && (free || self.rules.restarts_left > 0)
             && self.fruitless <= MAX_FRUITLESS;
         if in_place {
-            self.rules.restarts_left -= 1;
+            self.rules.restarts_left -= u32::from(!free);
             self.restarted_after = Some(cause);
             self.begin(self.order.attempt.next_restart());
         } else if self.may_wait(&cause) {
@@ -472,22 +496,21 @@ impl Coordinator {
         }
     }
 
-    /// Whether it is enough that the workers that are gone are replaced: nothing else failed, and rank 0 is not among
-    /// them, which has the newest copy of the state.
+    /// Whether it is enough that the workers that are gone are replaced: nothing else failed, and somebody is left to
+    /// wait for them. That may be others than worker 0, which find the coordinator of its successor.
     fn may_wait(&self, cause: &RankFailure) -> bool {
-        let gone = |worker: u32, member: &Member| {
+        let gone = |(worker, member): (u32, &Member)| {
             let leaving = member.standing.as_ref().is_some_and(|s| s.leaving);
             leaving || self.lost.contains_key(&worker)
         };
-        let mut members = (0..).zip(&self.members);
-        let first_stays = members.next().is_some_and(|(w, member)| !gone(w, member));
+        let members = || (0..).zip(&self.members);
         let only_gone = match cause.reason {
             FailureReason::PeerLost => cause.rank.is_none(),
             FailureReason::Stopped => true,
             _ => self.is_echo(cause),
         };
-        first_stays
-            && members.any(|(worker, member)| gone(worker, member))
+        members().any(gone)
+            && !members().all(gone)
             && only_gone
             && self.action(cause) != FailureAction::FailJob
             && self.fruitless <= MAX_FRUITLESS
@@ -545,6 +568,11 @@ impl Coordinator {
             SILENCE
         }
     }
+}
+
+/// Whether a worker tells that it stopped its ranks since it was out of touch, or is lost.
+fn has_strayed(failure: &RankFailure) -> bool {
+    failure.rank.is_none() && failure.reason == FailureReason::PeerLost
 }
 
 fn lost(worker: u32, reason: FailureReason, message: String) -> RankFailure {

@@ -1,10 +1,11 @@
-//! How an agent reaches the coordinator in the agent of worker 0.
+//! How an agent reaches the coordinator in the agent of worker 0, whichever pod that is in.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use contract::progress::LostWorker;
 use contract::protocol::encode;
 use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::net::tcp::OwnedWriteHalf;
@@ -14,15 +15,16 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::coordinator::SILENCE;
-use super::message::{Hello, Order, OrderKind, Standing};
+use super::message::{Command, Hello, Order, OrderKind, Standing};
 use crate::lines::{Line, Lines};
 use crate::settings::{Group, Token};
 use crate::shared::Shared;
 
 /// How often an agent says how it stands although nothing changed.
 pub const BEAT: Duration = Duration::from_secs(1);
-/// How long one address may take to answer.
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// How long one address may take to answer. That of a pod that is gone never does, and a name server knows it for some
+/// seconds longer.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// Between two tries to connect, at first: workers start together, and worker 0 may be the last.
 const RETRY: Duration = Duration::from_millis(200);
 /// The same after a while: many workers that wait for one must not keep the name server busy.
@@ -81,6 +83,8 @@ pub fn connect(
         orders,
         out_of_touch,
         known: None,
+        number: None,
+        told_lost: false,
         heard_at,
         retry: RETRY,
     };
@@ -96,6 +100,10 @@ struct Link {
     out_of_touch: watch::Sender<Option<Trouble>>,
     /// Where worker 0 was last: a name server that is away does not part those who know each other.
     known: Option<SocketAddr>,
+    /// Which pod of worker 0 gave orders last.
+    number: Option<u32>,
+    /// Whether the operator was let know that it is gone.
+    told_lost: bool,
     /// When it last gave an order.
     heard_at: Instant,
     /// How long to wait before the next try.
@@ -124,9 +132,26 @@ impl Link {
             if before.is_none_or(|before| before.text != text) {
                 warn!("{text}; trying again");
             }
+            self.tell_lost(&text);
             sleep(self.retry).await;
             self.retry = (self.retry * 5 / 4).min(LONGEST_RETRY);
         }
+    }
+
+    /// Lets the operator know that worker 0 is gone, once it was silent for too long.
+    fn tell_lost(&mut self, text: &str) {
+        let Some(number) = self.number else { return };
+        if self.told_lost || self.heard_at.elapsed() < SILENCE {
+            return;
+        }
+        let gone = LostWorker {
+            worker: 0,
+            number,
+            message: format!("the others lost touch with it: {text}"),
+        };
+        self.shared.board().awaits(vec![gone]);
+        self.told_lost = true;
+        warn!("waiting for another pod of worker 0");
     }
 
     async fn dial(&mut self) -> Result<(TcpStream, SocketAddr), LinkError> {
@@ -168,17 +193,20 @@ impl Link {
         // A node that is cut off closes no connection.
         while let Ok(Some(line)) = timeout(SILENCE, lines.next()).await {
             let Line::Whole(line) = line else { continue };
-            match serde_json::from_slice::<Order>(&line) {
-                Ok(order) => {
+            match serde_json::from_slice::<Command>(&line) {
+                Ok(Command { number, order }) => {
                     // Only who is let in hears an order: this is worker 0 of this incarnation.
                     self.known = Some(address);
+                    self.number = Some(number);
                     self.heard_at = Instant::now();
                     self.retry = RETRY;
                     let back = self
                         .out_of_touch
                         .send_if_modified(|trouble| trouble.take().is_some());
                     if back {
-                        info!("in touch with worker 0");
+                        info!(pod = number, "in touch with worker 0");
+                        self.shared.board().awaits(Vec::new());
+                        self.told_lost = false;
                     }
                     let last = order.kind == OrderKind::Finish;
                     self.orders.send_if_modified(|known| {
@@ -208,6 +236,7 @@ impl Link {
             incarnation: self.group.attempt.incarnation,
             number: self.group.number,
             restarts_left: self.group.rules.restarts_left,
+            listened_to: self.number,
         }
     }
 }

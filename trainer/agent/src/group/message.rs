@@ -20,6 +20,9 @@ pub struct Hello {
     pub number: u32,
     /// How many restarts in place were left when its pod was made.
     pub restarts_left: u32,
+    /// Which pod of worker 0 it listened to last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listened_to: Option<u32>,
 }
 
 /// How a worker stands.
@@ -35,6 +38,9 @@ pub struct Standing {
     pub failure: Option<RankFailure>,
     /// Whether a rank has done a training step in this attempt.
     pub trained: bool,
+    /// The attempt that its ranks ran in last, if they ever did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran_in: Option<Attempt>,
     /// Whether its pod can have no further attempt: it was asked to end, or a process is left that nothing ends.
     pub leaving: bool,
     /// Whether it is leaving because it was asked to end.
@@ -72,6 +78,16 @@ pub enum Phase {
     Running,
     /// All have ended.
     Ended,
+}
+
+/// A line of the coordinator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Command {
+    /// Which pod of worker 0 gives it: one with a higher number has taken the place of the others.
+    pub number: u32,
+    /// What to do.
+    pub order: Order,
 }
 
 /// What all workers are to do.

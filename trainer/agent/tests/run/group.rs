@@ -227,23 +227,89 @@ pub fn who_waits_for_another_can_be_asked_to_stop() {
     assert_eq!(143, ended.code, "{}", ended.stderr);
 }
 
-pub fn without_worker_0_the_others_end() {
-    let [first, second] = setups::<2>(5);
+/// Two workers, and another pod of the first one.
+fn with_successor_of_worker_0() -> [Setup; 3] {
+    let [successor, second, first] = setups::<3>(5).map(|setup| setup.env("NNODES", "2"));
+    let successor = successor.env("YOLO_ATTEMPT", "2.1").flag("--pod-number=1");
+    [first.env("NODE_RANK", "0"), second, successor]
+}
+
+pub fn without_worker_0_the_others_wait_for_its_successor() {
+    let [first, second, successor] = with_successor_of_worker_0();
+    let folders = [successor.dir(), second.dir()].map(Path::to_owned);
     let agents = [patient(first), patient(second)];
     let rank = pid_of(&agents[0], "2.0");
     pid_of(&agents[1], "2.0");
     agents[0].signal(Signal::KILL);
     kill_process(rank, Signal::KILL).expect("it runs");
-    let [_, second] = agents;
-    let ended = second.finish();
-    assert_eq!(76, ended.code, "{}", ended.stderr);
-    let because = ended.result.because.expect("a lost worker");
-    assert_eq!((0, None), (because.worker, because.rank));
-    assert!(
-        ended.stderr.contains("worker 0 is lost"),
-        "{}",
-        ended.stderr
+    let [_gone, second] = agents;
+    second.wait_for_stderr("worker 0 is lost");
+    second.wait_for_stderr("waiting for another pod of worker 0");
+    let told = || -> AgentProgress {
+        serde_json::from_str(&second.get("/progress").1).expect("a document")
+    };
+    let progress = told();
+    let [lost] = &progress.lost[..] else {
+        panic!("{progress:?}");
+    };
+    assert_eq!((0, 0), (lost.worker, lost.number));
+    assert_eq!("2.0", progress.attempt.to_string());
+
+    let successor = patient(successor);
+    for (rank, agent) in [&successor, &second].into_iter().enumerate() {
+        agent.wait_for_stdout(&format!("rank {rank} of 2 in 2.1"), 1);
+    }
+    assert!(told().lost.is_empty(), "{:?}", told());
+    for folder in &folders {
+        release(folder);
+    }
+    for agent in [successor, second] {
+        let ended = agent.finish();
+        assert_eq!(0, ended.code, "{}", ended.stderr);
+        assert_eq!("2.1", ended.result.attempt.to_string());
+    }
+}
+
+pub fn worker_0_that_is_asked_to_stop_alone_is_awaited_too() {
+    let [first, second, successor] = with_successor_of_worker_0();
+    let folder = second.dir().to_owned();
+    let first = first.speaking(&["hello", "await-stop", "exit=143"]);
+    // As if its rank heard from the other one that all stop.
+    let script = format!(
+        "echo begun $YOLO_ATTEMPT; if [ $YOLO_ATTEMPT = 2.1 ]; then exit 0; fi; \
+         while [ ! -e {} ]; do sleep 0.05; done; exit 143",
+        folder.join("done").display()
     );
+    let second = second.shell(&script);
+    first.wait_for_stdout("connected", 1);
+    second.wait_for_stdout("begun 2.0", 1);
+    first.signal(Signal::TERM);
+    release(&folder);
+    let ended = first.finish();
+    assert_eq!(143, ended.code, "{}", ended.stderr);
+    let ended = [successor.shell("echo begun $YOLO_ATTEMPT"), second].map(Agent::finish);
+    for ended in &ended {
+        assert_eq!(0, ended.code, "{}", ended.stderr);
+        assert!(ended.stdout.contains("begun 2.1"), "{}", ended.stdout);
+    }
+}
+
+pub fn an_earlier_pod_of_worker_0_is_not_listened_to() {
+    let [first, second, successor] = with_successor_of_worker_0();
+    let agents = [patient(successor), patient(second)];
+    let rank = pid_of(&agents[0], "2.1");
+    agents[0].signal(Signal::KILL);
+    kill_process(rank, Signal::KILL).expect("it runs");
+    let [_gone, second] = agents;
+    second.wait_for_stderr("worker 0 is lost");
+    let first = patient(first);
+    first.wait_for_stderr("belongs to pod 1 of worker 0, which has taken the place of this one");
+    assert_eq!("", first.stdout_text(), "it found nobody to begin with");
+    second.signal(Signal::TERM);
+    first.signal(Signal::TERM);
+    for ended in [first, second].map(Agent::finish) {
+        assert_eq!(143, ended.code, "{}", ended.stderr);
+    }
 }
 
 pub fn a_worker_without_the_secret_is_not_let_in() {

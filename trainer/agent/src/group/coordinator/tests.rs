@@ -346,8 +346,10 @@ fn a_worker_that_is_asked_to_stop_alone_leaves_time_for_the_checkpoint_and_is_aw
 }
 
 #[test]
-fn without_worker_0_or_when_all_are_asked_to_stop_nobody_is_awaited() {
-    for leaves in [vec![0], vec![0, 1, 2]] {
+fn who_is_asked_to_stop_is_awaited_unless_all_are() {
+    let next = (OrderKind::Stop, restart(1));
+    let end = (OrderKind::Finish, FIRST);
+    for (leaves, then) in [(vec![0], next), (vec![0, 2], next), (vec![0, 1, 2], end)] {
         let mut group = Group::running(3);
         for worker in 0..3 {
             let standing = Standing {
@@ -360,7 +362,68 @@ fn without_worker_0_or_when_all_are_asked_to_stop_nobody_is_awaited() {
             };
             group.coordinator.heard(group.now, worker, 0, standing);
         }
-        assert_eq!((OrderKind::Finish, FIRST), group.order(), "{leaves:?}");
+        assert_eq!(then, group.order(), "{leaves:?}");
+    }
+}
+
+/// Worker 0 has got another pod, and with it another coordinator, which some had left in time to know the next attempt.
+#[test]
+fn the_successor_of_worker_0_goes_on_where_the_group_was() {
+    let mut group = Group::of_three(3);
+    group.joins(0, 1, restart(1));
+    group.joins(1, 0, restart(1));
+    let running = |phase| Standing {
+        attempt: FIRST,
+        phase,
+        trained: true,
+        ran_in: Some(FIRST),
+        ..Standing::default()
+    };
+    group
+        .coordinator
+        .heard(group.now, 2, 0, running(Phase::Running));
+    assert_eq!((OrderKind::Stop, restart(1)), group.order());
+    group
+        .coordinator
+        .heard(group.now, 2, 0, running(Phase::Ended));
+    assert_eq!((OrderKind::Run, restart(1)), group.order());
+    assert_eq!(vec![Some(1), Some(0), Some(0)], group.coordinator.seats());
+    assert_eq!((0, FailureReason::PeerLost), group.because());
+}
+
+#[test]
+fn the_successor_of_worker_0_does_not_take_who_is_lost_for_a_fault() {
+    let mut group = Group::of_three(3);
+    group.joins(0, 1, restart(1));
+    let known = Standing {
+        attempt: FIRST,
+        phase: Phase::Ended,
+        ran_in: Some(FIRST),
+        ..Standing::default()
+    };
+    group.coordinator.heard(group.now, 1, 0, known);
+    group.pass(300_000, &[0, 1]);
+    assert_eq!(OrderKind::Finish, group.order().0);
+    assert_eq!((2, FailureReason::PeerLost), group.because());
+}
+
+/// Worker 0 stood still, or only one side noticed that the network was away.
+#[test]
+fn who_stopped_its_ranks_since_it_was_out_of_touch_has_not_succeeded() {
+    for left in [0, 3] {
+        let mut group = Group::running(left);
+        let strayed = |worker| RankFailure {
+            rank: None,
+            ..failure(worker, FailureReason::PeerLost)
+        };
+        group.says(1, Phase::Ended, Some(strayed(1)));
+        assert_eq!((OrderKind::Stop, FIRST), group.order());
+        group.says(2, Phase::Ended, Some(strayed(2)));
+        // A program has no word for a peer that is gone.
+        group.says(0, Phase::Ended, Some(failure(0, FailureReason::Internal)));
+        assert_eq!((OrderKind::Run, restart(1)), group.order());
+        assert_eq!((1, FailureReason::PeerLost), group.because());
+        assert_eq!(left, group.coordinator.rules.restarts_left);
     }
 }
 
