@@ -188,7 +188,6 @@ impl<'a> Session<'a> {
             })?;
 
         introduce(&spec, &data, &learner, &state, &changes, reporter);
-        let batch = spec.training.batch_size;
         let sampler = sampler(&spec, data.train.len(), &state)?;
         let schedule = schedule(&spec);
         let steps = sampler.steps_per_epoch() as u64;
@@ -208,7 +207,7 @@ impl<'a> Session<'a> {
         let evaluator = Evaluator::new(
             data.val_source(&spec, shape, &cache),
             loss,
-            (batch.div_ceil(portions) as usize).min(evaluate::MAX_BATCH),
+            (spec.training.batch_size.div_ceil(portions) as usize).min(evaluate::MAX_BATCH),
             threads.loader,
         );
         let keep = spec.training.keep_checkpoints as usize;
@@ -224,7 +223,7 @@ impl<'a> Session<'a> {
             evaluator,
             weight_decay: scaled_weight_decay(
                 spec.hyperparameters.weight_decay,
-                batch,
+                spec.training.batch_size,
                 spec.hyperparameters.nominal_batch_size,
             ),
             folder,

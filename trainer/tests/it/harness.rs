@@ -135,9 +135,10 @@ impl Fixture {
             .args(start.flags)
             .env("YOLO_ATTEMPT", format!("0.{}", start.restart));
         if start.world > 1 {
-            let (local_rank, local_world) = match start.apart {
-                true => (0, 1),
-                false => (rank, start.world),
+            let (local_rank, local_world) = if start.apart {
+                (0, 1)
+            } else {
+                (rank, start.world)
             };
             let variables = [
                 ("RANK", rank.to_string()),
@@ -153,9 +154,10 @@ impl Fixture {
             command.env("YOLO_CACHE_FD", number.to_string());
         }
         if let Some(folder) = &start.snapshots {
-            let folder = match start.apart {
-                true => folder.join(rank.to_string()),
-                false => folder.clone(),
+            let folder = if start.apart {
+                folder.join(rank.to_string())
+            } else {
+                folder.clone()
             };
             command.env("YOLO_SNAPSHOTS", folder);
         }

@@ -43,6 +43,8 @@ const SILENCE_AFTER_FAILURE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_secs(5);
 /// Why a worker leaves that was asked to.
 const ASKED: &str = "it was asked to stop";
+/// Why a worker leaves that was not.
+const STUCK: &str = "one of its processes does not end";
 /// So many restarts in a row that ended before a training step call for other pods.
 const MAX_FRUITLESS: u32 = 2;
 
@@ -264,9 +266,11 @@ impl Coordinator {
             && standings()
                 .flatten()
                 .any(|standing| standing.ran_in.is_some());
-        if took_over && self.restarted_after.is_none() {
+        if took_over {
             let message = "another pod took its place".to_owned();
-            self.restarted_after = Some(lost(0, FailureReason::PeerLost, message));
+            self.restarted_after
+                .get_or_insert(lost(0, FailureReason::PeerLost, message));
+            self.lose_leavers();
         }
         let standings = || self.members.iter().map(|member| member.standing.as_ref());
         let idle = |standing: &Standing| standing.phase != Phase::Running && !standing.leaving;
@@ -517,18 +521,7 @@ impl Coordinator {
     }
 
     fn wait_for_successors(&mut self, cause: RankFailure) {
-        for (worker, member) in (0..).zip(&mut self.members) {
-            if member.standing.as_ref().is_some_and(|s| s.leaving) {
-                member.standing = None;
-                member.linked = false;
-                let gone = LostWorker {
-                    worker,
-                    number: member.number,
-                    message: ASKED.to_owned(),
-                };
-                self.lost.entry(worker).or_insert(gone);
-            }
-        }
+        self.lose_leavers();
         self.failures.clear();
         self.forget_leavers();
         self.restarted_after = Some(cause.clone());
@@ -541,6 +534,24 @@ impl Coordinator {
             because: Some(cause),
         };
         self.tick(self.looked_at);
+    }
+
+    /// Those whose pods can have no further attempt, and that run nothing any more.
+    fn lose_leavers(&mut self) {
+        for (worker, member) in (0..).zip(&mut self.members) {
+            let standing = member
+                .standing
+                .take_if(|s| s.leaving && s.phase != Phase::Running);
+            let Some(standing) = standing else { continue };
+            member.linked = false;
+            let what = if standing.asked { ASKED } else { STUCK };
+            let gone = LostWorker {
+                worker,
+                number: member.number,
+                message: what.to_owned(),
+            };
+            self.lost.entry(worker).or_insert(gone);
+        }
     }
 
     fn finish(&mut self, because: Option<RankFailure>) {

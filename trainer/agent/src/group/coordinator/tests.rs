@@ -407,6 +407,24 @@ fn the_successor_of_worker_0_does_not_take_who_is_lost_for_a_fault() {
     assert_eq!((2, FailureReason::PeerLost), group.because());
 }
 
+#[test]
+fn the_successor_of_worker_0_asks_for_another_pod_where_a_process_does_not_end() {
+    let mut group = Group::of_three(3);
+    group.joins(0, 1, restart(1));
+    let known = |leaving| Standing {
+        attempt: FIRST,
+        phase: Phase::Ended,
+        ran_in: Some(FIRST),
+        leaving,
+        ..Standing::default()
+    };
+    group.coordinator.heard(group.now, 1, 0, known(true));
+    group.coordinator.heard(group.now, 2, 4, known(false));
+    assert_eq!(vec![(1, 0)], group.missing());
+    group.joins(1, 1, restart(1));
+    assert_eq!((OrderKind::Run, restart(1)), group.order());
+}
+
 /// Worker 0 stood still, or only one side noticed that the network was away.
 #[test]
 fn who_stopped_its_ranks_since_it_was_out_of_touch_has_not_succeeded() {
