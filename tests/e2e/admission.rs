@@ -196,6 +196,32 @@ fn impossible_combinations_are_refused_with_field_value_and_remedy() {
 }
 
 #[test]
+fn a_job_has_one_data_file() {
+    let namespace = Namespace::new("data-file");
+    let job = || Job::new("j");
+    let two = |key: &str| json!({"name": "two-classes", "key": key});
+    refused(
+        &namespace,
+        &job().set("/dataset/configMap", two("a/b.yaml")),
+        &[
+            "dataset.configMap.key is 'a/b.yaml': write a key of the ConfigMap, of letters, digits, '-', '_' and '.'",
+        ],
+    );
+    refused(
+        &namespace,
+        &job()
+            .set("/dataset/configMap", two("data.yaml"))
+            .set("/dataset/config", "coco.yaml"),
+        &[
+            "dataset.config is 'coco.yaml', and dataset.configMap names a data file, too: remove one of them",
+        ],
+    );
+    namespace
+        .apply(&job().set("/dataset/configMap", two("data.yaml")).manifest())
+        .expect("a data file from a ConfigMap");
+}
+
+#[test]
 fn results_have_one_place_of_a_size() {
     let namespace = Namespace::new("places");
     let template = |size: &str| json!({"resources": {"requests": {"storage": size}}});

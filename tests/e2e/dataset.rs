@@ -131,3 +131,39 @@ fn a_data_set_that_is_not_there_fails_the_job_before_any_worker() {
     let workers = seen::workers(&namespace, "gone");
     assert!(workers.is_empty(), "workers were begun");
 }
+
+/// The claim's own data file is another one, and stays as it is.
+#[test]
+fn a_data_file_from_a_config_map_chooses_among_what_is_in_the_source() {
+    let namespace = Namespace::new("file");
+    data::digits(&namespace, 64, 16, 64);
+    let folder = data::folder(&namespace, data::DATA_CLAIM).join("digits");
+    let text = fs::read_to_string(folder.join("data.yaml")).expect("a data file");
+    // Validation on what it trains on: 64 images, not 16.
+    let swapped: Vec<String> = text
+        .lines()
+        .map(|line| match line.split_once(':') {
+            Some(("val", _)) => text
+                .lines()
+                .find_map(|line| Some(format!("val:{}", line.strip_prefix("train:")?)))
+                .expect("training images"),
+            _ => line.to_owned(),
+        })
+        .collect();
+    let job = Job::new("file").set("/training/epochs", 1).set(
+        "/dataset/configMap",
+        json!({"name": "mine", "key": "mine.yaml"}),
+    );
+    namespace.apply(&job.manifest()).expect("applying the job");
+    seen::wait(&namespace, "file", "words of what is missing", |job| {
+        job["status"]["waitingOn"].to_string().contains("mine")
+    });
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "mine"},
+        "data": {"mine.yaml": swapped.join("\n")}});
+    namespace.apply(&map.to_string()).expect("creating the map");
+    seen::wait_complete(&namespace, "file");
+    let log = namespace
+        .kubectl(&["logs", "file-worker-0-0", "--container=worker"])
+        .expect("the log");
+    assert!(log.contains("val: 64 images"), "{log}");
+}

@@ -59,6 +59,9 @@ pub struct TrainArgs {
     /// Folder that stands for the volume of the data set.
     #[arg(long, value_name = "DIR")]
     pub dataset: Option<PathBuf>,
+    /// A data file outside the data set, in place of dataset.config; stands for dataset.configMap.
+    #[arg(long, value_name = "DATA.YAML")]
+    pub data_file: Option<PathBuf>,
     /// Folder that stands for the output volume. The run writes to `<name>-local` in it; the same
     /// command goes on with the same run.
     #[arg(long, value_name = "DIR")]

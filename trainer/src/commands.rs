@@ -90,6 +90,7 @@ fn run_job(
         manifest: args.manifest.clone(),
         dataset: args.dataset.clone(),
         output: args.output.clone(),
+        data_file: args.data_file.clone(),
     };
     let resolved = job::resolve(&request, place, variable)?;
     if !resolved.unused.is_empty() {

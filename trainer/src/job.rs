@@ -30,6 +30,8 @@ pub struct Job {
     pub output: PathBuf,
     /// The place of this process.
     pub place: RankEnv,
+    /// The data file, where it lies outside the data set.
+    pub data_file: Option<PathBuf>,
     /// Whether the anchors may be changed to fit the data set.
     pub fits_anchors: bool,
 }
@@ -87,6 +89,11 @@ pub enum JobError {
         /// The part of the manifest that it replaces.
         section: &'static str,
     },
+    /// The data file is in a ConfigMap.
+    #[error(
+        "--data-file is missing: without Kubernetes there is no ConfigMap, so name the file that stands for spec.dataset.configMap"
+    )]
+    NoDataFile,
     /// Settings contradict each other or are out of range.
     #[error("{}", list(.0))]
     Invalid(Vec<SpecProblem>),
@@ -123,6 +130,8 @@ pub struct Request {
     pub dataset: Option<PathBuf>,
     /// Stands for the output volume.
     pub output: Option<PathBuf>,
+    /// Stands for the data file.
+    pub data_file: Option<PathBuf>,
 }
 
 /// A job and what is to be said about it before it begins.
@@ -196,9 +205,12 @@ fn in_pod(path: &Path, request: &Request, place: RankEnv) -> Result<Resolved, Jo
         });
     }
     let or = |given: &Option<PathBuf>, usual: &str| given.clone().unwrap_or_else(|| usual.into());
+    let from_map = config.spec.dataset.config_map.is_some();
+    let mounted = from_map.then(|| paths::DATA_FILE.into());
     Ok(Resolved {
         job: Job {
             config,
+            data_file: request.data_file.clone().or(mounted),
             dataset: or(&request.dataset, paths::DATASET_DIR),
             output: or(&request.output, paths::OUTPUT_DIR),
             place,
@@ -218,8 +230,13 @@ fn local(path: &Path, request: &Request, place: RankEnv) -> Result<Resolved, Job
     };
     let dataset = folder(&request.dataset, "--dataset", "dataset")?;
     let output = folder(&request.output, "--output", "output")?;
+    let data_file = request.data_file.clone();
+    if manifest.spec.dataset.config_map.is_some() && data_file.is_none() {
+        return Err(JobError::NoDataFile);
+    }
     Ok(Resolved {
         job: Job {
+            data_file,
             config: local_config(manifest.name, manifest.spec, &place),
             dataset,
             output,
@@ -283,7 +300,22 @@ spec:
             manifest: Some(path),
             dataset: Some("/d".into()),
             output: Some("/o".into()),
+            data_file: None,
         }
+    }
+
+    #[test]
+    fn a_data_file_in_a_config_map_needs_one_that_stands_for_it() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let mut request = request(folder.path());
+        let source = "{claimName: digits}, configMap: {name: two}}";
+        let text = MANIFEST.replace("{claimName: digits}}", source);
+        std::fs::write(request.manifest.as_ref().expect("set"), text).expect("written");
+        let refused = resolve(&request, RankEnv::single(), |_| None).expect_err("refused");
+        assert!(matches!(refused, JobError::NoDataFile), "{refused}");
+        request.data_file = Some("/two.yaml".into());
+        let resolved = resolve(&request, RankEnv::single(), |_| None).expect("valid");
+        assert_eq!(request.data_file, resolved.job.data_file);
     }
 
     #[test]

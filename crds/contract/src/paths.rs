@@ -8,6 +8,8 @@ pub const GROUP_TOKEN_FILE: &str = "/etc/yolo-operator/group-token";
 pub const HOSTFILE: &str = "/etc/yolo-operator/hostfile";
 /// The user's data set, mounted read-only.
 pub const DATASET_DIR: &str = "/data";
+/// The data file of [`crate::spec::DataFile`], mounted read-only.
+pub const DATA_FILE: &str = "/data-file/data.yaml";
 /// Where the pod that fetches a data set sees the volume that it fills.
 pub const FETCH_DIR: &str = "/fetch";
 /// The user's output volume. A run writes only under [`run_folder`] in it.
@@ -16,7 +18,7 @@ pub const OUTPUT_DIR: &str = "/output";
 pub const KEEP_DIR: &str = "/keep";
 /// The scratch volume of decoded images, there only when they are kept on disk.
 pub const CACHE_DIR: &str = "/cache";
-/// Where rank 0 keeps copies of the state in memory.
+/// Where the first rank of a worker keeps copies of the state in memory.
 pub const SNAPSHOT_DIR: &str = "/dev/shm/snapshots";
 /// The folder the init container copies the agent into; also holds the agent's socket.
 pub const AGENT_DIR: &str = "/yolo";

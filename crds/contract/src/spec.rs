@@ -26,7 +26,7 @@ pub use check::{SpecProblem, check};
 pub use claim::{
     AccessMode, ClaimRequests, ClaimResources, ClaimTemplate, RetentionPolicy, VolumeClaim,
 };
-pub use dataset::{Dataset, ImageSource, PullPolicy};
+pub use dataset::{DataFile, Dataset, ImageSource, PullPolicy};
 pub use fetch::{Archive, ArchiveFormat, FetchTo, ObjectStorage};
 pub use hyperparameters::{Hyperparameters, LossNormalisation, OptimizerKind, Schedule};
 pub use limits::{LIMITS, Limit, out_of_range};

@@ -16,7 +16,7 @@ use crate::training_job::build::Prepared;
 use crate::training_job::cluster::{ApplyError, Cluster, WriteError};
 use crate::training_job::gang::Served;
 use crate::training_job::observe::{
-    Claims, ObserveError, Observed, claim_view, config_view, from_cache, service_view,
+    Claims, ObserveError, Observed, claim_view, config_view, from_cache, holds, service_view,
 };
 use crate::training_job::pods::PodView;
 use crate::training_job::prefetch::FetchView;
@@ -31,6 +31,8 @@ pub struct World {
     pub service: Option<Service>,
     pub config_map: Option<ConfigMap>,
     pub claims: BTreeMap<String, PersistentVolumeClaim>,
+    /// Those of users.
+    pub data_files: BTreeMap<String, ConfigMap>,
     /// Names of its Secrets.
     pub secrets: BTreeSet<String>,
     /// Names of what nothing is asked of.
@@ -112,6 +114,9 @@ impl World {
             output: claim(names::output_claim(&observed.id.name)),
             dataset: claim(names::dataset_claim(&observed.id.name)),
         };
+        if let Some(file) = job.spec.dataset.config_map.as_ref() {
+            observed.has_data_file = holds(self.data_files.get(&file.name), file);
+        }
         Ok((job, observed))
     }
 

@@ -28,6 +28,7 @@
 //! remove-service                  the Service goes
 //! foreign-claim NAME              somebody else's claim has this name
 //! remove-claim NAME               a claim goes
+//! data-file NAME KEY              a ConfigMap of a user with a data file
 //! spec POINTER JSON               a value of the spec
 //! invalidate                      the spec gets a value that cannot be obeyed
 //! suspend, resume                 spec.suspend becomes true, false
@@ -232,6 +233,14 @@ impl Player {
             "foreign-claim" => self.cluster.change(|world| {
                 let claim = k8s_openapi::api::core::v1::PersistentVolumeClaim::default();
                 world.claims.insert(words[1].to_owned(), claim);
+            }),
+            "data-file" => self.cluster.change(|world| {
+                let data = [(words[2].to_owned(), "train: images".to_owned())].into();
+                let map = k8s_openapi::api::core::v1::ConfigMap {
+                    data: Some(data),
+                    ..Default::default()
+                };
+                world.data_files.insert(words[1].to_owned(), map);
             }),
             "remove-claim" => self.cluster.change(|world| {
                 world.claims.remove(words[1]).expect("a claim");

@@ -141,7 +141,7 @@ impl Cluster for KubeCluster {
         id: &JobIdentity,
         progress: Option<AgentProgress>,
     ) -> Result<(YoloTrainingJob, Observed), ObserveError> {
-        let (job, mut observed) = observe::fresh(&self.client, id, progress).await?;
+        let (job, mut observed) = Box::pin(observe::fresh(&self.client, id, progress)).await?;
         observed.served = Some(self.served(&job).await?);
         Ok((job, observed))
     }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use contract::config::{ConfigError, JobConfig, JobIdentity};
 use contract::progress::AgentProgress;
+use contract::spec::DataFile;
 use crds::conditions::{ConditionType, Reason};
 use crds::names;
 use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
@@ -37,6 +38,8 @@ pub struct Observed {
     pub service: ServiceView,
     /// The claims that are made for it.
     pub claims: Claims,
+    /// Whether the data file that it takes from a ConfigMap is there, as far as its first pods wait for that.
+    pub has_data_file: bool,
     /// Its pods, of all incarnations, by worker and number.
     pub pods: Vec<PodView>,
     /// Worker and number of pods that an earlier job of this name left and that still hold their names.
@@ -210,6 +213,7 @@ pub fn from_cache<'a>(
         } else {
             ClaimView::Absent
         }),
+        has_data_file: true,
         pods: own,
         strangers,
         served: None,
@@ -267,6 +271,16 @@ pub async fn fresh(
     )?;
     observed.config = config_view(config_map.as_ref(), &id.uid)?;
     observed.claims = claims(client, id, &job).await?;
+    if let Some(file) = job.spec.dataset.config_map.as_ref()
+        && observed.pods.is_empty()
+    {
+        let found = config_maps.get_opt(&file.name).await;
+        let found = found.map_err(|source| ObserveError::ConfigMap {
+            name: file.name.clone(),
+            source,
+        })?;
+        observed.has_data_file = holds(found.as_ref(), file);
+    }
     Ok((job, observed))
 }
 
@@ -407,6 +421,16 @@ fn workers<'a>(
     }
     own.sort_by_key(|pod| (pod.index, pod.number));
     (own, strangers)
+}
+
+/// Whether this ConfigMap holds the data file.
+pub(crate) fn holds(config_map: Option<&ConfigMap>, file: &DataFile) -> bool {
+    config_map.is_some_and(|map| {
+        let text = map.data.as_ref();
+        let binary = map.binary_data.as_ref();
+        text.is_some_and(|data| data.contains_key(&file.key))
+            || binary.is_some_and(|data| data.contains_key(&file.key))
+    })
 }
 
 pub(crate) fn service_view(service: Option<&Service>, uid: &str) -> ServiceView {

@@ -24,7 +24,7 @@ use super::validate::{InvalidSpec, ValidJob};
 use super::waiting::WaitingOn;
 use crate::conditions::{find, holds};
 
-/// How soon to look again at a name that somebody else holds: nothing else tells when it is free.
+/// How soon to look again at a name that somebody else holds, or nobody: nothing else tells when that changes.
 const NAME_TAKEN_RETRY: SignedDuration = SignedDuration::from_secs(2);
 
 /// How soon to look again for a scheduler that is not installed.
@@ -74,6 +74,22 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     }
     if let Some(waiting_on) = name_taken(valid, observed) {
         plan = Plan::idle(Phase::Blocked(waiting_on), attempt, plan.restarts);
+        plan.wake_at = now.checked_add(NAME_TAKEN_RETRY).ok();
+        return plan;
+    }
+    if let Some(file) = valid.trainer.dataset.config_map.as_ref()
+        && !observed.has_data_file
+        && members.iter().all(is_missing)
+    {
+        let waiting_on = WaitingOn::Volume {
+            message: format!(
+                "there is no ConfigMap {} with the key {}, which dataset.configMap names: create it",
+                file.name, file.key
+            ),
+        };
+        let freeze = plan.freeze && valid.workers.min_replicas.is_none();
+        plan = Plan::idle(Phase::Blocked(waiting_on), attempt, plan.restarts);
+        plan.freeze = freeze;
         plan.wake_at = now.checked_add(NAME_TAKEN_RETRY).ok();
         return plan;
     }

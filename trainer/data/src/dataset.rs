@@ -16,6 +16,7 @@ mod voc;
 
 pub use error::{DatasetError, LabelProblems};
 
+use config::Description;
 use labelling::Labelling;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -139,11 +140,27 @@ impl Dataset {
     /// Opens the `split` of the data set in the folder `root` that the file `config` describes;
     /// `config` and everything it names lie inside `root`.
     ///
+    /// # Errors
+    ///
+    /// See [`Self::read`].
+    pub fn open(root: &Path, config: &str, split: Split) -> Result<Self, DatasetError> {
+        Self::read(root, config::read(root, config)?, split)
+    }
+
+    /// The same, described by a file that lies elsewhere. Everything it names lies inside `root`, and paths in it are
+    /// read as if it lay at the top of that.
+    ///
+    /// # Errors
+    ///
+    /// See [`Self::read`].
+    pub fn open_with(root: &Path, config: &Path, split: Split) -> Result<Self, DatasetError> {
+        Self::read(root, config::read_from(root, config)?, split)
+    }
+
     /// Images that cannot be read or have a side below 10 pixels are left out and counted. Bad
     /// labels are an error that lists them all: training on half of what a user labelled is worse
     /// than not starting.
-    pub fn open(root: &Path, config: &str, split: Split) -> Result<Self, DatasetError> {
-        let description = config::read(root, config)?;
+    fn read(root: &Path, description: Description, split: Split) -> Result<Self, DatasetError> {
         let labelling = Labelling::open(root, &description, split)?;
         let files = match &labelling {
             Labelling::Coco(file) => file.images(),

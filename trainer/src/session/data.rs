@@ -29,7 +29,10 @@ impl Data {
     pub fn open(job: &Job, reporter: &mut Reporter) -> Result<Self, Error> {
         let spec = &job.config.spec;
         let open = |split| -> Result<_, Error> {
-            let mut dataset = Dataset::open(&job.dataset, &spec.dataset.config, split)?;
+            let mut dataset = match &job.data_file {
+                Some(file) => Dataset::open_with(&job.dataset, file, split)?,
+                None => Dataset::open(&job.dataset, &spec.dataset.config, split)?,
+            };
             if spec.training.single_class {
                 dataset.merge_classes();
             }

@@ -1,4 +1,4 @@
-use super::dataset::stays_inside;
+use super::dataset::{data_file_problems, stays_inside};
 use super::{
     Backend, Device, Hyperparameters, Precision, Schedule, TrainerSpec, image_size_problem,
     out_of_range,
@@ -168,6 +168,7 @@ fn paths(spec: &TrainerSpec) -> Vec<SpecProblem> {
             spec.dataset.config
         )));
     }
+    problems.extend(data_file_problems(&spec.dataset));
     let claim = spec.dataset.persistent_volume_claim.iter();
     problems.extend(claim.filter_map(|claim| claim.problem("dataset.persistentVolumeClaim")));
     problems
@@ -176,7 +177,7 @@ fn paths(spec: &TrainerSpec) -> Vec<SpecProblem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Cache, ModelSize};
+    use crate::spec::{Cache, DataFile, ModelSize};
 
     fn valid() -> TrainerSpec {
         serde_json::from_value(serde_json::json!({
@@ -328,6 +329,27 @@ mod tests {
         one_problem(
             |s| s.model.weights = Some("../yolov5s.pt".to_owned()),
             "model.weights is '../yolov5s.pt': write a path inside the source of the data set, without a leading / and without ..",
+        );
+    }
+
+    #[test]
+    fn there_is_one_data_file_of_a_name() {
+        let data_file = |key: &str| {
+            Some(DataFile {
+                name: "digits".to_owned(),
+                key: key.to_owned(),
+            })
+        };
+        one_problem(
+            |s| s.dataset.config_map = data_file("a/b.yaml"),
+            "dataset.configMap.key is 'a/b.yaml': write a key of the ConfigMap, of letters, digits, '-', '_' and '.'",
+        );
+        one_problem(
+            |s| {
+                s.dataset.config_map = data_file("data.yaml");
+                s.dataset.config = "coco.yaml".to_owned();
+            },
+            "dataset.config is 'coco.yaml', and dataset.configMap names a data file, too: remove one of them",
         );
     }
 

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::{Archive, FetchTo, ObjectStorage, VolumeClaim};
+use super::{Archive, FetchTo, ObjectStorage, SpecProblem, VolumeClaim};
 
 #[cfg(feature = "schema")]
 use serde_json::json;
@@ -32,6 +32,11 @@ use serde_json::json;
         "messageExpression": "\"dataset.config is '\" + self.config + \"': write a path inside the source, without a leading / and without ..\"",
         "message": "dataset.config is '…': write a path inside the source, without a leading / and without ..",
     },
+    {
+        "rule": "!has(self.configMap) || self.config == 'data.yaml'",
+        "messageExpression": "\"dataset.config is '\" + self.config + \"', and dataset.configMap names a data file, too: remove one of them\"",
+        "message": "dataset.config and dataset.configMap both name a data file: remove one of them",
+    },
 ]))))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Dataset {
@@ -56,6 +61,51 @@ pub struct Dataset {
     #[serde(default = "default_config")]
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 512)))]
     pub config: String,
+    /// A ConfigMap that holds the data file, in place of `config`: for a source that has none, or another one. Paths
+    /// in it are read as if it lay at the top of the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map: Option<DataFile>,
+}
+
+/// A data file in a ConfigMap of the job's namespace. It is read whenever processes start: it must stay as it is until
+/// the job has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
+    "rule": "self.key.matches('^[-._a-zA-Z0-9]+$')",
+    "messageExpression": "\"dataset.configMap.key is '\" + self.key + \"': write a key of the ConfigMap, of letters, digits, '-', '_' and '.'\"",
+    "message": "dataset.configMap.key is '…': write a key of the ConfigMap, of letters, digits, '-', '_' and '.'",
+}]))))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DataFile {
+    /// Name of the ConfigMap.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 253)))]
+    pub name: String,
+    /// The key whose value is the file.
+    #[serde(default = "default_config")]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 253)))]
+    pub key: String,
+}
+
+/// Two data files, or one that no ConfigMap can hold.
+pub(super) fn data_file_problems(dataset: &Dataset) -> Vec<SpecProblem> {
+    let Some(DataFile { key, .. }) = &dataset.config_map else {
+        return Vec::new();
+    };
+    let mut problems = Vec::new();
+    let config = &dataset.config;
+    if *config != default_config() {
+        problems.push(SpecProblem(format!(
+            "dataset.config is '{config}', and dataset.configMap names a data file, too: remove one of them"
+        )));
+    }
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if key.is_empty() || !key.chars().all(fits) {
+        problems.push(SpecProblem(format!(
+            "dataset.configMap.key is '{key}': write a key of the ConfigMap, of letters, digits, '-', '_' and '.'"
+        )));
+    }
+    problems
 }
 
 impl Dataset {

@@ -2,11 +2,11 @@
 
 use contract::config::JobConfig;
 use contract::paths;
-use contract::spec::{Cache, VolumeClaim};
+use contract::spec::{Cache, DataFile, VolumeClaim};
 use crds::names;
 use crds::v1alpha1::Workers;
 use k8s_openapi::api::core::v1::{
-    ConfigMapProjection, EmptyDirVolumeSource, ImageVolumeSource, KeyToPath,
+    ConfigMapProjection, ConfigMapVolumeSource, EmptyDirVolumeSource, ImageVolumeSource, KeyToPath,
     PersistentVolumeClaimVolumeSource, ProjectedVolumeSource, SecretProjection, Volume,
     VolumeMount, VolumeProjection,
 };
@@ -21,6 +21,7 @@ pub(super) const KEEP: &str = "keep";
 const SCRATCH: &str = "scratch";
 const CACHE: &str = "image-cache";
 const DATASET: &str = "dataset";
+const DATA_FILE: &str = "data-file";
 pub(super) const OUTPUT: &str = "output";
 
 /// Whether data set and output are on the same claim. A pod then has one volume for both: two volumes of
@@ -79,9 +80,7 @@ pub(super) fn fetch_claim(config: &JobConfig) -> Option<Claim> {
 
 /// Where the container `worker` sees them.
 pub fn mounts(config: &JobConfig, worker: u32) -> Vec<VolumeMount> {
-    let folder = paths::CONFIG_FILE
-        .rsplit_once('/')
-        .map_or("/", |(folder, _)| folder);
+    let (folder, _) = folder_of(paths::CONFIG_FILE);
     let dataset = dataset_claim(config);
     let dataset_volume = if one_claim(config) { OUTPUT } else { DATASET };
     let mut mounts = vec![
@@ -107,6 +106,12 @@ pub fn mounts(config: &JobConfig, worker: u32) -> Vec<VolumeMount> {
     }
     if keeper::is_beside(config, worker) {
         mounts.push(mount(KEEP, paths::KEEP_DIR));
+    }
+    if config.spec.dataset.config_map.is_some() {
+        mounts.push(VolumeMount {
+            read_only: Some(true),
+            ..mount(DATA_FILE, folder_of(paths::DATA_FILE).0)
+        });
     }
     mounts
 }
@@ -153,6 +158,7 @@ pub fn volumes(config: &JobConfig, workers: &Workers, worker: u32) -> Vec<Volume
     if !one_claim(config) {
         volumes.push(dataset(config, named(DATASET)));
     }
+    volumes.extend(config.spec.dataset.config_map.as_ref().map(data_file));
     let training = &config.spec.training;
     if training.cache == Cache::Disk {
         volumes.push(Volume {
@@ -164,6 +170,28 @@ pub fn volumes(config: &JobConfig, workers: &Workers, worker: u32) -> Vec<Volume
         });
     }
     volumes
+}
+
+fn data_file(source: &DataFile) -> Volume {
+    let item = KeyToPath {
+        key: source.key.clone(),
+        path: folder_of(paths::DATA_FILE).1.to_owned(),
+        ..KeyToPath::default()
+    };
+    Volume {
+        name: DATA_FILE.to_owned(),
+        config_map: Some(ConfigMapVolumeSource {
+            name: source.name.clone(),
+            items: Some(vec![item]),
+            ..ConfigMapVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+/// The folder of a file that is mounted, and its name there.
+fn folder_of(file: &str) -> (&str, &str) {
+    file.rsplit_once('/').unwrap_or(("/", file))
 }
 
 /// The frozen configuration, and beside it what the agents know each other by.
@@ -232,6 +260,27 @@ mod tests {
 
     use super::super::pod::tests::{built, named};
     use super::*;
+
+    #[test]
+    fn a_data_file_from_a_config_map_lies_where_the_trainer_reads_it() {
+        let pod = built(|config, _| {
+            config.spec.dataset.config_map = Some(DataFile {
+                name: "two-classes".to_owned(),
+                key: "birds.yaml".to_owned(),
+            });
+        })["spec"]
+            .clone();
+        let source = &named(&pod["volumes"], DATA_FILE)["configMap"];
+        assert_eq!(
+            json!({"name": "two-classes", "items": [{"key": "birds.yaml", "path": "data.yaml"}]}),
+            *source
+        );
+        let mounts = &pod["containers"][0]["volumeMounts"];
+        assert_eq!(
+            json!({"name": DATA_FILE, "mountPath": "/data-file", "readOnly": true}),
+            *named(mounts, DATA_FILE)
+        );
+    }
 
     #[test]
     fn the_data_set_is_read_only_from_any_source() {

@@ -34,18 +34,29 @@ impl Description {
 
 /// Reads the data file `config` in the folder `root`.
 pub(super) fn read(root: &Path, config: &str) -> Result<Description, DatasetError> {
+    let relative = inside(Path::new(""), config)
+        .ok_or_else(|| outside("dataset.config", config, "the source"))?;
+    let folder = relative.parent().unwrap_or(Path::new(""));
+    parse(root, &root.join(&relative), folder)
+}
+
+/// Reads the data file `path`, which lies outside the folder `root` and describes what is in it.
+pub(super) fn read_from(root: &Path, path: &Path) -> Result<Description, DatasetError> {
+    parse(root, path, Path::new(""))
+}
+
+/// Paths in the file are relative to `folder`, which is relative to `root`.
+fn parse(root: &Path, path: &Path, folder: &Path) -> Result<Description, DatasetError> {
     if !root.is_dir() {
         return Err(DatasetError::RootMissing {
             root: root.to_owned(),
         });
     }
-    let relative = inside(Path::new(""), config)
-        .ok_or_else(|| outside("dataset.config", config, "the source"))?;
-    let path = root.join(&relative);
+    let path = path.to_owned();
     let text = bounded::read_text(&path, MAX_DATA_FILE).map_err(|source| match source.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => DatasetError::ConfigMissing {
             path: path.clone(),
-            found: yaml_files(root),
+            found: yaml_files(path.parent().unwrap_or(root)),
         },
         _ => DatasetError::ConfigUnreadable {
             path: path.clone(),
@@ -64,10 +75,9 @@ pub(super) fn read(root: &Path, config: &str) -> Result<Description, DatasetErro
             path: path.clone(),
             source,
         })?;
-    let folder = relative.parent().unwrap_or(Path::new("")).to_owned();
     let base = match yaml.path.as_deref().map(str::trim) {
-        None | Some("") => folder,
-        Some(value) => inside(&folder, value)
+        None | Some("") => folder.to_owned(),
+        Some(value) => inside(folder, value)
             .ok_or_else(|| outside("path in the data file", value, "the data file's folder"))?,
     };
     Ok(Description { names, base, yaml })

@@ -109,6 +109,32 @@ fn lists_folders_and_paths_are_understood() {
 }
 
 #[test]
+fn a_data_file_may_lie_elsewhere_and_describes_what_is_in_the_source() {
+    let set = TestSet::new();
+    set.image("images/train/a.jpg", &noise(2, (40, 20)));
+    set.write("labels/train/a.txt", "1 0.5 0.5 0.25 0.5\n");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().join("two.yaml");
+    let text = fs::read_to_string(set.root().join("data.yaml")).unwrap();
+    fs::write(&file, &text).unwrap();
+    fs::remove_file(set.root().join("data.yaml")).unwrap();
+    let data = Dataset::open_with(set.root(), &file, Split::Train).unwrap();
+    assert!(!data.is_empty());
+    assert!(
+        data.images()
+            .iter()
+            .all(|image| image.path.starts_with(set.root()))
+    );
+
+    fs::write(&file, "train: ../x\nval: images\nnames: [a]\n").unwrap();
+    let outside = Dataset::open_with(set.root(), &file, Split::Train).unwrap_err();
+    assert!(chain(&outside).contains("'../x'"), "{}", chain(&outside));
+    let missing = Dataset::open_with(set.root(), &elsewhere.path().join("no"), Split::Train);
+    let told = chain(&missing.unwrap_err());
+    assert!(told.contains("found there: two.yaml"), "{told}");
+}
+
+#[test]
 fn a_path_beside_the_file_may_be_written_with_dots() {
     let set = TestSet::with_images(1);
     set.write(
