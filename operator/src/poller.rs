@@ -41,7 +41,7 @@ const UNTIL_ANSWERED: Duration = Duration::from_mins(1);
 /// Between two jobs of one round. Asked all at once, hundreds of them would hold up whatever else is to be done.
 const LONGEST_GAP: Duration = Duration::from_millis(5);
 /// Workers that are tried when worker 0 does not answer.
-const TRIES: usize = 3;
+const TRIES: usize = 4;
 /// The longest document that is read. A worker has at most 16 ranks of a hundred bytes each.
 const BODY_LIMIT: usize = 1 << 20;
 
@@ -220,8 +220,8 @@ fn rounds(
     rounds.collect()
 }
 
-/// The workers of the latest incarnation that run, from worker 0 on: it knows the most. One of each node first, since
-/// those of a node are cut off together.
+/// The workers of the latest incarnation that run, from worker 0 on: it knows the most. Then one beside it, which tells
+/// whether its node is cut off with it, and one of each other node first, since those of a node are cut off together.
 fn targets(mut pods: Vec<PodView>) -> Vec<Target> {
     let latest = pods
         .iter()
@@ -232,11 +232,18 @@ fn targets(mut pods: Vec<PodView>) -> Vec<Target> {
     // Of two pods of a worker the earlier one was given up.
     pods.sort_by_key(|pod| (pod.index, Reverse(pod.number)));
     pods.dedup_by_key(|pod| pod.index);
-    let mut nodes = HashSet::new();
-    let (first, others): (Vec<_>, Vec<_>) = pods
+    if let Some(first) = pods.first().map(|pod| pod.node.clone())
+        && let Some(beside) = pods.iter().skip(1).position(|pod| pod.node == first)
+    {
+        let beside = pods.remove(beside + 1);
+        pods.insert(1, beside);
+    }
+    let others = pods.split_off(pods.len().min(2));
+    let mut nodes: HashSet<_> = pods.iter().map(|pod| pod.node.clone()).collect();
+    let (first, rest): (Vec<_>, Vec<_>) = others
         .into_iter()
         .partition(|pod| nodes.insert(pod.node.clone()));
-    let running = first.into_iter().chain(others).filter_map(|pod| {
+    let running = pods.into_iter().chain(first).chain(rest).filter_map(|pod| {
         Some(Target {
             ip: pod.ip?,
             incarnation: pod.incarnation,
@@ -377,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn one_worker_of_each_node_is_asked_first_and_of_a_worker_its_last_pod() {
+    fn worker_0_its_neighbour_and_one_of_each_other_node_are_asked_first() {
         let pod = |index, number, node: &str| PodView {
             name: String::new(),
             uid: String::new(),
@@ -393,18 +400,20 @@ mod tests {
             end_seen: None,
         };
         let mut pods = vec![
+            pod(3, 0, "a"),
             pod(2, 0, "a"),
-            pod(1, 0, "a"),
             pod(0, 0, "b"),
             pod(0, 1, "a"),
-            pod(3, 0, "b"),
+            pod(1, 0, "b"),
+            pod(4, 0, "b"),
+            pod(5, 0, "c"),
         ];
         pods.push(PodView {
             incarnation: 0,
-            ..pod(4, 0, "c")
+            ..pod(6, 0, "d")
         });
         let asked: Vec<String> = targets(pods).into_iter().map(|target| target.ip).collect();
-        assert_eq!(["0.1", "3.0", "1.0"], asked[..]);
+        assert_eq!(["0.1", "2.0", "1.0", "5.0"], asked[..]);
     }
 
     #[tokio::test]

@@ -202,6 +202,13 @@ fn a_job_has_one_data_file() {
     let two = |key: &str| json!({"name": "two-classes", "key": key});
     refused(
         &namespace,
+        &job().set("/dataset/configMap", json!({"name": "Two_Classes"})),
+        &[
+            "dataset.configMap.name is 'Two_Classes': write the name of a ConfigMap, of small letters, digits, '-' and '.'",
+        ],
+    );
+    refused(
+        &namespace,
         &job().set("/dataset/configMap", two("a/b.yaml")),
         &[
             "dataset.configMap.key is 'a/b.yaml': write a key of the ConfigMap, of letters, digits, '-', '_' and '.'",

@@ -287,7 +287,10 @@ impl<'a> Session<'a> {
 
     /// Whether the time between checkpoints is over, as this rank sees it.
     pub(crate) fn wants_checkpoint(&self) -> bool {
+        // One at a time: nobody is to go on from a snapshot beside it that takes what is being written for written.
+        let writes = self.writer.as_ref().is_some_and(Writer::is_busy);
         let minutes = self.spec().training.checkpoint_minutes;
+        let minutes = minutes.filter(|_| !writes);
         minutes
             .is_some_and(|minutes| self.last_checkpoint.elapsed().as_secs_f64() >= 60.0 * minutes)
     }

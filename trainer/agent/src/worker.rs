@@ -169,6 +169,12 @@ impl<'a> Worker<'a> {
                     // These ranks had ended before.
                     Caught::Stop => {
                         self.asked_at = Some(Instant::now());
+                        self.leaving = true;
+                        self.membership.standing.send_modify(|told| {
+                            told.leaving = true;
+                            told.asked = true;
+                        });
+                        self.say_goodbye().await;
                         return Next::End(self.asked_to_stop());
                     }
                     Caught::Forward(_) => {}
@@ -218,26 +224,33 @@ impl<'a> Worker<'a> {
     /// How this worker ends after a request that its ranks heard.
     fn stopped(&self) -> Box<Outcome> {
         match &self.end {
-            Some(End::OfRanks(outcome)) => outcome.clone(),
+            Some(End::OfRanks(outcome)) if outcome.exit_code != 0 => outcome.clone(),
             _ => self.asked_to_stop(),
         }
     }
 
     /// How this worker ends on a request while none of its ranks runs.
     fn asked_to_stop(&self) -> Box<Outcome> {
-        info!("asked to stop");
-        match &self.end {
-            Some(End::OfRanks(outcome)) if outcome.exit_code == 0 => outcome.clone(),
-            _ => self.without_ranks(
-                FailureReason::Stopped,
-                "asked to stop while none of its ranks ran".to_owned(),
-            ),
-        }
+        let finished = self.membership.orders.borrow().kind == OrderKind::Finish;
+        let what = match &self.end {
+            Some(End::OfRanks(outcome)) if outcome.exit_code == 0 && finished => {
+                return outcome.clone();
+            }
+            // The others go on without it, and need another pod in its place.
+            Some(End::OfRanks(outcome)) if outcome.exit_code == 0 => {
+                "asked to stop when its ranks had ended well, but not those of the others"
+            }
+            _ => "asked to stop while none of its ranks ran",
+        };
+        info!("{what}");
+        self.without_ranks(FailureReason::Stopped, what.to_owned())
     }
 
     /// The coordinator is not reached, and this worker waits no longer.
     fn abandoned(&self) -> Box<Outcome> {
-        if let Some(End::OfRanks(outcome)) = &self.end {
+        if let Some(End::OfRanks(outcome)) = &self.end
+            && ended_for_good(outcome)
+        {
             return outcome.clone();
         }
         let trouble = self.membership.out_of_touch.borrow().clone();
@@ -285,11 +298,12 @@ impl<'a> Worker<'a> {
         self.tell(Phase::Running, None);
         let verdict = self.supervise(signals, &sender, events).await;
         self.ranks.kill_leftovers();
+        let strayed = self.lost_touch && verdict.interrupted;
         let failure = verdict
             .failure
             .as_ref()
             .map(|failure| self.explained(failure))
-            .or_else(|| self.lost_touch.then(|| self.out_of_touch()));
+            .or_else(|| strayed.then(|| self.out_of_touch()));
         self.leaving |= verdict.left_behind;
         self.end = Some(self.end_of(verdict));
         self.tell(Phase::Ended, failure);
@@ -487,16 +501,16 @@ impl<'a> Worker<'a> {
     }
 }
 
+/// Whether another attempt would end as this one did. What failed otherwise did so for worker 0, most likely.
+fn ended_for_good(outcome: &Outcome) -> bool {
+    let reason = outcome.result.reason;
+    reason.is_none_or(|reason| reason.retry() == Retry::Never)
+}
+
 /// How long a worker that does not reach the coordinator waits for it, or for its successor.
 fn patience(end: Option<&End>) -> Duration {
     match end {
-        // Another attempt would end as this one.
-        Some(End::OfRanks(outcome))
-            if outcome
-                .result
-                .reason
-                .is_some_and(|reason| reason.retry() == Retry::Never) =>
-        {
+        Some(End::OfRanks(outcome)) if outcome.exit_code != 0 && ended_for_good(outcome) => {
             OUT_OF_TOUCH_LIMIT
         }
         _ => RENDEZVOUS_TIMEOUT + FIRST_ORDER_GRACE,

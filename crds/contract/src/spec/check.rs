@@ -341,6 +341,13 @@ mod tests {
             })
         };
         one_problem(
+            |s| {
+                let file = s.dataset.config_map.insert(data_file("a").expect("a file"));
+                file.name = "Two_Classes".to_owned();
+            },
+            "dataset.configMap.name is 'Two_Classes': write the name of a ConfigMap, of small letters, digits, '-' and '.'",
+        );
+        one_problem(
             |s| s.dataset.config_map = data_file("a/b.yaml"),
             "dataset.configMap.key is 'a/b.yaml': write a key of the ConfigMap, of letters, digits, '-', '_' and '.'",
         );

@@ -72,6 +72,10 @@ pub struct Dataset {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = json!([{
+    "rule": "self.name.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+    "messageExpression": "\"dataset.configMap.name is '\" + self.name + \"': write the name of a ConfigMap, of small letters, digits, '-' and '.'\"",
+    "message": "dataset.configMap.name is '…': write the name of a ConfigMap, of small letters, digits, '-' and '.'",
+}, {
     "rule": "self.key.matches('^[-._a-zA-Z0-9]+$')",
     "messageExpression": "\"dataset.configMap.key is '\" + self.key + \"': write a key of the ConfigMap, of letters, digits, '-', '_' and '.'\"",
     "message": "dataset.configMap.key is '…': write a key of the ConfigMap, of letters, digits, '-', '_' and '.'",
@@ -89,7 +93,7 @@ pub struct DataFile {
 
 /// Two data files, or one that no ConfigMap can hold.
 pub(super) fn data_file_problems(dataset: &Dataset) -> Vec<SpecProblem> {
-    let Some(DataFile { key, .. }) = &dataset.config_map else {
+    let Some(DataFile { name, key }) = &dataset.config_map else {
         return Vec::new();
     };
     let mut problems = Vec::new();
@@ -97,6 +101,13 @@ pub(super) fn data_file_problems(dataset: &Dataset) -> Vec<SpecProblem> {
     if *config != default_config() {
         problems.push(SpecProblem(format!(
             "dataset.config is '{config}', and dataset.configMap names a data file, too: remove one of them"
+        )));
+    }
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let fits = |c: char| plain(c) || "-.".contains(c);
+    if !(name.starts_with(plain) && name.ends_with(plain) && name.chars().all(fits)) {
+        problems.push(SpecProblem(format!(
+            "dataset.configMap.name is '{name}': write the name of a ConfigMap, of small letters, digits, '-' and '.'"
         )));
     }
     let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);

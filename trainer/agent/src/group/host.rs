@@ -1,6 +1,6 @@
 //! The coordinator's clock, network and neighbours: runs in the agent of worker 0.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,7 +29,7 @@ use crate::shared::{Shared, clock_ms};
 /// How long a connection may take to say who it is.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
 /// How long the last order is given to reach the others.
-const SEE_OFF: Duration = Duration::from_secs(2);
+const SEE_OFF: Duration = Duration::from_secs(5);
 
 /// The agents of a job have no place to meet.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +117,8 @@ struct Links {
     open: BTreeMap<Pod, u64>,
     /// The latest pod of each worker that joined.
     latest: BTreeMap<u32, u32>,
+    /// The pods that the last order was sent to.
+    finished: BTreeSet<Pod>,
 }
 
 impl Host {
@@ -172,10 +174,11 @@ impl Host {
         self.in_touch.subscribe()
     }
 
-    /// Waits until the other workers have taken the last order and left, or for a moment.
+    /// Waits until the other workers have taken the last order and left, or for a moment. One whose connection is
+    /// interrupted comes back for it.
     pub async fn see_off(&self) {
         let mut linked = self.linked.subscribe();
-        let all_gone = linked.wait_for(|count| *count == 0);
+        let all_gone = linked.wait_for(|count| *count == 0 && self.have_all_heard());
         // Who is still there after that finds out from the closed connection.
         let _ = timeout(SEE_OFF, all_gone).await;
     }
@@ -301,6 +304,13 @@ impl Host {
         }
     }
 
+    /// Whether every pod that takes part was sent the last order.
+    fn have_all_heard(&self) -> bool {
+        let links = self.links();
+        let mut latest = links.latest.iter();
+        latest.all(|(worker, number)| links.finished.contains(&(*worker, *number)))
+    }
+
     fn links(&self) -> MutexGuard<'_, Links> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -320,6 +330,9 @@ impl Host {
             let Ok(line) = encode(&command) else { return };
             if write.write_all(line.as_bytes()).await.is_err() {
                 return;
+            }
+            if command.order.kind == OrderKind::Finish {
+                self.links().finished.insert(pod);
             }
             if let Ok(Err(_)) = timeout(BEAT, announced.changed()).await {
                 return;

@@ -27,6 +27,10 @@ pub const BEAT: Duration = Duration::from_secs(1);
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// Between two tries to connect, at first: workers start together, and worker 0 may be the last.
 const RETRY: Duration = Duration::from_millis(200);
+/// How often the name of worker 0 is looked at while the connection lasts.
+const LOOK: Duration = Duration::from_secs(30);
+/// After so many looks at which it led to another pod it is given up: one that was asked to end would be gone by then.
+const LOOKS: u32 = 3;
 /// The same after a while: many workers that wait for one must not keep the name server busy.
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
@@ -190,6 +194,8 @@ impl Link {
             Arc::clone(&self.shared),
         ));
         let mut lines = Lines::new(BufReader::new(read));
+        let mut looked_at = Instant::now();
+        let mut elsewhere = 0;
         // A node that is cut off closes no connection.
         while let Ok(Some(line)) = timeout(SILENCE, lines.next()).await {
             let Line::Whole(line) = line else { continue };
@@ -220,8 +226,32 @@ impl Link {
                 }
                 Err(error) => warn!("a line of worker 0 is dropped: {error}"),
             }
+            if looked_at.elapsed() < LOOK {
+                continue;
+            }
+            looked_at = Instant::now();
+            if self.leads_elsewhere(address).await {
+                elsewhere += 1;
+            } else {
+                elsewhere = 0;
+            }
+            if elsewhere >= LOOKS {
+                warn!(%address, "this pod of worker 0 has lost its name to another: looking for that");
+                self.known = None;
+                break;
+            }
         }
         writer.abort();
+    }
+
+    /// Whether the name of worker 0 is that of another address. Without an answer it is not.
+    async fn leads_elsewhere(&self, address: SocketAddr) -> bool {
+        let name = (self.group.address.as_str(), self.group.port);
+        let Ok(Ok(addresses)) = timeout(CONNECT_LIMIT, lookup_host(name)).await else {
+            return false;
+        };
+        let addresses: Vec<SocketAddr> = addresses.collect();
+        !addresses.is_empty() && !addresses.contains(&address)
     }
 
     fn hello(&self) -> Hello {

@@ -271,9 +271,15 @@ pub fn without_worker_0_the_others_wait_for_its_successor() {
 }
 
 pub fn worker_0_that_is_asked_to_stop_alone_is_awaited_too() {
+    worker_0_is_asked_to_stop("exit=143");
+    // Its rank ends well, but not that of the other: it has not succeeded.
+    worker_0_is_asked_to_stop("exit=0");
+}
+
+fn worker_0_is_asked_to_stop(exit: &str) {
     let [first, second, successor] = with_successor_of_worker_0();
     let folder = second.dir().to_owned();
-    let first = first.speaking(&["hello", "await-stop", "exit=143"]);
+    let first = first.speaking(&["hello", "await-stop", exit]);
     // As if its rank heard from the other one that all stop.
     let script = format!(
         "echo begun $YOLO_ATTEMPT; if [ $YOLO_ATTEMPT = 2.1 ]; then exit 0; fi; \

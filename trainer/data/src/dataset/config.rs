@@ -37,16 +37,22 @@ pub(super) fn read(root: &Path, config: &str) -> Result<Description, DatasetErro
     let relative = inside(Path::new(""), config)
         .ok_or_else(|| outside("dataset.config", config, "the source"))?;
     let folder = relative.parent().unwrap_or(Path::new(""));
-    parse(root, &root.join(&relative), folder)
+    parse(root, &root.join(&relative), folder, root)
 }
 
 /// Reads the data file `path`, which lies outside the folder `root` and describes what is in it.
 pub(super) fn read_from(root: &Path, path: &Path) -> Result<Description, DatasetError> {
-    parse(root, path, Path::new(""))
+    parse(root, path, Path::new(""), path.parent().unwrap_or(root))
 }
 
-/// Paths in the file are relative to `folder`, which is relative to `root`.
-fn parse(root: &Path, path: &Path, folder: &Path) -> Result<Description, DatasetError> {
+/// Paths in the file are relative to `folder`, which is relative to `root`. Where there is no such file, those of
+/// `others` are named.
+fn parse(
+    root: &Path,
+    path: &Path,
+    folder: &Path,
+    others: &Path,
+) -> Result<Description, DatasetError> {
     if !root.is_dir() {
         return Err(DatasetError::RootMissing {
             root: root.to_owned(),
@@ -56,7 +62,7 @@ fn parse(root: &Path, path: &Path, folder: &Path) -> Result<Description, Dataset
     let text = bounded::read_text(&path, MAX_DATA_FILE).map_err(|source| match source.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => DatasetError::ConfigMissing {
             path: path.clone(),
-            found: yaml_files(path.parent().unwrap_or(root)),
+            found: yaml_files(others),
         },
         _ => DatasetError::ConfigUnreadable {
             path: path.clone(),

@@ -407,6 +407,28 @@ fn the_successor_of_worker_0_does_not_take_who_is_lost_for_a_fault() {
     assert_eq!((2, FailureReason::PeerLost), group.because());
 }
 
+/// The others are with another pod of worker 0, perhaps, whose end nobody saw.
+#[test]
+fn a_successor_of_worker_0_that_nobody_looks_for_is_no_fault_either() {
+    for (attempt, reason) in [
+        (FIRST, FailureReason::RendezvousFailed),
+        (restart(1), FailureReason::PeerLost),
+    ] {
+        let rules = Rules {
+            policy: FailurePolicy::default(),
+            restarts_left: 3,
+        };
+        let mut group = Group {
+            coordinator: Coordinator::new(3, attempt, rules, Duration::ZERO),
+            now: Duration::ZERO,
+        };
+        group.joins(0, 1, attempt);
+        group.pass(300_000, &[0]);
+        assert_eq!((OrderKind::Finish, attempt), group.order());
+        assert_eq!((1, reason), group.because());
+    }
+}
+
 #[test]
 fn the_successor_of_worker_0_asks_for_another_pod_where_a_process_does_not_end() {
     let mut group = Group::of_three(3);

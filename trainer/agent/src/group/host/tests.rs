@@ -143,3 +143,16 @@ fn a_pod_that_takes_no_part_yet_is_told_to_start_no_rank() {
         assert_eq!(parked, announced.order_for((2, 0)).kind);
     }
 }
+
+#[test]
+fn who_was_interrupted_has_not_heard_the_last_order() {
+    let host = host();
+    let link = host.join((1, 0));
+    host.leave((1, 0), link);
+    assert!(!host.have_all_heard());
+    host.links().finished.insert((1, 0));
+    assert!(host.have_all_heard());
+    // Another pod of it is to hear it, too.
+    host.join((1, 1));
+    assert!(!host.have_all_heard());
+}
