@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
 use tracing::{error, info, warn};
 
-use crate::group::coordinator::SILENCE;
+use crate::group::coordinator::{SILENCE, lost};
 use crate::group::{Membership, Order, OrderKind, Phase, Standing};
 use crate::hang::{HangWatch, LOOK};
 use crate::outcome::Outcome;
@@ -263,13 +263,8 @@ impl<'a> Worker<'a> {
             return self.without_ranks(FailureReason::RendezvousFailed, message);
         }
         let mut outcome = self.without_ranks(FailureReason::PeerLost, message);
-        outcome.result.because = Some(RankFailure {
-            worker: 0,
-            rank: None,
-            reason: FailureReason::PeerLost,
-            exit_code: FailureReason::PeerLost.exit_code(),
-            message: format!("the others lost touch with it: {trouble}"),
-        });
+        let message = format!("the others lost touch with it: {trouble}");
+        outcome.result.because = Some(lost(0, FailureReason::PeerLost, message));
         outcome
     }
 
@@ -461,16 +456,11 @@ impl<'a> Worker<'a> {
 
     /// Why ranks were stopped that had not failed.
     fn out_of_touch(&self) -> RankFailure {
-        RankFailure {
-            worker: self.place.node_rank,
-            rank: None,
-            reason: FailureReason::PeerLost,
-            exit_code: FailureReason::PeerLost.exit_code(),
-            message: format!(
-                "it was out of touch with worker 0 for {} s and stopped its ranks",
-                SILENCE.as_secs()
-            ),
-        }
+        let message = format!(
+            "it was out of touch with worker 0 for {} s and stopped its ranks",
+            SILENCE.as_secs()
+        );
+        lost(self.place.node_rank, FailureReason::PeerLost, message)
     }
 
     fn explained(&self, failure: &Failure) -> RankFailure {

@@ -498,7 +498,8 @@ fn has_strayed(failure: &RankFailure) -> bool {
     failure.rank.is_none() && failure.reason == FailureReason::PeerLost
 }
 
-fn lost(worker: u32, reason: FailureReason, message: String) -> RankFailure {
+/// A failure of a whole worker.
+pub fn lost(worker: u32, reason: FailureReason, message: String) -> RankFailure {
     RankFailure {
         worker,
         rank: None,
