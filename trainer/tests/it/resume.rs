@@ -234,7 +234,7 @@ fn the_batch_may_change_in_the_middle_of_an_epoch_and_every_image_is_seen_once()
     );
 }
 
-/// After every step of the optimiser, since the time between is always over.
+/// The time between is always over, so a checkpoint follows as soon as the one before it is written.
 #[test]
 fn checkpoints_by_time_fall_into_epochs_and_change_nothing() {
     let fixture = Fixture::new(&json!({}));
@@ -244,17 +244,18 @@ fn checkpoints_by_time_fall_into_epochs_and_change_nothing() {
     }));
     fixture.succeed(&Start::new("timed", 3));
     let steps = fixture.checkpoints("timed");
+    // How many fit between these two is up to the disk.
     assert_eq!(
-        [2, 4, 8, 9].as_slice(),
-        steps.as_slice(),
-        "in the middle of epochs"
+        (Some(&2), Some(&LAST)),
+        (steps.first(), steps.last()),
+        "from the middle of the first epoch to the end: {steps:?}"
     );
     assert_eq!(
         fixture.tensors("whole", LAST),
         fixture.tensors("timed", LAST)
     );
 
-    for step in &steps[2..] {
+    for step in &steps[1..] {
         std::fs::remove_dir_all(fixture.checkpoint("timed", *step)).expect("removed");
     }
     let ended = fixture.succeed(&Start {
@@ -262,7 +263,7 @@ fn checkpoints_by_time_fall_into_epochs_and_change_nothing() {
         ..Start::new("timed", 3)
     });
     assert!(
-        ended[0].text.contains("(step 4, epoch 2)"),
+        ended[0].text.contains("(step 2, epoch 1)"),
         "{}",
         ended[0].text
     );
