@@ -4,11 +4,13 @@
 #   binaries.sh            all parts
 #   binaries.sh NAME...    some: kubernetes etcd containerd coredns helm
 #                          local-path-provisioner prometheus kwok
+#                          netpol-analyzer
+#   binaries.sh folder NAME    one, and prints the folder of its programs
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$CLUSTER_DIR/lib-build.sh"
 
-ALL=(kubernetes etcd containerd coredns helm local-path-provisioner prometheus kwok)
+ALL=(kubernetes etcd containerd coredns helm local-path-provisioner prometheus kwok netpol-analyzer)
 KUBERNETES_PROGRAMS=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl)
 
 version_of() {
@@ -21,6 +23,7 @@ version_of() {
     local-path-provisioner) echo "$LOCAL_PATH_PROVISIONER_VERSION" ;;
     prometheus) echo "$PROMETHEUS_VERSION" ;;
     kwok) echo "$KWOK_VERSION" ;;
+    netpol-analyzer) echo "$NETPOL_ANALYZER_VERSION" ;;
     *) die "unknown part '$1'; the parts are: ${ALL[*]}" ;;
     esac
 }
@@ -84,6 +87,15 @@ build_kwok() {
     cp -r --no-preserve=mode "$module/kustomize/stage" "$1/stage"
 }
 
+build_netpol-analyzer() {
+    local module=github.com/np-guard/netpol-analyzer
+    # `go install` also asks for the list of all versions, which not every
+    # module proxy has.
+    go mod init cluster
+    go mod edit -require="$module@v$NETPOL_ANALYZER_VERSION"
+    go build -mod=mod -ldflags '-s -w' -o "$1/netpolicy" "$module/cmd/netpolicy"
+}
+
 main() {
     local names=("$@") name i=0 missing=()
     ((${#names[@]})) || names=("${ALL[@]}")
@@ -98,4 +110,11 @@ main() {
     done
 }
 
-main "$@"
+if [[ ${1:-} == folder ]]; then
+    (($# == 2)) || die "usage: binaries.sh [NAME...] | folder NAME"
+    # Who asks reads standard output, and there finds nothing but the answer.
+    main "$2" >&2
+    printf '%s\n' "$(part_dir "$2" "$(version_of "$2")")"
+else
+    main "$@"
+fi

@@ -2,72 +2,30 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use tests::{Job, Namespace, data, kubectl_in, kubectl_json, until};
+use serde_json::json;
+use tests::{Job, Namespace, data, kubectl_in, until};
 
+use crate::gangs::{self, wide};
 use crate::seen;
-
-/// One such worker fits on each of the two nodes.
-fn wide(name: &str, workers: u32) -> Job {
-    Job::new(name)
-        .set("/training/epochs", 2)
-        .set("/training/batchSize", 6)
-        .set("/workers/replicas", workers)
-        .set("/workers/resources", json!({"requests": {"cpu": "1200m"}}))
-        .set("/scheduling", json!({"gang": "Kubernetes"}))
-}
-
-fn nodes(namespace: &Namespace, job: &str) -> Vec<Value> {
-    let pods = namespace.list("pods", &format!("yolo-operator.dev/job-name={job}"));
-    let nodes = pods.iter().map(|pod| pod["spec"]["nodeName"].clone());
-    nodes.filter(|node| !node.is_null()).collect()
-}
 
 #[test]
 fn a_gang_that_does_not_fit_leaves_the_nodes_to_others() {
     let namespace = Namespace::new("gang");
-    data::digits(&namespace, 64, 16, 64);
-    namespace
-        .apply(&wide("large", 3).manifest())
-        .expect("applying the large job");
-    let waiting = seen::wait(&namespace, "large", "the wait to be explained", |job| {
-        let scheduled = seen::stated(job, "Scheduled");
-        scheduled.is_some_and(|condition| condition["reason"] == "Unschedulable")
-    });
+    let job = |name: &str, workers| wide(name, workers, &json!({"gang": "Kubernetes"}));
+    let waiting = gangs::one_that_does_not_fit_leaves_the_nodes_to_others(&namespace, job);
     let told = waiting["status"]["waitingOn"].as_str().unwrap_or_default();
     assert!(told.contains("no node can take the pod"), "{told}");
-    assert!(
-        nodes(&namespace, "large").is_empty(),
-        "it holds half of what it needs"
-    );
-    let uid = waiting["metadata"]["uid"].as_str().expect("a uid");
-    let group = format!("large-{}-0", &uid[..8]);
-    let groups = [
-        "--namespace",
-        namespace.name(),
-        "get",
-        "podgroups.scheduling.k8s.io",
-        &group,
-    ];
-    let group = kubectl_json(&groups).expect("its group");
+    let group = namespace
+        .get("podgroups.scheduling.k8s.io", &gangs::first_group(&waiting))
+        .expect("its group");
     assert_eq!(3, group["spec"]["schedulingPolicy"]["gang"]["minCount"]);
 
-    // Both nodes are free for one that fits, which trains on both.
-    namespace
-        .apply(&wide("small", 2).manifest())
-        .expect("applying the small job");
-    let done = seen::wait_complete(&namespace, "small");
-    let workers = done["status"]["workers"].as_array().expect("workers");
-    assert_ne!(workers[0]["node"], workers[1]["node"]);
-    assert!(nodes(&namespace, "large").is_empty());
-
     // Each for itself, two of the three would have taken a node and kept it.
-    let loose = wide("loose", 3).set("/scheduling", json!({"gang": "None"}));
     namespace
-        .apply(&loose.manifest())
+        .apply(&wide("loose", 3, &json!({"gang": "None"})).manifest())
         .expect("applying the loose job");
     seen::wait(&namespace, "loose", "two nodes to be held", |_| {
-        nodes(&namespace, "loose").len() == 2
+        gangs::placed(&namespace, "loose") == 2
     });
 }
 
