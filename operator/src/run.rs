@@ -47,10 +47,10 @@ pub enum RunError {
     #[error("the metrics could not be set up")]
     Metrics(#[from] MetricsError),
     /// The web server's port.
-    #[error("listening on {address} failed")]
+    #[error("listening on {addresses:?} failed")]
     Listen {
         /// Where.
-        address: SocketAddr,
+        addresses: Vec<SocketAddr>,
         /// What went wrong.
         #[source]
         source: std::io::Error,
@@ -133,12 +133,11 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     let (leading, leads) = watch::channel(false);
     let (release, released) = watch::channel(false);
 
-    let listener = TcpListener::bind(settings.listen)
-        .await
-        .map_err(|source| RunError::Listen {
-            address: settings.listen,
-            source,
-        })?;
+    let listener = TcpListener::bind(&settings.listen[..]).await;
+    let listener = listener.map_err(|source| RunError::Listen {
+        addresses: settings.listen.clone(),
+        source,
+    })?;
     let web = http::router(Shown {
         metrics: Arc::clone(&metrics),
         caches: caches.clone(),
@@ -166,7 +165,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
         version = env!("CARGO_PKG_VERSION"),
         server,
         identity = settings.identity,
-        listen = %settings.listen,
+        listen = ?settings.listen,
         "the operator runs"
     );
     tokio::select! {

@@ -41,9 +41,14 @@ pub struct Arguments {
     /// This replica's name in the lease. Default: the host's name.
     #[arg(long, env = "POD_NAME")]
     identity: Option<String>,
-    /// Address of /healthz, /readyz and /metrics.
-    #[arg(long, env = "YOLO_LISTEN", default_value = "0.0.0.0:8080")]
-    listen: SocketAddr,
+    /// Address of /healthz, /readyz and /metrics; of several, the first that this machine has.
+    #[arg(
+        long,
+        env = "YOLO_LISTEN",
+        value_delimiter = ',',
+        default_value = "[::]:8080,0.0.0.0:8080"
+    )]
+    listen: Vec<SocketAddr>,
     /// Form of the log lines.
     #[arg(long, env = "YOLO_LOG_FORMAT", value_enum, default_value = "json")]
     log_format: LogFormat,
@@ -110,7 +115,7 @@ pub struct Settings {
     /// This replica's name in it.
     pub identity: String,
     /// Address of the web server.
-    pub listen: SocketAddr,
+    pub listen: Vec<SocketAddr>,
     /// Form of the log lines.
     pub log_format: LogFormat,
     /// Filter of the log lines.

@@ -138,6 +138,17 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_those_that_were_written_to_the_last_bit() {
+        // One that a reader who is content with nearly all bits gets wrong.
+        let mut written: serde_json::Value = serde_json::from_str(&text(1)).expect("JSON");
+        written["spec"]["hyperparameters"] =
+            serde_json::from_str(r#"{"lr0": 0.09457441878011752}"#).expect("JSON");
+        let config = JobConfig::from_json(&written.to_string()).expect("valid");
+        let lr0 = config.spec.hyperparameters.lr0;
+        assert_eq!("0.09457441878011752", lr0.to_string());
+    }
+
+    #[test]
     fn a_later_version_is_refused_by_number() {
         let error = JobConfig::from_json(&text(2)).expect_err("later version");
         assert_eq!(

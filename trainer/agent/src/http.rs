@@ -1,7 +1,7 @@
 //! `/metrics` for Prometheus, `/progress` for the operator, `/healthz` for the kubelet.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -18,9 +18,22 @@ use crate::shared::Shared;
 
 /// Opens the port on all addresses; port 0 takes a free one.
 pub async fn bind(port: u16) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await?;
-    info!(address = %listener.local_addr()?, "serving /metrics, /progress and /healthz");
+    let listener = everywhere(port).await?;
+    info!(
+        port = listener.local_addr()?.port(),
+        "serving /metrics, /progress and /healthz"
+    );
     Ok(listener)
+}
+
+/// Listens on all addresses of this pod, of both kinds where there are both.
+pub async fn everywhere(port: u16) -> io::Result<TcpListener> {
+    let all = [
+        SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+        SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+    ];
+    // The first of them takes both.
+    TcpListener::bind(&all[..]).await
 }
 
 /// Answers requests until the task is aborted.

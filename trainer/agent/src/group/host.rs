@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use super::coordinator::Coordinator;
 use super::link::{BEAT, Trouble};
 use super::message::{Command, Hello, Order, OrderKind, Standing};
 use super::straggler::StragglerWatch;
+use crate::http::everywhere;
 use crate::lines::{Line, Lines};
 use crate::settings::{Group, Token};
 use crate::shared::{Shared, clock_ms};
@@ -156,7 +157,7 @@ impl Host {
         });
         if workers > 1 {
             let port = group.port;
-            let listener = bind(port)
+            let listener = everywhere(port)
                 .await
                 .map_err(|source| HostError { port, source })?;
             tokio::spawn(Arc::clone(&host).serve(listener));
@@ -343,14 +344,6 @@ impl Host {
     fn tell(&self, news: News) {
         // Without a receiver the agent is at its end.
         let _ = self.news.send(news);
-    }
-}
-
-/// Listens on all addresses, of both kinds where there are both.
-async fn bind(port: u16) -> io::Result<TcpListener> {
-    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
     }
 }
 

@@ -221,7 +221,7 @@ impl Agent {
     /// Status code and body of a page.
     #[track_caller]
     pub fn get(&self, path: &str) -> (u16, String) {
-        const MARK: &str = "address=0.0.0.0:";
+        const MARK: &str = "healthz port=";
         self.wait_for_stderr(MARK);
         let log = self.stderr.text();
         let after = log.split(MARK).nth(1).expect("just seen");
