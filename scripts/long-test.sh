@@ -3,7 +3,8 @@
 #
 #   scripts/long-test.sh soak          breaks everything around one job: SOAK_SECONDS=600 SOAK_SEED=1 SOAK_EPOCHS=200
 #   scripts/long-test.sh faults        the faults that the daily tests have no time for
-#   scripts/long-test.sh neighbours    beside Kueue and Volcano, which are built, installed and removed again
+#   scripts/long-test.sh neighbours    beside Kueue, Volcano, the coscheduling plugin, the Prometheus operator and
+#                                      Katib, which are built, installed and removed again
 #
 # What follows the name is given to the tests, a filter for example.
 set -euo pipefail
@@ -17,9 +18,14 @@ name=${1:-}
 [[ $name == soak || $name == faults || $name == neighbours ]] || die "usage: scripts/long-test.sh soak|faults|neighbours [FILTER]..."
 shift
 if [[ $name == neighbours ]]; then
-    away() { for neighbour in kueue volcano; do "tests/neighbours/$neighbour.sh" down; done; }
+    neighbours=(kueue volcano coscheduling prometheus-operator katib)
+    away() { for neighbour in "${neighbours[@]}"; do "tests/neighbours/$neighbour.sh" down; done; }
     trap away EXIT
-    for neighbour in kueue volcano; do "tests/neighbours/$neighbour.sh" up; done
+    for neighbour in "${neighbours[@]}"; do "tests/neighbours/$neighbour.sh" up; done
+fi
+if [[ $name == faults ]]; then
+    YOLO_TEST_PREVIOUS=$(tests/faults/previous.sh)
+    export YOLO_TEST_PREVIOUS
 fi
 export YOLO_TEST_CLUSTER=1
 export YOLO_TEST_TRAINER_IMAGE="$TRAINER_IMAGE:dev"

@@ -1,9 +1,37 @@
 //! The operator is upgraded under a running job.
 
-use serde_json::Value;
-use tests::{Namespace, OPERATOR_NAMESPACE, Reinstall, helm};
+use std::path::PathBuf;
 
-use crate::{ends_like_one_left_alone, long_job, seen, training, trains_with_another};
+use serde_json::Value;
+use tests::{Namespace, OPERATOR_NAMESPACE, Reinstall, helm, kubectl_json, script};
+
+use crate::{
+    ends_like_one_left_alone, long_job, seen, training, trains_again, trains_with_another,
+};
+
+/// `helm upgrade` of the operator to a chart, with one more setting.
+fn upgrade(chart: &str, setting: &str) {
+    let set = format!("--set={setting}");
+    helm(&[
+        "upgrade",
+        "yolo-operator",
+        chart,
+        "--namespace",
+        OPERATOR_NAMESPACE,
+        "--reuse-values",
+        &set,
+        "--wait",
+        "--timeout=2m",
+    ])
+    .expect("helm upgrade");
+}
+
+/// What the API server knows of jobs: the version's schema.
+fn schema() -> Value {
+    let name = "yolotrainingjobs.yolo-operator.dev";
+    let found = kubectl_json(&["get", "crd", name]).expect("the definition of jobs");
+    found["spec"]["versions"][0]["schema"].clone()
+}
 
 fn images(namespace: &Namespace) -> Vec<Value> {
     let pods = seen::workers(namespace, "run");
@@ -22,18 +50,7 @@ fn a_worker_that_is_lost_after_an_upgrade_comes_back_as_it_was() {
     let pods = seen::worker_names(&namespace, "run");
     let reinstall = Reinstall;
     // The next version would give jobs another trainer.
-    helm(&[
-        "upgrade",
-        "yolo-operator",
-        "charts/yolo-operator",
-        "--namespace",
-        OPERATOR_NAMESPACE,
-        "--reuse-values",
-        "--set=trainerImage.tag=next",
-        "--wait",
-        "--timeout=2m",
-    ])
-    .expect("helm upgrade");
+    upgrade("charts/yolo-operator", "trainerImage.tag=next");
     namespace
         .kubectl(&["delete", "pod", &pods[1], "--grace-period=0", "--force"])
         .expect("killing a worker");
@@ -41,5 +58,49 @@ fn a_worker_that_is_lost_after_an_upgrade_comes_back_as_it_was() {
     println!("upgraded, and a worker lost: training again after {took:.1?}");
     assert_eq!(before, images(&namespace));
     drop(reinstall);
+    ends_like_one_left_alone(&namespace, job);
+}
+
+/// Its definition, its operator and its agents are of the release before; then the operator is this one.
+#[test]
+fn a_job_of_the_release_before_goes_on_under_this_one() {
+    let job = |name: &str| long_job(name).set("/training/epochs", 100);
+    let reinstall = Reinstall;
+    let previous = PathBuf::from(std::env::var("YOLO_TEST_PREVIOUS").expect("set by long-test.sh"));
+    let text = |name: &str| previous.join(name).display().to_string();
+    script("tests/cluster/load-image.sh", &[&text("operator.tar")]).expect("loading its image");
+    let now = schema();
+    upgrade(&text("chart"), "image.tag=previous");
+    let before = schema();
+    assert_ne!(now, before, "the release before had the same definition");
+    let namespace = training("release", &job("run"));
+    let begun = images(&namespace);
+    let agent = "localhost/yolo-operator:previous";
+    assert!(begun.iter().any(|image| image == agent), "{begun:?}");
+    let pods = seen::worker_names(&namespace, "run");
+    let stored = namespace.get("ytj", "run").expect("the job");
+
+    drop(reinstall);
+    assert_eq!(now, schema());
+    let upgraded = namespace.get("ytj", "run").expect("the job");
+    assert_eq!(stored["spec"], upgraded["spec"], "the spec is as it was");
+    assert_eq!(
+        pods,
+        seen::worker_names(&namespace, "run"),
+        "nobody was replaced"
+    );
+    namespace
+        .kubectl(&["delete", "pod", &pods[1], "--grace-period=0", "--force"])
+        .expect("killing a worker");
+    let took = trains_with_another(&namespace, &pods);
+    println!("upgraded from the release before, worker 1 lost: training again after {took:.1?}");
+    let pods = seen::worker_names(&namespace, "run");
+    namespace
+        .kubectl(&["delete", "pod", &pods[0], "--grace-period=0", "--force"])
+        .expect("killing worker 0");
+    seen::without(&namespace, "run", &pods, &pods[0]);
+    let (attempt, took) = trains_again(&namespace);
+    println!("worker 0 lost: training again after {took:.1?}, {attempt}");
+    assert_eq!(begun, images(&namespace));
     ends_like_one_left_alone(&namespace, job);
 }

@@ -23,16 +23,16 @@ build_program() {
     MODULE_DIR=$(go list -m -f '{{.Dir}}' "$2")
 }
 
-# make_program_image OUT NAME VERSION: OUT/NAME.tar, an image that holds OUT/manager alone.
+# make_program_image OUT NAME VERSION [PLACE]: OUT/NAME.tar, an image that holds OUT/manager alone, at PLACE.
 make_program_image() {
-    local out=$1 name=$2 version=$3 container image=localhost/$2:v$3
-    mkdir -p root/tmp
+    local out=$1 name=$2 version=$3 place=${4:-/manager} container image=localhost/$2:v$3
+    mkdir -p root/tmp "root${place%/*}"
     chmod 1777 root/tmp
-    mv "$out/manager" root/manager
+    mv "$out/manager" "root$place"
     container=$(storage from scratch)
     storage copy --quiet "$container" root / >/dev/null
     # A number: the kubelet cannot tell whether a name is root.
-    storage config --user 65532:65532 --entrypoint '["/manager"]' "$container"
+    storage config --user 65532:65532 --entrypoint "[\"$place\"]" "$container"
     storage commit --quiet "$container" "$image" >/dev/null
     storage push --quiet "$image" "oci-archive:$out/$name.tar:$image"
     rm -rf root

@@ -9,5 +9,11 @@
 #[expect(dead_code, reason = "the other tests need the rest")]
 mod seen;
 
+#[path = "../e2e/gangs.rs"]
+mod gangs;
+
+mod coscheduling;
+mod katib;
 mod kueue;
+mod prometheus_operator;
 mod volcano;

@@ -5,70 +5,33 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::{Job, Namespace, data, kubectl, kubectl_in, processes, until};
 
-use crate::seen;
+use crate::{gangs, seen};
 
-/// One such worker fits on each of the two nodes.
-fn wide(name: &str, workers: u32) -> Job {
-    Job::new(name)
-        .set("/training/epochs", 2)
-        .set("/training/batchSize", 6)
-        .set("/workers/replicas", workers)
-        .set("/workers/resources", json!({"requests": {"cpu": "1200m"}}))
-        .set("/scheduling", json!({"gang": "Volcano"}))
-}
-
-fn pods(namespace: &Namespace, job: &str) -> Vec<Value> {
-    namespace.list("pods", &format!("yolo-operator.dev/job-name={job}"))
-}
-
-fn nodes(namespace: &Namespace, job: &str) -> usize {
-    let pods = pods(namespace, job);
-    let nodes = pods
-        .iter()
-        .filter(|pod| pod["spec"]["nodeName"].is_string());
-    nodes.count()
+fn job(name: &str, workers: u32) -> Job {
+    gangs::wide(name, workers, &json!({"gang": "Volcano"}))
 }
 
 fn step(job: &Value) -> u64 {
     job["status"]["progress"]["step"].as_u64().unwrap_or(0)
 }
 
-/// What Volcano says of the group of a job's first incarnation.
-fn group(namespace: &Namespace, job: &Value) -> Value {
-    let text = |field: &str| job["metadata"][field].as_str().expect("a text").to_owned();
-    let name = format!("{}-{}-0", text("name"), &text("uid")[..8]);
-    namespace
-        .get("podgroups.scheduling.volcano.sh", &name)
-        .expect("its group")
-}
-
 #[test]
 fn a_gang_that_does_not_fit_leaves_the_nodes_to_others() {
     let namespace = Namespace::new("volcano");
-    data::digits(&namespace, 64, 16, 64);
-    namespace
-        .apply(&wide("large", 3).manifest())
-        .expect("applying the large job");
-    let waiting = seen::wait(&namespace, "large", "the wait to be explained", |job| {
-        let scheduled = seen::stated(job, "Scheduled");
-        scheduled.is_some_and(|condition| condition["reason"] == "Unschedulable")
-    });
+    let waiting = gangs::one_that_does_not_fit_leaves_the_nodes_to_others(&namespace, job);
     println!("waitingOn: {}", waiting["status"]["waitingOn"]);
-    assert_eq!(0, nodes(&namespace, "large"), "it holds a part of it");
-    assert_eq!(3, group(&namespace, &waiting)["spec"]["minMember"]);
-
-    namespace
-        .apply(&wide("small", 2).manifest())
-        .expect("applying the small job");
-    let done = seen::wait_complete(&namespace, "small");
-    let workers = done["status"]["workers"].as_array().expect("workers");
-    assert_ne!(workers[0]["node"], workers[1]["node"]);
-    assert_eq!(0, nodes(&namespace, "large"));
-    for pod in pods(&namespace, "small") {
+    let group = namespace
+        .get(
+            "podgroups.scheduling.volcano.sh",
+            &gangs::first_group(&waiting),
+        )
+        .expect("its group");
+    assert_eq!(3, group["spec"]["minMember"]);
+    for pod in gangs::pods(&namespace, "small") {
         assert_eq!("volcano", pod["spec"]["schedulerName"]);
     }
 
-    // Room that comes later is taken.
+    // A group goes with its job.
     namespace
         .kubectl(&["delete", "yolotrainingjob", "large", "--wait=true"])
         .expect("deleting the large job");
@@ -89,8 +52,10 @@ fn a_gang_that_does_not_fit_leaves_the_nodes_to_others() {
 fn a_worker_that_is_replaced_alone_joins_its_group_again() {
     let namespace = Namespace::new("successor");
     data::digits(&namespace, 64, 16, 64);
-    let job = wide("lucky", 2).set("/training/epochs", 200);
-    namespace.apply(&job.manifest()).expect("applying the job");
+    let lucky = job("lucky", 2).set("/training/epochs", 200);
+    namespace
+        .apply(&lucky.manifest())
+        .expect("applying the job");
     let before = seen::wait_training(&namespace, "lucky");
     let old = seen::worker_names(&namespace, "lucky");
     let gone = old.iter().find(|pod| pod.contains("-worker-1-"));
@@ -113,7 +78,7 @@ fn a_queue_of_volcano_bounds_what_its_jobs_take() {
         "spec": {"weight": 1, "reclaimable": false, "capability": {"cpu": "1"}}});
     kubectl_in(&["apply", "--filename=-"], &queue.to_string()).expect("a queue");
     let queued = |name: &str, cpu: &str| {
-        wide(name, 2)
+        job(name, 2)
             .set("/workers/resources", json!({"requests": {"cpu": cpu}}))
             .set("/scheduling/volcanoQueue", namespace.name())
             .manifest()
@@ -125,7 +90,7 @@ fn a_queue_of_volcano_bounds_what_its_jobs_take() {
         .apply(&queued("modest", "200m"))
         .expect("applying the modest job");
     seen::wait_complete(&namespace, "modest");
-    assert_eq!(0, nodes(&namespace, "greedy"));
+    assert_eq!(0, gangs::placed(&namespace, "greedy"));
     let greedy = namespace.get("yolotrainingjob", "greedy").expect("there");
     println!("waitingOn: {}", greedy["status"]["waitingOn"]);
     assert!(greedy["status"]["waitingOn"].is_string());

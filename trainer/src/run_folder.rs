@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use contract::attempt::Attempt;
 use contract::config::JobConfig;
+use contract::paths;
 use contract::spec::TrainerSpec;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -276,7 +277,7 @@ impl RunFolder {
 
     /// The table of epochs.
     pub fn results(&self) -> PathBuf {
-        self.root.join("results.csv")
+        self.root.join(paths::RESULTS)
     }
 
     /// A path in this folder as seen from the output volume, as reports name it.

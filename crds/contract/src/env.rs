@@ -57,6 +57,8 @@ pub const CACHE_FD: &str = "YOLO_CACHE_FD";
 /// The folder through which the agent and the keeper of a run in an object store speak; unset where the run is on a
 /// volume.
 pub const KEEP: &str = "YOLO_KEEP";
+/// What Katib calls the trial that a worker belongs to; unset where it is none.
+pub const KATIB_TRIAL_NAME: &str = "KATIB_TRIAL_NAME";
 /// The folder that a data set is fetched to.
 pub const FETCH_FOLDER: &str = "YOLO_FETCH_FOLDER";
 /// Value of the header Authorization for an archive; unset is none.

@@ -24,6 +24,10 @@ pub const SNAPSHOT_DIR: &str = "/dev/shm/snapshots";
 pub const AGENT_DIR: &str = "/yolo";
 /// The agent's binary inside [`AGENT_DIR`].
 pub const AGENT_BINARY: &str = "/yolo/yolo-agent";
+/// Where Katib's collector looks for the metrics of a trial.
+pub const KATIB_DIR: &str = "/var/log/katib";
+/// The table of epochs in the [`run_folder`].
+pub const RESULTS: &str = "results.csv";
 /// The Unix socket over which ranks talk to their agent.
 pub const AGENT_SOCKET: &str = "/yolo/agent.sock";
 /// Where the kubelet reads the worker's final words from.

@@ -24,6 +24,7 @@ pub mod group;
 pub mod hang;
 pub mod http;
 pub mod install;
+pub mod katib;
 pub mod keeper;
 pub mod lines;
 pub mod metrics;

@@ -17,6 +17,7 @@ use trainer_cache::{MakeError, hand_down};
 
 use crate::group::Membership;
 use crate::group::host::HostError;
+use crate::katib::TrialError;
 use crate::keeper::Keeper;
 use crate::metrics::RegisterError;
 use crate::outcome::Outcome;
@@ -100,6 +101,15 @@ pub fn run(args: RunArgs, get_env: impl Fn(&str) -> Option<String>) -> ExitCode 
         }
     };
     telemetry::init(Some(&settings.place));
+    let told = |result: Result<(), TrialError>| {
+        // The training itself is whole without it.
+        if let Err(error) = result {
+            warn!("{}", error_chain(&error));
+        }
+    };
+    if let Some(trial) = &settings.trial {
+        told(trial.begin());
+    }
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let outcome = runtime
         .map_err(RunError::Runtime)
@@ -111,6 +121,9 @@ pub fn run(args: RunArgs, get_env: impl Fn(&str) -> Option<String>) -> ExitCode 
         outcome.write(&message_file);
         outcome
     });
+    if let Some(trial) = settings.trial.as_ref().filter(|_| outcome.exit_code == 0) {
+        told(trial.complete(&settings.results(), std::process::id()));
+    }
     outcome.exit_code.into()
 }
 

@@ -14,6 +14,7 @@ use contract::spec::Training;
 use contract::{env, paths};
 
 use crate::group::coordinator::Rules;
+use crate::katib::Trial;
 use crate::place::{Place, PlaceError};
 use crate::supervise::Patience;
 
@@ -82,6 +83,9 @@ pub struct RunArgs {
     /// The folder through which the keeper of a run in an object store speaks; without it the run is on a volume.
     #[arg(long, env = env::KEEP)]
     pub keep: Option<PathBuf>,
+    /// The folder in which Katib collects the metrics of a trial, where this worker is one.
+    #[arg(long, env = "YOLO_KATIB_FOLDER", default_value = paths::KATIB_DIR)]
+    pub katib: PathBuf,
     /// The program that each rank runs, and its arguments.
     #[arg(required = true, last = true, value_name = "PROGRAM")]
     pub command: Vec<OsString>,
@@ -102,6 +106,8 @@ pub struct Settings {
     pub gpus: u32,
     /// Whether the ranks run another program than the trainer, whose needs are not known.
     pub other_program: bool,
+    /// The trial of Katib that it is, if it is one.
+    pub trial: Option<Trial>,
     /// The node it runs on, where that is known.
     pub node: Option<String>,
     /// What ranks are told of training, for the cache of images.
@@ -251,10 +257,12 @@ impl Settings {
                 restarts_left: if alone { 0 } else { args.restarts_left },
             },
         };
+        let trial = Trial::find(&args.katib, &get);
         Ok(Self {
             args,
             place,
             group,
+            trial,
             config_path,
             gpus: config.workers.gpus_per_worker,
             other_program: !config.command.is_empty(),
@@ -262,6 +270,12 @@ impl Settings {
             job: config.job,
             training: config.spec.training,
         })
+    }
+
+    /// The run's table of epochs.
+    pub fn results(&self) -> PathBuf {
+        let run = paths::run_folder(&self.job.name, &self.job.uid);
+        Path::new(paths::OUTPUT_DIR).join(run).join(paths::RESULTS)
     }
 
     /// How long ranks are waited for.
