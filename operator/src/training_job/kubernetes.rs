@@ -36,9 +36,12 @@ use crate::events::JobEvent;
 /// How long it is remembered who can schedule workers together.
 const SERVED_FOR: Duration = Duration::from_secs(30);
 
-/// Requests in flight for one job. Pods of a gang are useless one by one, so they are made together; an
-/// API server takes this many at once without queueing.
+/// Requests in flight for one job; an API server takes this many at once without queueing.
 const IN_FLIGHT: usize = 64;
+/// Pods of one job that are being created at once. They are useless one by one, and scheduler and kubelets already work
+/// on the first of them: with more on the way, less of the API server's time goes there before the last exists. What is
+/// beyond the share of an operator (about 245 of 600 by default) waits in the API server's queues, which hold more.
+const CREATED_AT_ONCE: usize = 256;
 
 /// A cluster behind a client.
 #[derive(Clone)]
@@ -121,7 +124,7 @@ impl KubeCluster {
                 let result = self.create(id, &pod).await;
                 (index, pod.name_any(), result)
             })
-            .buffer_unordered(IN_FLIGHT)
+            .buffer_unordered(CREATED_AT_ONCE)
             .collect()
             .await;
         judge_created(results)
