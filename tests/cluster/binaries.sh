@@ -4,13 +4,13 @@
 #   binaries.sh            all parts
 #   binaries.sh NAME...    some: kubernetes etcd containerd coredns helm
 #                          local-path-provisioner prometheus kwok
-#                          netpol-analyzer
+#                          netpol-analyzer delay
 #   binaries.sh folder NAME    one, and prints the folder of its programs
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 source "$CLUSTER_DIR/lib-build.sh"
 
-ALL=(kubernetes etcd containerd coredns helm local-path-provisioner prometheus kwok netpol-analyzer)
+ALL=(kubernetes etcd containerd coredns helm local-path-provisioner prometheus kwok netpol-analyzer delay)
 KUBERNETES_PROGRAMS=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl)
 
 version_of() {
@@ -23,6 +23,7 @@ version_of() {
     local-path-provisioner) echo "$LOCAL_PATH_PROVISIONER_VERSION" ;;
     prometheus) echo "$PROMETHEUS_VERSION" ;;
     kwok) echo "$KWOK_VERSION" ;;
+    delay) echo "$DELAY_VERSION" ;;
     netpol-analyzer) echo "$NETPOL_ANALYZER_VERSION" ;;
     *) die "unknown part '$1'; the parts are: ${ALL[*]}" ;;
     esac
@@ -94,6 +95,13 @@ build_netpol-analyzer() {
     go mod init cluster
     go mod edit -require="$module@v$NETPOL_ANALYZER_VERSION"
     go build -mod=mod -ldflags '-s -w' -o "$1/netpolicy" "$module/cmd/netpolicy"
+}
+
+build_delay() {
+    cp "$CLUSTER_DIR/delay.go" .
+    go mod init cluster
+    go mod edit -require="github.com/florianl/go-nfqueue/v2@v$GO_NFQUEUE_VERSION"
+    go build -mod=mod -ldflags '-s -w' -o "$1/delay" delay.go
 }
 
 main() {

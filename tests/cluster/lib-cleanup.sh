@@ -36,7 +36,7 @@ list_leftovers() {
     for exe in /proc/[0-9]*/exe; do
         case $(readlink "$exe" 2>/dev/null) in
         "$CACHE"/*/helm | "$CACHE"/*/kubectl | "$CACHE"/*/ctr | "$CACHE"/*/promtool) ;;
-        "$KUBERNETES"/* | "$ETCD"/* | "$CONTAINERD"/* | "$COREDNS"/* | "$LOCAL_PATH_PROVISIONER"/* | "$PROMETHEUS"/* | "$KWOK"/*)
+        "$KUBERNETES"/* | "$ETCD"/* | "$CONTAINERD"/* | "$COREDNS"/* | "$LOCAL_PATH_PROVISIONER"/* | "$PROMETHEUS"/* | "$KWOK"/* | "$DELAY"/*)
             pid=${exe#/proc/}
             echo "process ${pid%/exe}: $(readlink "$exe")"
             ;;

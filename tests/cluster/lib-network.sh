@@ -10,7 +10,7 @@
 node_cable() { printf 'yolo-n%s' "$1"; }
 
 RULE_COMMENT=yolo-operator-cluster
-LOSSY_COMMENT=$RULE_COMMENT-lossy
+WORSE_COMMENT=$RULE_COMMENT-worse
 
 # Places with one fixed path, given to each node as its own by a bind mount
 # inside its mount namespace: kubelet's device plugin socket, CNI's results,
@@ -42,16 +42,19 @@ host_rules() {
     done
 }
 
-# What network.sh did, whatever it was.
+# What network.sh did, whatever it was. Rules of a node that is gone went with it.
 mend_network() {
     local n rule
     for n in "${NODES[@]}"; do
         tc qdisc del dev "$(node_cable "$n")" root 2>/dev/null || true
+        process_id "node-$n-holder" >/dev/null || continue
+        while read -r rule; do
+            # shellcheck disable=SC2086 # a rule is words
+            in_node "$n" iptables --wait --table raw ${rule/#-A/-D}
+        done < <(in_node "$n" iptables --wait --table raw -S PREROUTING | grep -F -- "$WORSE_COMMENT" | tr -d '"')
+        # After its rule: what it holds is lost with it.
+        stop_process "node-$n-delay"
     done
-    while read -r rule; do
-        # shellcheck disable=SC2086 # a rule is words
-        iptables --wait --table raw ${rule/#-A/-D}
-    done < <(iptables --wait --table raw -S PREROUTING | grep -F -- "$LOSSY_COMMENT" | tr -d '"')
 }
 
 # A command inside a node: `in_node 0 ip address`.

@@ -50,6 +50,7 @@ CONTAINERD=$(part_dir containerd "$CONTAINERD_VERSION")
 COREDNS=$(part_dir coredns "$COREDNS_VERSION")
 LOCAL_PATH_PROVISIONER=$(part_dir local-path-provisioner "$LOCAL_PATH_PROVISIONER_VERSION")
 PROMETHEUS=$(part_dir prometheus "$PROMETHEUS_VERSION")
+DELAY=$(part_dir delay "$DELAY_VERSION")
 KWOK=$(part_dir kwok "$KWOK_VERSION")
 IMAGES=$(part_dir images "$IMAGES_VERSION")
 

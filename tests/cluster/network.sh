@@ -2,8 +2,9 @@
 # Makes the network between the nodes of the test cluster worse, or mends it.
 #
 #   network.sh slow RATE       each node's cable carries so much (tbf), 2mbit for example
-#   network.sh lossy PERCENT   so many packets in a hundred that arrive over a cable are lost
-#   network.sh mend            both as they were
+#   network.sh lossy PERCENT   so many packets in a hundred that arrive at a node are lost
+#   network.sh delayed TIME    packets that arrive at a node are held so long, 20ms for example
+#   network.sh mend            all as they were
 #   network.sh dns-stop        nobody answers names any more
 #   network.sh dns-start       somebody does again
 set -euo pipefail
@@ -14,7 +15,21 @@ source ./lib-network.sh
 source ./lib-node.sh
 source ./lib-control-plane.sh
 
-USAGE="usage: network.sh slow RATE | lossy PERCENT | mend | dns-stop | dns-start"
+USAGE="usage: network.sh slow RATE | lossy PERCENT | delayed TIME | mend | dns-stop | dns-start"
+
+# Any number that nobody else in a node's network has.
+QUEUE=1
+
+# arriving N OPTION...: a rule for what arrives at a node over its cable. In the node's own network: what goes over the
+# host's bridge is, by the host's rules, of the bridge and of no cable.
+arriving() {
+    local n=$1 command=$2
+    shift 2
+    in_node "$n" iptables --wait --table raw "$command" PREROUTING --in-interface eth0 "$@" \
+        --match comment --comment "$WORSE_COMMENT"
+}
+
+queue_read() { in_node "$1" grep -q "^ *$QUEUE " /proc/net/netfilter/nfnetlink_queue; }
 
 main() {
     local n
@@ -33,11 +48,22 @@ main() {
         (($# == 2)) || die "$USAGE"
         mend_network
         for n in 0 1; do
-            iptables --wait --table raw --append PREROUTING --in-interface "$(node_cable "$n")" \
-                --match statistic --mode random --probability "$(awk "BEGIN {print $2 / 100}")" \
-                --match comment --comment "$LOSSY_COMMENT" --jump DROP
+            arriving "$n" --append --match statistic --mode random --jump DROP \
+                --probability "$(awk "BEGIN {print $2 / 100}")"
         done
         say "$2 of a hundred packets are lost"
+        ;;
+    delayed)
+        (($# == 2)) || die "$USAGE"
+        ./binaries.sh delay
+        mend_network
+        for n in 0 1; do
+            start_process "node-$n-delay" daemons nsenter --target "$(process_id "node-$n-holder")" --net -- \
+                "$DELAY/delay" "$QUEUE" "$2"
+            wait_running 10 "the queue of node-$n" "node-$n-delay" queue_read "$n"
+            arriving "$n" --append --jump NFQUEUE --queue-num "$QUEUE"
+        done
+        say "each packet is held for $2"
         ;;
     mend)
         mend_network

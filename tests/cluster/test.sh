@@ -7,6 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./lib.sh
 source ./lib-process.sh
+source ./lib-network.sh
 
 UP_LIMIT=30
 NAMESPACE=cluster-test
@@ -216,6 +217,36 @@ prometheus_starts() {
     ./prometheus.sh down
 }
 
+# What node 0 is told by 40 pings to node 1: "LOST MILLISECONDS", of a hundred and on average.
+pings() {
+    in_node 0 busybox ping -c 40 -A -W 1 -q "$(node_ip 1)" | tr '/' ' ' |
+        awk '/packet loss/ {sub("%", "", $7); lost = $7} /round-trip/ {time = $7} END {print lost, int(time)}'
+}
+
+network_loses() {
+    local lost
+    ./network.sh lossy 30
+    read -r lost _ < <(pings)
+    ./network.sh mend
+    # Of two ways, so half of all.
+    ((lost > 20 && lost < 80)) || { echo "$lost of a hundred were lost"; return 1; }
+}
+
+network_delays() {
+    local time
+    ./network.sh delayed 30ms
+    read -r _ time < <(pings)
+    ./network.sh mend
+    # There and back.
+    ((time >= 60 && time < 120)) || { echo "a ping took $time ms"; return 1; }
+}
+
+network_mended() {
+    local lost time
+    read -r lost time < <(pings)
+    ((lost == 0 && time < 20)) || { echo "$lost of a hundred were lost, a ping took $time ms"; return 1; }
+}
+
 main() {
     require_root
     # Building is not what is timed.
@@ -251,6 +282,10 @@ main() {
 
     check "pretend nodes run pretend pods" pretend
     check "Prometheus starts" prometheus_starts
+
+    check "a lossy network loses packets" network_loses
+    check "a delayed network holds them" network_delays
+    check "a mended one does neither" network_mended
 
     check "cut takes node-1 off" ./node.sh cut node-1
     check "it is seen within 30 s" eventually 30 node_says node-1 Unknown

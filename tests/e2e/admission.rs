@@ -1,5 +1,6 @@
 //! What the API server accepts, and with which words it refuses.
 
+mod ranges;
 mod workers;
 
 use std::time::Duration;
@@ -527,6 +528,8 @@ fn every_example_is_accepted() {
     let files: Vec<_> = std::fs::read_dir(folder)
         .expect("there are examples")
         .map(|entry| entry.expect("readable").path().display().to_string())
+        // Its Experiment is of a kind that is not here; `make test-neighbours` runs it.
+        .filter(|file| !file.ends_with("katib.yaml"))
         .collect();
     assert!(!files.is_empty());
     for file in files {
@@ -541,4 +544,23 @@ fn every_example_is_accepted() {
         assert!(output.stderr.is_empty(), "{file}: {}", output.stderr);
         output.expect(&file);
     }
+}
+
+/// The job that stands in the ConfigMap of a search of Katib, with values as Katib puts them in.
+#[test]
+fn the_example_of_a_trial_is_accepted() {
+    let path = tests::cluster::root().join("examples/katib.yaml");
+    let text = std::fs::read_to_string(path).expect("the example");
+    let (_, rest) = text.split_once("  job.yaml: |\n").expect("a job");
+    let (job, _) = rest.split_once("---\n").expect("its end");
+    let lines = job
+        .lines()
+        .map(|line| line.strip_prefix("    ").expect("indented"));
+    let job = lines.collect::<Vec<_>>().join("\n");
+    let job = job.replace("${trialParameters.lr0}", "0.09457441878011752");
+    let job = job.replace("${trialParameters.momentum}", "0.9");
+    assert!(!job.contains("${"), "{job}");
+    let job = job + "\nmetadata: {name: trial}\n";
+    let arguments = ["apply", "--dry-run=server", "--validate=strict", "-f", "-"];
+    kubectl_in(&arguments, &job).expect("the trial's job");
 }

@@ -58,6 +58,14 @@ fn it_lints_and_renders_what_its_values_ask_for() {
     )
     .expect("alerts");
 
+    for (replicas, spread) in [(1, false), (2, true)] {
+        let set = format!("--set=replicas={replicas}");
+        let only = "--show-only=templates/deployment.yaml";
+        let deployment = helm(&["template", "x", CHART, only, &set]).expect("helm template");
+        let found = deployment.contains("topologySpreadConstraints");
+        assert_eq!(spread, found, "{replicas} replicas:\n{deployment}");
+    }
+
     let refused = helm(&["template", "x", CHART, "--set=replica=2"]);
     assert!(
         !refused.success && refused.stderr.contains("replica"),
@@ -93,6 +101,9 @@ fn a_nodes_network_is_for_namespaces_that_may_have_it() {
         .expect("a job that may");
 
     // No worker gets what no job can ask for, whoever asks in the operator's name.
+    namespace
+        .kubectl(&["create", "serviceaccount", "other"])
+        .expect("a service account");
     let pod = |spec: serde_json::Value| {
         let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {
                 "name": "p", "labels": {"app.kubernetes.io/managed-by": "yolo-operator"}},
@@ -120,6 +131,10 @@ fn a_nodes_network_is_for_namespaces_that_may_have_it() {
             "privileged container",
         ),
         (json!({"hostPID": true}), "shares processes"),
+        (
+            json!({"serviceAccountName": "other"}),
+            "another service account",
+        ),
     ] {
         let refused = pod(spec);
         assert!(

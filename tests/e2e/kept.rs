@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use contract::paths::AGENT_PORT;
 use serde_json::json;
-use tests::{Job, Moto, Namespace, data, moto};
+use tests::{Job, Moto, Namespace, data, kubectl, moto};
 
 use crate::dataset::{SECRET, secret};
 use crate::seen;
@@ -13,6 +14,15 @@ fn job(name: &str) -> Job {
         .set("/training/epochs", 30)
         // One in two seconds or so, of which three are kept: long enough to be looked at.
         .set("/training/checkpointEvery", 6)
+}
+
+/// What the agent in a pod tells whoever asks: progress and metrics.
+fn pages(namespace: &Namespace, pod: &str) -> [String; 2] {
+    ["progress", "metrics"].map(|page| {
+        let pods = format!("/api/v1/namespaces/{}/pods", namespace.name());
+        let path = format!("{pods}/{pod}:{AGENT_PORT}/proxy/{page}");
+        kubectl(&["get", "--raw", &path]).expect(page)
+    })
 }
 
 #[test]
@@ -38,6 +48,7 @@ fn a_run_in_an_object_store_goes_on_in_another_pod_and_ends_with_the_same_bytes(
     let keys = moto.keys("runs");
     assert!(keys.contains(&manifest), "no {manifest} among {keys:?}");
     let old = seen::worker_names(&namespace, "kept");
+    let [progress, metrics] = pages(&namespace, &old[0]);
     namespace
         .kubectl(&[
             "delete",
@@ -100,7 +111,14 @@ fn a_run_in_an_object_store_goes_on_in_another_pod_and_ends_with_the_same_bytes(
         .kubectl(&["logs", "kept-worker-0-1", "--container=keeper"])
         .expect("the log of the keeper");
     assert!(log.contains("everything is in s3://runs/team/"), "{log}");
+    let of_worker = namespace
+        .kubectl(&["logs", "kept-worker-0-1", "--container=worker"])
+        .expect("the log of the worker");
+    assert!(progress.contains("step") && metrics.contains("yolo_"));
     for text in [
+        progress,
+        metrics,
+        of_worker,
         done.to_string(),
         frozen.to_string(),
         first.to_string(),

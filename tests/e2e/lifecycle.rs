@@ -27,6 +27,14 @@ fn two_workers_on_two_nodes_train_and_everything_can_be_seen() {
         .filter_map(|pod| Some(pod["spec"]["nodeName"].as_str()?.to_owned()))
         .collect();
     assert_eq!(2, nodes.len(), "both workers are on one node");
+    namespace
+        .kubectl(&[
+            "wait",
+            "--for=condition=Complete",
+            "ytj/life",
+            "--timeout=5m",
+        ])
+        .expect("kubectl wait");
     let job = seen::wait_complete(&namespace, "life");
 
     // The status says how it went.

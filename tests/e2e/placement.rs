@@ -69,3 +69,25 @@ fn workers_run_where_the_template_says() {
     let conditions = waiting["status"]["conditions"].to_string();
     assert!(conditions.contains("untolerated taint"), "{conditions}");
 }
+
+/// Two workers never share a node then, and the operator reaches them at their nodes' addresses.
+#[test]
+fn workers_train_on_their_nodes_networks() {
+    let namespace = Namespace::new("host-network");
+    for label in [
+        "yolo-operator.dev/allow-host=true",
+        "pod-security.kubernetes.io/enforce=privileged",
+    ] {
+        kubectl(&["label", "--overwrite", "namespace", namespace.name(), label]).expect(label);
+    }
+    data::digits(&namespace, 64, 16, 64);
+    let job = Job::new("host").set("/workers/template", json!({"hostNetwork": true}));
+    namespace.apply(&job.manifest()).expect("applying the job");
+    seen::wait_training(&namespace, "host");
+    for pod in namespace.list("pods", "yolo-operator.dev/job-name=host") {
+        assert_eq!(pod["status"]["hostIP"], pod["status"]["podIP"]);
+    }
+    let done = seen::wait_complete(&namespace, "host");
+    let workers = done["status"]["workers"].as_array().expect("workers");
+    assert_ne!(workers[0]["node"], workers[1]["node"]);
+}

@@ -59,6 +59,19 @@ fn a_lossy_network_makes_a_run_slower_and_nothing_else() {
 }
 
 #[test]
+fn a_delayed_network_makes_a_run_slower_and_nothing_else() {
+    let job = |name: &str| long_job(name).set("/training/epochs", 20);
+    let namespace = training("delayed", &job("run"));
+    let worse = Worse::new(&["delayed", "25ms"]);
+    let (attempt, _) = trains_again(&namespace);
+    last(30);
+    drop(worse);
+    println!("25 ms later each way for half a minute: attempt {attempt}");
+    let ended = ends_like_one_left_alone(&namespace, job);
+    assert_eq!(0, ended["status"]["restarts"], "{}", ended["status"]);
+}
+
+#[test]
 fn a_process_that_dies_while_no_name_is_answered_is_replaced() {
     let job = |name: &str| long_job(name).set("/training/epochs", 100);
     let namespace = training("dns", &job("run"));

@@ -48,7 +48,7 @@ pub const NO_GPU_RESOURCE: &str = "workers.gpuResource is empty, but no workers.
     printcolumn = r#"{"name": "mAP50-95", "type": "string", "jsonPath": ".status.display.mAP50_95", "description": "mAP50-95 of the latest evaluation."}"#,
     printcolumn = r#"{"name": "Progress", "type": "string", "jsonPath": ".status.display.progress", "description": "Part of the run that is done."}"#,
     printcolumn = r#"{"name": "ETA", "type": "string", "jsonPath": ".status.display.eta", "description": "Estimated time until the end."}"#,
-    printcolumn = r#"{"name": "Restarts", "type": "integer", "jsonPath": ".status.restarts", "description": "How often all workers were replaced.", "priority": 1}"#,
+    printcolumn = r#"{"name": "Restarts", "type": "integer", "jsonPath": ".status.restarts", "description": "How often the job was restarted after a failure.", "priority": 1}"#,
     printcolumn = r#"{"name": "Waiting on", "type": "string", "jsonPath": ".status.waitingOn", "description": "What the job waits for.", "priority": 1}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp", "description": "Time since the job was created."}"#
 )]
@@ -91,8 +91,8 @@ pub struct YoloTrainingJobSpec {
     /// How the processes of the job talk to each other.
     #[serde(default)]
     pub distributed: Distributed,
-    /// The pods that train together. All of them run, or none does: a job with a lost worker restarts
-    /// as a whole from its last checkpoint.
+    /// The pods that train together. All of them train, or none does: while one that was lost is replaced, the others
+    /// wait in their pods, and the run goes on from a copy of its state in memory or from its last checkpoint.
     #[serde(default)]
     pub workers: Workers,
     /// How the workers get their nodes.

@@ -11,10 +11,12 @@ use super::SpecProblem;
 pub struct Limit {
     /// Where it stands in the spec, `hyperparameters.lr0` for example.
     pub field: &'static str,
-    low: f64,
-    high: f64,
+    /// The lowest value, or what it has to be above.
+    pub low: f64,
+    /// The highest value; infinite where there is none.
+    pub high: f64,
     /// Whether `low` itself is out of range.
-    above: bool,
+    pub above: bool,
 }
 
 /// Every number with a range. A number without one is bounded by its type alone.
