@@ -6,7 +6,8 @@
 #   scripts/long-test.sh neighbours    beside Kueue, Volcano, the coscheduling plugin, the Prometheus operator and
 #                                      Katib, which are built, installed and removed again
 #
-# What follows the name is given to the tests, a filter for example.
+# What follows the name is given to the tests, a filter for example; of neighbours, those are installed whose names
+# filters begin with.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/cluster-env.sh
@@ -18,14 +19,14 @@ name=${1:-}
 [[ $name == soak || $name == faults || $name == neighbours ]] || die "usage: scripts/long-test.sh soak|faults|neighbours [FILTER]..."
 shift
 if [[ $name == neighbours ]]; then
-    neighbours=(kueue volcano coscheduling prometheus-operator katib)
-    away() { for neighbour in "${neighbours[@]}"; do "tests/neighbours/$neighbour.sh" down; done; }
+    neighbours=()
+    for neighbour in kueue volcano coscheduling prometheus-operator katib; do
+        # Those that the filters name, by the modules of their tests; all without any.
+        (($# > 0)) && [[ " $*" != *" ${neighbour//-/_}"* ]] || neighbours+=("$neighbour")
+    done
+    away() { for neighbour in "${neighbours[@]}"; do "tests/neighbours/$neighbour.sh" down || true; done; }
     trap away EXIT
     for neighbour in "${neighbours[@]}"; do "tests/neighbours/$neighbour.sh" up; done
-fi
-if [[ $name == faults ]]; then
-    YOLO_TEST_PREVIOUS=$(tests/faults/previous.sh)
-    export YOLO_TEST_PREVIOUS
 fi
 export YOLO_TEST_CLUSTER=1
 export YOLO_TEST_TRAINER_IMAGE="$TRAINER_IMAGE:dev"

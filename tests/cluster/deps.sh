@@ -17,6 +17,7 @@ PACKAGES=(
     openssl:/usr/bin/openssl
     procps:/usr/bin/ps
     util-linux:/usr/bin/nsenter
+    xz-utils:/usr/bin/xz
     mount:/usr/bin/mount
     gcc:/usr/bin/gcc
     libc6-dev:/usr/lib/x86_64-linux-gnu/libc.a

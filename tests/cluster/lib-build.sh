@@ -53,3 +53,6 @@ build_part() {
     fi
     exec 9>&-
 }
+
+# Buildah with a store of its own in the scratch folder: no daemon, no kernel mounts.
+storage() { BUILDAH_ISOLATION=chroot buildah --storage-driver vfs --root "$PWD/.storage" --runroot "$PWD/.run" "$@"; }

@@ -27,11 +27,9 @@ build_previous() {
     cp -r charts/yolo-operator "$1/chart"
 }
 
-storage() { BUILDAH_ISOLATION=chroot buildah --storage-driver vfs --root "$PWD/.storage" --runroot "$PWD/.run" "$@"; }
-
 main() {
     require_root
-    git -C "$CHECKOUT" cat-file -e "$COMMIT^{commit}" 2>/dev/null ||
+    [[ -d $(part_dir previous "${COMMIT:0:7}") ]] || git -C "$CHECKOUT" cat-file -e "$COMMIT^{commit}" 2>/dev/null ||
         die "this clone has not the commit $COMMIT, from which the upgrade is tried; get the history with: git fetch --unshallow"
     build_part previous "${COMMIT:0:7}" "the release before" >&2
     part_dir previous "${COMMIT:0:7}"

@@ -1,6 +1,6 @@
 //! The operator is upgraded under a running job.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde_json::Value;
 use tests::{Namespace, OPERATOR_NAMESPACE, Reinstall, helm, kubectl_json, script};
@@ -66,7 +66,9 @@ fn a_worker_that_is_lost_after_an_upgrade_comes_back_as_it_was() {
 fn a_job_of_the_release_before_goes_on_under_this_one() {
     let job = |name: &str| long_job(name).set("/training/epochs", 100);
     let reinstall = Reinstall;
-    let previous = PathBuf::from(std::env::var("YOLO_TEST_PREVIOUS").expect("set by long-test.sh"));
+    println!("the release before is built when it is not there: some minutes");
+    let previous = script("tests/faults/previous.sh", &[]).expect("building the release before");
+    let previous = Path::new(previous.trim());
     let text = |name: &str| previous.join(name).display().to_string();
     script("tests/cluster/load-image.sh", &[&text("operator.tar")]).expect("loading its image");
     let now = schema();

@@ -49,13 +49,13 @@ build_all() {
 }
 
 start_postgres() {
-    rm -rf "$POSTGRES"
+    umask 022
     mkdir "$POSTGRES"
     cp -r "$(part_dir postgres "$POSTGRES_VERSION")" "$POSTGRES/programs"
     chown nobody "$POSTGRES"
     # Whoever reaches this machine's address in the cluster's network may read and write it.
     "${AS_POSTGRES[@]}" "$POSTGRES/programs/bin/initdb" --pgdata="$POSTGRES/data" --username=katib --auth=trust \
-        --no-sync >/dev/null
+        --locale=C --encoding=UTF8 --no-sync >/dev/null
     echo "host all all $NETWORK trust" >>"$POSTGRES/data/pg_hba.conf"
     start_process katib-postgres daemons "${AS_POSTGRES[@]}" "$POSTGRES/programs/bin/postgres" -D "$POSTGRES/data" \
         -h "$HOST_IP" -p "$POSTGRES_PORT" -k '' -F
@@ -133,16 +133,22 @@ up() {
 }
 
 down() {
-    local kind
-    for kind in "${KINDS[@]}"; do
-        ! kind_there "$kind" || kube delete "$kind" --all --all-namespaces --timeout=30s >/dev/null || drop_finalizers "$kind"
-    done
+    delete_all "${KINDS[@]}"
     kube delete --ignore-not-found validatingwebhookconfiguration,mutatingwebhookconfiguration katib.kubeflow.org >/dev/null
     kube delete --ignore-not-found clusterrole,clusterrolebinding katib-yolo katib-controller >/dev/null
     kube delete namespace "$NAMESPACE" --ignore-not-found --timeout=60s >/dev/null
     kube delete crd "${KINDS[@]}" --ignore-not-found --timeout=60s >/dev/null
     stop_process katib-postgres
+    # Its other processes notice a moment later, and write until then.
+    wait_for 10 "PostgreSQL to end" postgres_gone
     rm -rf "$POSTGRES"
+}
+
+postgres_gone() {
+    local exe
+    for exe in /proc/[0-9]*/exe; do
+        [[ $(readlink "$exe" 2>/dev/null) != "$POSTGRES"/* ]] || return 1
+    done
 }
 
 run_command "$@"

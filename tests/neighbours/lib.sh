@@ -40,9 +40,6 @@ make_program_image() {
     storage rmi --all --force >/dev/null
 }
 
-# No daemon, no kernel mounts.
-storage() { BUILDAH_ISOLATION=chroot buildah --storage-driver vfs --root "$PWD/.storage" --runroot "$PWD/.run" "$@"; }
-
 require_cluster() {
     require_root
     [[ -f $KUBECONFIG_FILE ]] || die "the test cluster is not up; start it with tests/cluster/up.sh"
@@ -65,15 +62,21 @@ install() {
 # uninstall NAME NAMESPACE [KIND...]: the release, its namespace, and first all objects of these kinds, as long
 # as there is a controller that takes its finalizers off them.
 uninstall() {
-    local name=$1 namespace=$2 kind
+    local name=$1 namespace=$2
     shift 2
-    for kind in "$@"; do
-        ! kind_there "$kind" || kube delete "$kind" --all --all-namespaces --timeout=30s >/dev/null || drop_finalizers "$kind"
-    done
+    delete_all "$@"
     helm_here uninstall "$name" --namespace "$namespace" --ignore-not-found --wait --timeout 2m >/dev/null
     kube delete namespace "$namespace" --ignore-not-found --timeout=60s >/dev/null
     # helm leaves those of a chart's folder crds.
     (($# == 0)) || kube delete crd "$@" --ignore-not-found --timeout=60s >/dev/null
+}
+
+# delete_all KIND...: the objects of these kinds, as far as the kinds are there.
+delete_all() {
+    local kind
+    for kind in "$@"; do
+        ! kind_there "$kind" || kube delete "$kind" --all --all-namespaces --timeout=30s >/dev/null || drop_finalizers "$kind"
+    done
 }
 
 kind_there() { kube get crd "$1" &>/dev/null; }

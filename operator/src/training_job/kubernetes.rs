@@ -22,7 +22,7 @@ use rand::distr::{Alphanumeric, SampleString as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use self::scheduling::{discover, in_queue};
 use super::build::Prepared;
@@ -38,9 +38,10 @@ const SERVED_FOR: Duration = Duration::from_secs(30);
 
 /// Requests in flight for one job; an API server takes this many at once without queueing.
 const IN_FLIGHT: usize = 64;
-/// Pods of one job that are being created at once. They are useless one by one, and scheduler and kubelets already work
-/// on the first of them: with more on the way, less of the API server's time goes there before the last exists. What is
-/// beyond the share of an operator (about 245 of 600 by default) waits in the API server's queues, which hold more.
+/// Pods that are being created at once, over all jobs. Those of a gang are useless one by one, and scheduler and
+/// kubelets already work on the first of them: with more on the way, less of the API server's time goes there before
+/// the last exists. What is beyond the share of an operator (about 245 of 600 by default) waits in the API server's
+/// queues, which hold more.
 const CREATED_AT_ONCE: usize = 256;
 
 /// A cluster behind a client.
@@ -52,6 +53,8 @@ pub struct KubeCluster {
     served: Arc<Mutex<Option<(Instant, Served)>>>,
     /// Whether that is wanted here.
     gang_scheduling: bool,
+    /// One for each pod that may be on its way.
+    creating: Arc<Semaphore>,
 }
 
 impl KubeCluster {
@@ -62,6 +65,7 @@ impl KubeCluster {
             recorder,
             served: Arc::default(),
             gang_scheduling,
+            creating: Arc::new(Semaphore::new(CREATED_AT_ONCE)),
         }
     }
 
@@ -121,6 +125,8 @@ impl KubeCluster {
     ) -> Result<Applied, ApplyError> {
         let results: Vec<_> = stream::iter(pods)
             .map(|(index, pod)| async move {
+                // Nobody closes it.
+                let _turn = self.creating.acquire().await;
                 let result = self.create(id, &pod).await;
                 (index, pod.name_any(), result)
             })

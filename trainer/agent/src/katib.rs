@@ -55,25 +55,29 @@ impl Trial {
         })
     }
 
-    /// Hands over the run's table of epochs and says that the process `pid` has done all it was to do. A program of
-    /// one's own has no such table: it writes the file of metrics itself.
+    /// Hands over the run's table of epochs and says that the process `pid` has done all it was to do, which it has
+    /// also where the table cannot be handed over. A program of one's own has no such table: it writes the file of
+    /// metrics itself.
     pub fn complete(&self, results: &Path, pid: u32) -> Result<(), TrialError> {
+        let handed = self.hand_over(results);
+        // Without it the collector would fail, and Katib wait for it for ever.
+        self.write(&format!("{pid}.pid"), COMPLETED)?;
+        handed
+    }
+
+    fn hand_over(&self, results: &Path) -> Result<(), TrialError> {
         match fs::read_to_string(results) {
             Ok(table) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH);
-                let now = now.unwrap_or_default().as_secs();
-                self.write(METRICS, &lines(&table, now))?;
+                self.write(METRICS, &lines(&table, now.unwrap_or_default().as_secs()))
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => {
-                return Err(TrialError {
-                    verb: "read",
-                    path: results.to_owned(),
-                    source,
-                });
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(TrialError {
+                verb: "read",
+                path: results.to_owned(),
+                source,
+            }),
         }
-        self.write(&format!("{pid}.pid"), COMPLETED)
     }
 
     fn write(&self, name: &str, text: &str) -> Result<(), TrialError> {
@@ -168,6 +172,14 @@ mod tests {
             .complete(&folder.path().join("absent"), 7)
             .expect("told");
         assert!(fs::read_to_string(&log).expect("there").contains("loss"));
+    }
+
+    #[test]
+    fn the_end_is_marked_also_where_the_table_cannot_be_read() {
+        let (folder, trial) = trial();
+        let error = trial.complete(folder.path(), 7).expect_err("a folder");
+        assert!(error.to_string().contains("read"), "{error}");
+        assert!(folder.path().join("7.pid").exists());
     }
 
     #[test]

@@ -202,3 +202,21 @@ pub fn a_bad_command_line_is_refused() {
     } = ended.result;
     assert_eq!((Attempt::default(), 0), (attempt, node_rank));
 }
+
+/// Katib's collector waits for the process, and asks for a file with its number.
+pub fn a_trial_of_katib_is_marked_when_its_ranks_succeeded_and_not_else() {
+    for (script, code) in [("exit 0", 0), ("exit 3", 3)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let flag = format!("--katib={}", folder.path().display());
+        let running = agent(1)
+            .flag(&flag)
+            .env("KATIB_TRIAL_NAME", "t")
+            .shell(script);
+        let mark = folder.path().join(format!("{}.pid", running.pid()));
+        let ended = running.finish();
+        assert_eq!(code, ended.code, "{}", ended.stderr);
+        assert!(folder.path().join("metrics.log").exists());
+        let found = fs::read_to_string(mark).unwrap_or_default();
+        assert_eq!(if code == 0 { "completed" } else { "" }, found);
+    }
+}

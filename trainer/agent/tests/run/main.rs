@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         endings::a_missing_program_is_a_configuration_error,
         endings::a_bad_environment_or_configuration_is_refused,
         endings::a_bad_command_line_is_refused,
+        endings::a_trial_of_katib_is_marked_when_its_ranks_succeeded_and_not_else,
         group::ranks_start_together_and_a_killed_one_restarts_all_in_place,
         group::when_no_restart_is_left_every_worker_says_why,
         group::a_failure_that_would_repeat_itself_ends_all,
