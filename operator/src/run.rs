@@ -100,15 +100,20 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
     result
 }
 
-async fn serve(settings: Settings) -> Result<(), RunError> {
-    let mut config = Config::infer()
-        .await
-        .map_err(|error| RunError::Config(Box::new(error)))?;
+/// A client of the API server, which asks again after a while where that is too busy (429).
+fn client(mut config: Config) -> Result<Client, RunError> {
     // By this an audit log and the API server's metrics tell whose requests they are.
     let agent = HeaderValue::from_static(concat!("yolo-operator/", env!("CARGO_PKG_VERSION")));
     config.headers.push((USER_AGENT, agent));
+    Client::try_from(config).map_err(|error| RunError::Client(Box::new(error)))
+}
+
+async fn serve(settings: Settings) -> Result<(), RunError> {
+    let config = Config::infer()
+        .await
+        .map_err(|error| RunError::Config(Box::new(error)))?;
     let server = config.cluster_url.to_string();
-    let client = Client::try_from(config).map_err(|error| RunError::Client(Box::new(error)))?;
+    let client = client(config)?;
     let (caches, writers) = stores();
     let reporter = Reporter {
         controller: crds::names::FIELD_MANAGER.to_owned(),
@@ -294,4 +299,40 @@ async fn signal() -> Result<(), RunError> {
         _ = interrupt.recv() => tracing::info!("asked to stop by SIGINT"),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Says that it is too busy, and then that all is well.
+    async fn busy_once(listener: TcpListener) {
+        let answers = ["429 Too Many Requests\r\nRetry-After: 1", "200 OK"];
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.expect("a request");
+            let mut request = vec![0; 4096];
+            let length = stream.read(&mut request).await.expect("readable");
+            let request = String::from_utf8_lossy(&request[..length]).to_lowercase();
+            assert!(request.contains("user-agent: yolo-operator/"), "{request}");
+            let answer =
+                format!("HTTP/1.1 {answer}\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}");
+            stream.write_all(answer.as_bytes()).await.expect("writable");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_the_api_server_is_too_busy_for_is_made_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let server = tokio::spawn(busy_once(listener));
+        let url = format!("http://{address}").parse().expect("an address");
+        let client = client(Config::new(url)).expect("a client");
+        let request = hyper::Request::get("/api").body(Vec::new()).expect("valid");
+        let answer = client.request_text(request).await.expect("an answer");
+        assert_eq!("{}", answer);
+        server.await.expect("both requests came");
+    }
 }

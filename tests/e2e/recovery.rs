@@ -147,6 +147,7 @@ fn workers_of_a_node_that_is_cut_off_are_replaced_elsewhere() {
         job["status"]
     );
     assert_eq!(json!([lost]), job["status"]["lastRestart"]["avoid"]);
+    assert_eq!(json!(lost), job["status"]["failures"][0]["node"]);
     let told = namespace
         .kubectl(&["describe", "ytj", "cut"])
         .expect("kubectl describe");

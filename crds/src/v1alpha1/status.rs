@@ -128,6 +128,9 @@ pub struct FailureRecord {
     pub attempt: Attempt,
     /// Index of the worker.
     pub worker: u32,
+    /// The node that its pod ran on, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// The global rank that failed first, where one is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rank: Option<u32>,

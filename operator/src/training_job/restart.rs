@@ -105,6 +105,7 @@ impl Failure {
             time: Time(now),
             attempt,
             worker: self.worker,
+            node: None,
             rank: self.rank,
             reason: self.why.as_str().to_owned(),
             exit_code: self.exit_code,
@@ -157,6 +158,7 @@ pub fn told(observed: &Observed, attempt: Attempt, now: Timestamp) -> Option<Fai
             ..attempt
         },
         worker: cause.worker,
+        node: None,
         rank: cause.rank,
         reason: cause.reason.as_str().to_owned(),
         exit_code: Some(cause.exit_code.into()),

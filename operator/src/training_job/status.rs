@@ -344,7 +344,8 @@ fn take_over(
     status
 }
 
-/// The last failures. One attempt has one: a plan that is made again tells no new one.
+/// The last failures, with the nodes that the status had their workers on. One attempt has one: a plan that is made
+/// again tells no new one.
 fn failures(old: &YoloTrainingJobStatus, plan: &Plan) -> Vec<FailureRecord> {
     let mut failures = old.failures.clone();
     for failure in &plan.failures {
@@ -352,7 +353,11 @@ fn failures(old: &YoloTrainingJobStatus, plan: &Plan) -> Vec<FailureRecord> {
             .last()
             .is_none_or(|last| last.attempt < failure.attempt)
         {
-            failures.push(failure.clone());
+            let worker = old.workers.iter().find(|w| w.index == failure.worker);
+            failures.push(FailureRecord {
+                node: worker.and_then(|worker| worker.node.clone()),
+                ..failure.clone()
+            });
         }
     }
     let surplus = failures.len().saturating_sub(MAX_FAILURES);

@@ -35,3 +35,33 @@ fn hostfile(config: &JobConfig) -> String {
     });
     lines.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_program_of_ones_own_has_a_hostfile_and_the_trainer_none() {
+        let config = |command: &[&str]| {
+            let text = json!({
+                "formatVersion": 1,
+                "job": {"namespace": "team", "name": "digits", "uid": "0123456789"},
+                "workers": {"replicas": 2, "processesPerWorker": 4, "gpusPerWorker": 0},
+                "images": {"trainer": "t:1", "agent": "o:1", "pullPolicy": "IfNotPresent"},
+                "command": command,
+                "spec": {
+                    "dataset": {"persistentVolumeClaim": {"claimName": "digits"}},
+                    "output": {"persistentVolumeClaim": {"claimName": "runs"}},
+                },
+            });
+            let config = JobConfig::from_json(&text.to_string()).expect("valid");
+            let made = config_map(&config).expect("made");
+            made.data.expect("keys").remove(names::HOSTFILE_KEY)
+        };
+        assert_eq!(None, config(&[]));
+        let lines = "digits-worker-0.digits slots=4\ndigits-worker-1.digits slots=4\n";
+        assert_eq!(Some(lines.to_owned()), config(&["mpirun", "train"]));
+    }
+}
