@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs one of the long tests on the cluster that `make install` prepared.
 #
-#   scripts/long-test.sh soak          breaks everything around one job: SOAK_SECONDS=600 SOAK_SEED=1 SOAK_EPOCHS=200
+#   scripts/long-test.sh soak          breaks everything around one job: SOAK_SECONDS=600 SOAK_SEED=1 SOAK_EPOCHS=400;
+#                                      target/soak-SEED.md has what it broke and what came of it
 #   scripts/long-test.sh faults        the faults that the daily tests have no time for
 #   scripts/long-test.sh neighbours    beside Kueue, Volcano, the coscheduling plugin, the Prometheus operator and
 #                                      Katib, which are built, installed and removed again

@@ -128,13 +128,16 @@ END
 apiserver_ready() { kube --request-timeout=2s get --raw /readyz; }
 
 start_controller_manager() {
+    local nodes=(--node-monitor-period=2s --node-monitor-grace-period=20s)
+    # As Kubernetes has it by itself: 5 s and 50 s.
+    [[ -z ${NODE_LOSS_DEFAULTS:-} ]] || nodes=()
     start_process kube-controller-manager daemons "$KUBERNETES/kube-controller-manager" \
         --kubeconfig="$PKI/controller-manager.kubeconfig" --use-service-account-credentials \
         --bind-address=127.0.0.1 --secure-port="$CONTROLLER_MANAGER_PORT" --leader-elect=false \
         --kube-api-qps=500 --kube-api-burst=1000 \
         --service-account-private-key-file="$PKI/service-accounts.key" --root-ca-file="$PKI/ca.crt" \
         --cluster-signing-cert-file="$PKI/ca.crt" --cluster-signing-key-file="$PKI/ca.key" \
-        --node-monitor-period=2s --node-monitor-grace-period=20s
+        "${nodes[@]}"
 }
 
 start_scheduler() {

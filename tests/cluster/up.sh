@@ -4,6 +4,9 @@
 #   up.sh          a fresh one; what an earlier or killed run left is removed
 #   up.sh --keep   leaves a healthy one as it is
 #
+# NODE_LOSS_DEFAULTS=1 makes one that gives nodes up as late as Kubernetes does by
+# itself (50 s of silence, looked for every 5 s) instead of after 20 s.
+#
 # logs/audit.log has every request of the operator. CLUSTER_BENCH=1 makes a
 # cluster for benchmarks: the apiserver takes 4,000 requests at once instead of
 # 600, and the log has every change instead, whoever made it.

@@ -145,3 +145,32 @@ fn the_job_of_another_controller_is_left_alone() {
     assert!(foreign["status"].is_null(), "{foreign}");
     assert!(pods(&namespace, "foreign").is_empty());
 }
+
+#[test]
+fn pods_of_a_job_that_is_complete_stay_or_go_as_it_says() {
+    let namespace = Namespace::new("clean");
+    data::digits(&namespace, 64, 16, 64);
+    let jobs = [
+        ("all", "All", 0),
+        ("none", "None", 2),
+        ("running", "Running", 2),
+    ];
+    for (name, policy, _) in jobs {
+        let job = Job::new(name)
+            .set("/training/epochs", 1)
+            .set("/cleanPodPolicy", policy);
+        namespace.apply(&job.manifest()).expect("applying the job");
+    }
+    for (name, _, _) in jobs {
+        seen::wait_complete(&namespace, name);
+    }
+    for (name, policy, left) in jobs {
+        let what = format!("{left} pods of {policy}");
+        until(&what, Duration::from_secs(60), || {
+            match pods(&namespace, name).len() {
+                found if found == left => Ok(()),
+                found => Err(format!("{found}")),
+            }
+        });
+    }
+}

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
-use tests::{Namespace, OPERATOR_NAMESPACE, Reinstall, helm, kubectl_json, script};
+use tests::{Job, Namespace, OPERATOR_NAMESPACE, Reinstall, data, helm, kubectl_json, script};
 
 use crate::{
     ends_like_one_left_alone, long_job, seen, training, trains_again, trains_with_another,
@@ -105,4 +105,30 @@ fn a_job_of_the_release_before_goes_on_under_this_one() {
     println!("worker 0 lost: training again after {took:.1?}, {attempt}");
     assert_eq!(begun, images(&namespace));
     ends_like_one_left_alone(&namespace, job);
+}
+
+/// With the chart's `watchNamespace` it has no rights elsewhere, and needs none.
+#[test]
+fn an_operator_of_one_namespace_runs_its_jobs_and_sees_no_others() {
+    let [own, other] = ["own", "other"].map(Namespace::new);
+    let reinstall = Reinstall;
+    let only = format!("watchNamespace={}", own.name());
+    upgrade("charts/yolo-operator", &only);
+    let may = |namespace: &Namespace| {
+        let account = format!("--as=system:serviceaccount:{OPERATOR_NAMESPACE}:yolo-operator");
+        let asked = namespace.kubectl(&["auth", "can-i", "create", "pods", &account]);
+        asked.stdout.trim() == "yes"
+    };
+    assert_eq!((true, false), (may(&own), may(&other)));
+    for namespace in [&own, &other] {
+        data::digits(namespace, 64, 16, 64);
+        namespace
+            .apply(&Job::new("run").manifest())
+            .expect("applying the job");
+    }
+    seen::wait_complete(&own, "run");
+    let unseen = other.get("ytj", "run").expect("the job");
+    assert!(unseen["status"].is_null(), "{}", unseen["status"]);
+    drop(reinstall);
+    seen::wait_complete(&other, "run");
 }

@@ -3,7 +3,9 @@
 use serde_json::json;
 use tests::processes;
 
-use crate::{ends_like_one_left_alone, long_job, seen, training, trains_with_another};
+use crate::{
+    ends_like_one_left_alone, long_job, seen, training, trains_again, trains_with_another,
+};
 
 #[test]
 fn a_killed_agent_costs_its_pod_and_not_the_run() {
@@ -14,6 +16,35 @@ fn a_killed_agent_costs_its_pod_and_not_the_run() {
     let took = trains_with_another(&namespace, &pods);
     println!("agent killed: training again after {took:.1?}");
     ends_like_one_left_alone(&namespace, long_job);
+}
+
+/// Neither has a restart to spare.
+#[test]
+fn rules_have_all_workers_replaced_at_the_cost_of_a_restart_or_for_nothing() {
+    for (action, counted) in [("RestartGang", 1), ("RestartGangIgnoringLimit", 0)] {
+        let policy = json!({"maxRestarts": counted, "rules": [{"action": action, "signals": [9]}]});
+        let job = |name: &str| long_job(name).set("/failurePolicy", policy.clone());
+        let namespace = training("rules", &job("run"));
+        let pods = seen::worker_names(&namespace, "run");
+        let pod = namespace.get("pod", &pods[1]).expect("a pod");
+        let rank = *processes::of_rank(&pod, 1).first().expect("a process");
+        processes::signal(rank, "KILL");
+        let new = seen::replaced(&namespace, "run", &pods);
+        assert!(new.iter().all(|pod| !pods.contains(pod)), "{new:?}");
+        let (attempt, took) = trains_again(&namespace);
+        println!("{action}: training again after {took:.1?} more");
+        assert_eq!(json!({"incarnation": 1, "restart": 0}), attempt);
+        let ended = ends_like_one_left_alone(&namespace, job);
+        let status = &ended["status"];
+        assert_eq!(
+            (json!(1), json!(counted)),
+            (
+                status["restarts"].clone(),
+                status["countedRestarts"].clone()
+            ),
+            "{action}: {status}"
+        );
+    }
 }
 
 #[test]

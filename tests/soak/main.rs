@@ -180,7 +180,7 @@ fn break_something(
 #[test]
 fn a_job_that_everything_happens_to_ends_with_the_bytes_of_one_left_alone() {
     let (seconds, seed) = (number("SOAK_SECONDS", 600), number("SOAK_SEED", 1));
-    let epochs = number("SOAK_EPOCHS", 200);
+    let epochs = number("SOAK_EPOCHS", 400);
     let namespace = Namespace::new("soak");
     data::digits(&namespace, 90, 9, 64);
     namespace
@@ -214,11 +214,16 @@ fn a_job_that_everything_happens_to_ends_with_the_bytes_of_one_left_alone() {
     let undisturbed = start.elapsed().as_secs();
     data::assert_same_weights(&namespace, [&broken, &alone]);
     let status = &broken["status"];
-    println!(
+    let end = format!(
         "seed {seed}: {} faults, {} restarts ({} counted); complete after {disturbed} s, left alone after \
          {undisturbed} s; the same bytes",
         report.lines().count(),
         status["restarts"],
         status["countedRestarts"]
     );
+    println!("{end}");
+    let path = tests::cluster::root().join(format!("target/soak-{seed}.md"));
+    let head = "| at | fault | training again after |\n| --- | --- | --- |\n";
+    std::fs::write(&path, format!("{end}\n\n{head}{report}")).expect("the report is written");
+    println!("the report is in {}", path.display());
 }

@@ -126,7 +126,7 @@ struct Owner {
 impl RunFolder {
     /// The folder of this job below `output`. Touches nothing.
     pub fn new(output: &Path, config: &JobConfig, attempt: Attempt) -> Self {
-        let name = contract::paths::run_folder(&config.job.name, &config.job.uid);
+        let name = paths::run_folder(&config.job.name, &config.job.uid);
         let start = format!(
             "{} {} {}",
             crate::hostname(),
