@@ -19,6 +19,7 @@ mod network_policies;
 mod placement;
 mod program;
 mod recovery;
+mod refused;
 mod run_policy;
 mod scale;
 mod scheduling;

@@ -136,26 +136,8 @@ impl KubeCluster {
         judge_created(results)
     }
 
-    fn api<K>(&self, id: &JobIdentity) -> Api<K>
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
-    {
-        Api::namespaced(self.client.clone(), &id.namespace)
-    }
-}
-
-impl Cluster for KubeCluster {
-    async fn fresh(
-        &self,
-        id: &JobIdentity,
-        progress: Option<AgentProgress>,
-    ) -> Result<(YoloTrainingJob, Observed), ObserveError> {
-        let (job, mut observed) = Box::pin(observe::fresh(&self.client, id, progress)).await?;
-        observed.served = Some(self.served(&job).await?);
-        Ok((job, observed))
-    }
-
-    async fn apply(&self, id: &JobIdentity, prepared: Prepared) -> Result<Applied, ApplyError> {
+    /// Does all of it, up to the first error.
+    async fn carry_out(&self, id: &JobIdentity, prepared: Prepared) -> Result<Applied, ApplyError> {
         // Without `..`, so that a new field fails to compile here instead of never being applied.
         let Prepared {
             config_map,
@@ -198,14 +180,6 @@ impl Cluster for KubeCluster {
         if let (Some(groups), Some(group)) = (&groups, &pod_group) {
             match groups.create(&parameters(), &group.object).await {
                 // Pods without their group would be nobody's.
-                Err(error) if is_refusal(&error) => {
-                    let first = pods.first().map_or(0, |(index, _)| *index);
-                    let message = format!("the PodGroup: {error}");
-                    return Ok(Applied {
-                        refused: Some((first, message)),
-                        ..Applied::default()
-                    });
-                }
                 Err(error) if !is_conflict(&error) => {
                     return Err(ApplyError::Create {
                         kind: "PodGroup",
@@ -246,6 +220,41 @@ impl Cluster for KubeCluster {
             applied.not_queued = in_queue(&self.client, id, step).await?;
         }
         Ok(applied)
+    }
+
+    fn api<K>(&self, id: &JobIdentity) -> Api<K>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &id.namespace)
+    }
+}
+
+impl Cluster for KubeCluster {
+    async fn fresh(
+        &self,
+        id: &JobIdentity,
+        progress: Option<AgentProgress>,
+    ) -> Result<(YoloTrainingJob, Observed), ObserveError> {
+        let (job, mut observed) = Box::pin(observe::fresh(&self.client, id, progress)).await?;
+        observed.served = Some(self.served(&job).await?);
+        Ok((job, observed))
+    }
+
+    async fn apply(&self, id: &JobIdentity, prepared: Prepared) -> Result<Applied, ApplyError> {
+        let first = prepared.pods.first().map_or(0, |(index, _)| *index);
+        match Box::pin(self.carry_out(id, prepared)).await {
+            // A quota or an admission webhook: the owner reads it in the status, as for pods.
+            Err(ApplyError::Create {
+                kind,
+                ref name,
+                ref source,
+            }) if let Some(why) = refusal(source) => Ok(Applied {
+                refused: Some((first, format!("the {kind} {name}: {why}"))),
+                ..Applied::default()
+            }),
+            applied => applied,
+        }
     }
 
     async fn write_status(
@@ -381,16 +390,16 @@ fn judge_created(
             Err(error) if is_conflict(&error) => {
                 refused.push((index, format!("a pod named {name} exists already")));
             }
-            Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_invalid() => {
-                refused.push((index, status.message.clone()));
-            }
-            Err(error) => {
-                return Err(ApplyError::Create {
-                    kind: "pod",
-                    name,
-                    source: Box::new(error),
-                });
-            }
+            Err(error) => match refusal(&error) {
+                Some(why) => refused.push((index, why.to_owned())),
+                None => {
+                    return Err(ApplyError::Create {
+                        kind: "pod",
+                        name,
+                        source: Box::new(error),
+                    });
+                }
+            },
         }
     }
     applied.refused = refused.into_iter().min();
@@ -467,8 +476,14 @@ fn parameters() -> PostParams {
     }
 }
 
-fn is_refusal(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.is_forbidden() || status.is_invalid())
+/// What the API server says to an object that it does not take; `None` where it failed otherwise. Webhooks refuse with
+/// 400 when they choose no code.
+fn refusal(error: &kube::Error) -> Option<&str> {
+    let kube::Error::Api(status) = error else {
+        return None;
+    };
+    let refused = status.is_forbidden() || status.is_invalid() || status.code == 400;
+    refused.then_some(status.message.as_str())
 }
 
 fn is_conflict(error: &kube::Error) -> bool {

@@ -193,6 +193,17 @@ fn accepted(outlook: &Outlook) -> Stated {
             Reason::Queued.as_str(),
             "the configuration is frozen when the queue says how many workers there are",
         ),
+        // Which of the objects was not taken is in the message.
+        None if outlook.plan.freeze
+            && let Some(refused) = refused_pod(outlook) =>
+        {
+            Stated::new(
+                ConditionType::Accepted,
+                false,
+                refused.reason().as_str(),
+                refused.message(),
+            )
+        }
         None => Stated::new(
             ConditionType::Accepted,
             true,

@@ -29,7 +29,7 @@ use crate::conditions::{find, merge};
 pub struct Applied {
     /// Pods that were created, by worker.
     pub created: BTreeMap<u32, String>,
-    /// The first worker whose pod the API server refused to create, and what it said.
+    /// The first worker that cannot be created, since the API server refuses its pod or what that needs, and what it said.
     pub refused: Option<(u32, String)>,
     /// Why nothing could be put into the job's queue for it.
     pub not_queued: Option<String>,
@@ -153,7 +153,7 @@ pub fn status(
             counted_restarts: plan.restarts.counted,
             last_restart: plan.restarts.last.clone(),
             attempt: Some(plan.attempt),
-            failures: failures(old, plan),
+            failures: failures(observed, plan),
             straggler: straggler(observed, plan),
             waiting_on: state::waiting_on(&outlook).map(|text| shorten(&text, 1024)),
             admission,
@@ -344,24 +344,37 @@ fn take_over(
     status
 }
 
-/// The last failures, with the nodes that the status had their workers on. One attempt has one: a plan that is made
-/// again tells no new one.
-fn failures(old: &YoloTrainingJobStatus, plan: &Plan) -> Vec<FailureRecord> {
-    let mut failures = old.failures.clone();
+/// The last failures, with their nodes. One attempt has one: a plan that is made again tells no new one.
+fn failures(observed: &Observed, plan: &Plan) -> Vec<FailureRecord> {
+    let mut failures = observed.status.failures.clone();
     for failure in &plan.failures {
         if failures
             .last()
             .is_none_or(|last| last.attempt < failure.attempt)
         {
-            let worker = old.workers.iter().find(|w| w.index == failure.worker);
             failures.push(FailureRecord {
-                node: worker.and_then(|worker| worker.node.clone()),
+                node: node_of(&observed.pods, &observed.status.workers, failure),
                 ..failure.clone()
             });
         }
     }
     let surplus = failures.len().saturating_sub(MAX_FAILURES);
     failures.split_off(surplus)
+}
+
+/// The node of a worker that failed: that of the pod which it had then, not of one that was made since.
+fn node_of(pods: &[PodView], known: &[WorkerStatus], failure: &FailureRecord) -> Option<String> {
+    let pods = pods.iter().filter(|pod| {
+        pod.index == failure.worker && pod.incarnation == failure.attempt.incarnation
+    });
+    let (then, since): (Vec<_>, Vec<_>) = pods.partition(|pod| pod.made_for <= failure.attempt);
+    if let Some(pod) = then.iter().max_by_key(|pod| pod.number) {
+        return pod.node.clone();
+    }
+    let mut known = known.iter();
+    let known = known.find(|worker| worker.index == failure.worker)?;
+    let is_successor = since.iter().any(|pod| pod.name == known.pod);
+    known.node.clone().filter(|_| !is_successor)
 }
 
 /// What rank 0 last said in this incarnation: its final words when it has ended, else what the agent

@@ -43,7 +43,7 @@ pub enum WaitingOn {
         /// Seconds that the next try waits.
         seconds: u32,
     },
-    /// The API server refused to create pods, for example because of a quota.
+    /// The API server refused to create pods or what they need, for example because of a quota.
     CreateRefused {
         /// What it said.
         message: String,
@@ -157,7 +157,9 @@ impl WaitingOn {
                 "fetching the data set failed, waiting {seconds} s before the next try: {reason}: {message}"
             ),
             Self::CreateRefused { message } => {
-                format!("the API server refused to create pods, trying again: {message}")
+                format!(
+                    "the API server refused to create what the job needs, trying again: {message}"
+                )
             }
             Self::ImagePull { message } => format!("an image cannot be pulled: {message}"),
             Self::ContainerCreate { message } => {
