@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::{Job, Namespace, OPERATOR_NAMESPACE, data, kubectl, processes, until};
+use tests::{Job, Namespace, OPERATOR_NAMESPACE, data, kubectl, measured, processes, until};
 
 use crate::seen;
 
@@ -51,10 +51,8 @@ fn killed(index: usize, says: &str) {
     let next = json!({"incarnation": 0, "restart": 1});
     seen::trains_in(&namespace, &new[0], &next);
     let took = start.elapsed();
-    println!(
-        "worker {index} killed until training steps are seen: {:.1} s",
-        took.as_secs_f64()
-    );
+    let name = format!("worker {index} killed until training steps are seen");
+    measured::seconds(&name, took, Some(10));
     let job = seen::wait_complete(&namespace, "lost");
     let status = &job["status"];
     assert_eq!(
@@ -100,8 +98,8 @@ fn a_pod_that_is_deleted_is_replaced_alone_and_costs_no_restart() {
     assert_eq!(old[1], new[1], "the other keeps its pod");
     let next = json!({"incarnation": 0, "restart": 1});
     seen::trains_in(&namespace, &new[0], &next);
-    let took = start.elapsed().as_secs_f64();
-    println!("pod of worker 0 deleted until training steps are seen: {took:.1} s");
+    let name = "pod of worker 0 deleted without grace until training steps are seen";
+    measured::seconds(name, start.elapsed(), Some(10));
 
     let job = seen::wait_complete(&namespace, "killed");
     assert_eq!(1, job["status"]["restarts"], "{}", job["status"]);
@@ -149,15 +147,14 @@ fn when_all_workers_are_gone_the_gang_begins_anew_from_its_checkpoint() {
     let new = seen::replaced(&namespace, "gone", &old);
     let next = json!({"incarnation": 1, "restart": 0});
     seen::trains_in(&namespace, &new[0], &next);
-    let took = start.elapsed().as_secs_f64();
-    println!("both pods deleted until training steps are seen: {took:.1} s");
+    let name = "both pods deleted without grace until training steps are seen";
+    measured::seconds(name, start.elapsed(), None);
     let log = namespace
         .kubectl(&["logs", &new[0], "--container=worker"])
         .expect("the log");
-    let from = log.split("going on from ").nth(1);
-    let from = from.and_then(|rest| rest.split("(step ").nth(1)?.split(',').next()?.parse().ok());
     assert!(
-        from >= before["status"]["checkpoint"]["step"].as_u64() && !log.contains("/dev/shm"),
+        seen::goes_on_from(&log) >= before["status"]["checkpoint"]["step"].as_u64()
+            && !log.contains("/dev/shm"),
         "it began before its checkpoint: {log}"
     );
     let job = seen::wait_complete(&namespace, "gone");
@@ -195,10 +192,8 @@ fn asked_to_leave(index: usize) {
     let new = seen::without(&namespace, "polite", &old, &old[index]);
     let next = json!({"incarnation": 0, "restart": 1});
     seen::trains_in(&namespace, &new[0], &next);
-    println!(
-        "pod of worker {index} deleted until training steps are seen: {:.1} s",
-        start.elapsed().as_secs_f64()
-    );
+    let name = format!("pod of worker {index} deleted until training steps are seen");
+    measured::seconds(&name, start.elapsed(), Some(10));
     let job = seen::wait_complete(&namespace, "polite");
     assert_eq!(1, job["status"]["restarts"], "{}", job["status"]);
     assert_eq!(0, job["status"]["countedRestarts"].as_u64().unwrap_or(0));

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::{Job, Namespace, NodeCut, data, processes, script};
+use tests::broken::{NodeCut, WithoutApiServer};
+use tests::{Job, Namespace, data, measured, processes};
 
 use crate::seen;
 
@@ -37,13 +38,11 @@ fn a_killed_rank_starts_all_ranks_anew_in_their_pods() {
     let [rank] = processes::of_rank(&pod, 1)[..] else {
         panic!("no process of rank 1");
     };
+    let before = seen::progress(&namespace, &pods[0]).expect("it answers");
     processes::signal(rank, "KILL");
     let next = json!({"incarnation": 0, "restart": 1});
     let took = seen::trains_in(&namespace, &pods[0], &next);
-    println!(
-        "rank killed until training steps are seen: {:.1} s",
-        took.as_secs_f64()
-    );
+    measured::seconds("rank killed until training steps are seen", took, Some(3));
     let told = seen::progress(&namespace, &pods[0]).expect("it answers");
     assert_eq!("Killed", told["restartedAfter"]["reason"], "{told}");
     assert_eq!(1, told["restartedAfter"]["worker"]);
@@ -76,6 +75,10 @@ fn a_killed_rank_starts_all_ranks_anew_in_their_pods() {
         .kubectl(&["logs", &pods[0], "--container=worker"])
         .expect("the log");
     assert!(log.contains("going on from /dev/shm/snapshots"), "{log}");
+    let lost = lost(&before, &log);
+    let name = "training lost with a killed rank, of a snapshot every 2 s";
+    measured::seconds(name, lost, Some(2));
+    assert!(lost < Duration::from_secs(4), "{lost:?}");
     assert!(took < Duration::from_secs(15), "{took:?}");
 }
 
@@ -90,10 +93,7 @@ fn a_rank_that_hangs_is_found_and_all_start_anew() {
     processes::signal(rank, "STOP");
     let next = json!({"incarnation": 0, "restart": 1});
     let took = seen::trains_in(&namespace, &pods[0], &next);
-    println!(
-        "rank stopped until training steps are seen: {:.1} s",
-        took.as_secs_f64()
-    );
+    measured::seconds("rank stopped until training steps are seen", took, None);
     let told = seen::progress(&namespace, &pods[0]).expect("it answers");
     assert_eq!("Hung", told["restartedAfter"]["reason"], "{told}");
     assert_eq!(1, told["restartedAfter"]["worker"]);
@@ -127,10 +127,8 @@ fn workers_of_a_node_that_is_cut_off_are_replaced_elsewhere() {
     let next = json!({"incarnation": 0, "restart": 1});
     seen::trains_in(&namespace, &new[0], &next);
     let took = start.elapsed();
-    println!(
-        "node of worker {index} cut off until training steps are seen: {:.1} s",
-        took.as_secs_f64()
-    );
+    let name = format!("node of worker {index} cut off until training steps are seen");
+    measured::seconds(&name, took, Some(30));
     for pod in &new {
         let pod = namespace.get("pod", pod).expect("it runs");
         assert_ne!(
@@ -160,7 +158,7 @@ fn workers_of_a_node_that_is_cut_off_are_replaced_elsewhere() {
 fn a_restarted_api_server_is_no_event() {
     let namespace = Namespace::new("api");
     let pods = training(&namespace, "api");
-    script("tests/cluster/api-server.sh", &["restart"]).expect("restarting the API server");
+    WithoutApiServer::for_a_moment();
     let job = seen::wait_complete(&namespace, "api");
     assert_eq!(0, count(&job["status"], "restarts"), "{}", job["status"]);
     assert_eq!(
@@ -168,6 +166,15 @@ fn a_restarted_api_server_is_no_event() {
         seen::worker_names(&namespace, "api"),
         "no pod was replaced"
     );
+}
+
+/// How long the steps took that were done before a fault and are done again: worker 0's progress before it, and its log.
+fn lost(before: &Value, log: &str) -> Duration {
+    let progress = &before["report"]["progress"];
+    let step = progress["step"].as_f64().expect("a step");
+    let seconds = progress["trainingSeconds"].as_f64().expect("a time");
+    let from = seen::goes_on_from(log).expect("a step to go on from");
+    Duration::from_secs_f64(seconds / step * (step - from as f64).max(0.0))
 }
 
 fn count(status: &Value, field: &str) -> u64 {

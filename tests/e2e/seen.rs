@@ -99,6 +99,12 @@ pub fn worker_names(namespace: &Namespace, job: &str) -> Vec<String> {
     names
 }
 
+/// The step that rank 0 went on from, by its log.
+pub fn goes_on_from(log: &str) -> Option<u64> {
+    let from = log.split("going on from ").nth(1)?;
+    from.split("(step ").nth(1)?.split(',').next()?.parse().ok()
+}
+
 /// What the agent of a worker says of it.
 pub fn progress(namespace: &Namespace, pod: &str) -> Option<Value> {
     let path = format!(

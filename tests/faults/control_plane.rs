@@ -3,35 +3,12 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{NodeCut, OPERATOR_NAMESPACE, kubectl, kubectl_json, processes, script, until};
+use tests::broken::{Backup, NodeCut, TwoOperators, WithoutApiServer};
+use tests::{OPERATOR_NAMESPACE, kubectl, kubectl_json, operator_pods, processes, until};
 
 use crate::{
     ends_like_one_left_alone, last, long_job, seen, training, trains_again, trains_with_another,
 };
-
-const API_SERVER: &str = "tests/cluster/api-server.sh";
-const ETCD: &str = "tests/cluster/etcd.sh";
-
-/// Brings the API server back whatever happens.
-struct WithoutApiServer;
-
-impl WithoutApiServer {
-    fn new() -> Self {
-        script(API_SERVER, &["stop"]).expect("stopping the API server");
-        Self
-    }
-}
-
-impl Drop for WithoutApiServer {
-    fn drop(&mut self) {
-        let started = script(API_SERVER, &["start"]);
-        assert!(
-            started.success || std::thread::panicking(),
-            "{}",
-            started.stderr
-        );
-    }
-}
 
 #[test]
 fn a_minute_without_an_api_server_is_no_event_even_when_a_process_dies_in_it() {
@@ -64,9 +41,7 @@ fn a_minute_without_an_api_server_is_no_event_even_when_a_process_dies_in_it() {
 fn a_cluster_that_is_put_back_to_a_backup_does_not_put_the_run_back() {
     let job = |name: &str| long_job(name).set("/training/epochs", 120);
     let namespace = training("etcd", &job("run"));
-    let backup = std::env::temp_dir().join(format!("yolo-etcd-{}", std::process::id()));
-    let folder = backup.to_string_lossy().into_owned();
-    script(ETCD, &["backup", &folder]).expect("taking a backup");
+    let backup = Backup::new();
     // What the backup does not know: a restart, and another pod.
     let pods = seen::worker_names(&namespace, "run");
     namespace
@@ -75,8 +50,7 @@ fn a_cluster_that_is_put_back_to_a_backup_does_not_put_the_run_back() {
     trains_with_another(&namespace, &pods);
     let order = |attempt: &Value| (number(&attempt["incarnation"]), number(&attempt["restart"]));
     let before = (0, 1);
-    script(ETCD, &["restore", &folder]).expect("restoring the backup");
-    std::fs::remove_dir_all(&backup).expect("the copy goes");
+    backup.restore();
     let start = Instant::now();
     let after = until("a later attempt", Duration::from_secs(180), || {
         let (attempt, _) = trains_again(&namespace);
@@ -91,31 +65,6 @@ fn a_cluster_that_is_put_back_to_a_backup_does_not_put_the_run_back() {
         start.elapsed()
     );
     ends_like_one_left_alone(&namespace, job);
-}
-
-/// Two replicas for as long as this lives.
-struct TwoReplicas;
-
-impl TwoReplicas {
-    fn new() -> Self {
-        scale("2");
-        Self
-    }
-}
-
-impl Drop for TwoReplicas {
-    fn drop(&mut self) {
-        scale("1");
-    }
-}
-
-fn scale(replicas: &str) {
-    let replicas = format!("--replicas={replicas}");
-    let deployment = ["deployment/yolo-operator"];
-    let of =
-        |arguments: &[&str]| kubectl(&[&["--namespace", OPERATOR_NAMESPACE], arguments].concat());
-    of(&["scale", deployment[0], &replicas]).expect("scaling the operator");
-    of(&["rollout", "status", deployment[0], "--timeout=90s"]).expect("the operator's pods");
 }
 
 /// Who holds the lease, and on which node that pod is.
@@ -138,12 +87,16 @@ fn leader() -> Option<(String, String)> {
 
 #[test]
 fn the_other_replica_takes_over_from_a_leader_that_is_cut_off() {
-    let _two = TwoReplicas::new();
+    let _two = TwoOperators::new();
     let (old, node) = until("a leader", Duration::from_secs(60), || {
         leader().ok_or("no leader".to_owned())
     });
-    let others = operators_elsewhere(&node);
-    assert!(!others.is_empty(), "both replicas are on {node}");
+    let pods = operator_pods();
+    let mut nodes = pods.iter().map(|pod| &pod["spec"]["nodeName"]);
+    assert!(
+        nodes.any(|other| *other != node),
+        "both replicas are on {node}"
+    );
     let cut = NodeCut::of(&node);
     let start = Instant::now();
     until("another leader", Duration::from_secs(60), || {
@@ -160,7 +113,7 @@ fn the_other_replica_takes_over_from_a_leader_that_is_cut_off() {
 
 #[test]
 fn the_other_replica_takes_over_at_once_from_a_leader_that_leaves() {
-    let _two = TwoReplicas::new();
+    let _two = TwoOperators::new();
     let (old, _) = until("a leader", Duration::from_secs(60), || {
         leader().ok_or("no leader".to_owned())
     });
@@ -192,22 +145,6 @@ fn the_other_replica_takes_over_at_once_from_a_leader_that_leaves() {
     let took = start.elapsed();
     println!("leader deleted: the other replica leads after {took:.1?}");
     assert!(took < Duration::from_secs(15), "{took:?}");
-}
-
-fn operators_elsewhere(node: &str) -> Vec<String> {
-    let pods = kubectl_json(&[
-        "--namespace",
-        OPERATOR_NAMESPACE,
-        "get",
-        "pods",
-        "--selector=app.kubernetes.io/name=yolo-operator",
-    ]);
-    let pods = pods.expect("the operator's pods");
-    let pods = pods["items"].as_array().expect("a list");
-    let elsewhere = pods.iter().filter(|pod| pod["spec"]["nodeName"] != node);
-    elsewhere
-        .filter_map(|pod| Some(pod["metadata"]["name"].as_str()?.to_owned()))
-        .collect()
 }
 
 fn number(value: &Value) -> u64 {

@@ -3,24 +3,12 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tests::{Namespace, kubectl, kubectl_in, until};
+use tests::broken::{Drained, Priority, evict};
+use tests::until;
 
 use crate::{
     ends_like_one_left_alone, long_job, seen, training, trains_again, trains_with_another,
 };
-
-fn evict(namespace: &Namespace, pod: &str) -> tests::Output {
-    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction",
-        "metadata": {"name": pod, "namespace": namespace.name()}});
-    let path = format!(
-        "/api/v1/namespaces/{}/pods/{pod}/eviction",
-        namespace.name()
-    );
-    kubectl_in(
-        &["create", "--raw", &path, "-f", "-"],
-        &eviction.to_string(),
-    )
-}
 
 #[test]
 fn an_evicted_worker_costs_no_restart_and_a_budget_keeps_it() {
@@ -58,34 +46,14 @@ fn an_evicted_worker_costs_no_restart_and_a_budget_keeps_it() {
     seen::wait_complete(&namespace, "guarded");
 }
 
-/// A node that takes pods again when this goes.
-struct Drained(String);
-
-impl Drop for Drained {
-    fn drop(&mut self) {
-        kubectl(&["uncordon", &self.0]);
-    }
-}
-
 #[test]
 fn a_drained_node_sends_its_worker_elsewhere() {
     let namespace = training("drain", &long_job("run"));
     let pods = seen::worker_names(&namespace, "run");
     let pod = namespace.get("pod", &pods[0]).expect("a pod");
     let node = pod["spec"]["nodeName"].as_str().expect("a node").to_owned();
-    let drained = Drained(node.clone());
-    let selector = "--pod-selector=yolo-operator.dev/job-name=run";
     let start = Instant::now();
-    kubectl(&[
-        "drain",
-        &node,
-        selector,
-        "--force",
-        "--delete-emptydir-data",
-        "--ignore-daemonsets",
-        "--timeout=90s",
-    ])
-    .expect("draining a node");
+    let drained = Drained::of(&node, "run");
     seen::without(&namespace, "run", &pods, &pods[0]);
     let (attempt, _) = trains_again(&namespace);
     println!(
@@ -96,18 +64,9 @@ fn a_drained_node_sends_its_worker_elsewhere() {
         let pod = namespace.get("pod", &name).expect("a pod");
         assert_ne!(node, pod["spec"]["nodeName"].as_str().unwrap_or_default());
     }
-    let ended = seen::wait_complete(&namespace, "run");
-    assert_eq!(0, ended["status"]["countedRestarts"], "{}", ended["status"]);
     drop(drained);
-}
-
-/// A class of priority that goes with this.
-struct Priority(String);
-
-impl Drop for Priority {
-    fn drop(&mut self) {
-        kubectl(&["delete", "priorityclass", &self.0, "--ignore-not-found"]);
-    }
+    let ended = ends_like_one_left_alone(&namespace, long_job);
+    assert_eq!(0, ended["status"]["countedRestarts"], "{}", ended["status"]);
 }
 
 #[test]
@@ -115,14 +74,14 @@ fn a_preempted_job_waits_and_goes_on() {
     let request = json!({"requests": {"cpu": "1200m"}});
     let modest = |name: &str| long_job(name).set("/workers/resources", request.clone());
     let namespace = training("preempt", &modest("run"));
-    let class = Priority(namespace.name().to_owned());
-    let manifest = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
-        "metadata": {"name": class.0}, "value": 1000});
-    kubectl_in(&["apply", "-f", "-"], &manifest.to_string()).expect("a class");
+    let class = Priority::new(&namespace);
     // Each node has room for one such worker.
     let urgent = tests::Job::new("urgent")
         .set("/workers/resources", request.clone())
-        .set("/workers/template", json!({"priorityClassName": class.0}));
+        .set(
+            "/workers/template",
+            json!({"priorityClassName": class.name()}),
+        );
     let start = Instant::now();
     namespace
         .apply(&urgent.manifest())

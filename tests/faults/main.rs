@@ -7,6 +7,7 @@
 )]
 
 #[path = "../e2e/seen.rs"]
+#[expect(dead_code, reason = "the other tests need the rest")]
 mod seen;
 
 mod control_plane;

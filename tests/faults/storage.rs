@@ -1,37 +1,15 @@
 //! The output volume is full, or a checkpoint is not whole.
 
 use std::fs;
-use std::path::Path;
 use std::time::Instant;
 
 use serde_json::json;
-use tests::{Namespace, data, script};
+use tests::broken::SmallVolume;
+use tests::{Namespace, data};
 
 use crate::{ends_like_one_left_alone, long_job, seen, training, trains_again};
 
 const NODE: &str = "node-0";
-const SMALL_VOLUME: &str = "tests/cluster/small-volume.sh";
-
-/// A small file system over a folder, as [`NODE`] sees it, for as long as this lives.
-struct Small(String);
-
-impl Small {
-    fn new(folder: &Path, size: &str) -> Self {
-        let folder = folder.to_string_lossy().into_owned();
-        script(SMALL_VOLUME, &["make", NODE, &folder, size]).expect("a small volume");
-        Self(folder)
-    }
-
-    fn resize(&self, size: &str) {
-        script(SMALL_VOLUME, &["resize", NODE, &self.0, size]).expect("a larger one");
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        script(SMALL_VOLUME, &["remove", NODE, &self.0]);
-    }
-}
 
 #[test]
 fn a_full_volume_is_named_and_a_larger_one_lets_the_run_go_on() {
@@ -39,19 +17,24 @@ fn a_full_volume_is_named_and_a_larger_one_lets_the_run_go_on() {
     data::digits(&namespace, 64, 16, 64);
     let folder = data::folder(&namespace, data::RUNS_CLAIM);
     // Two checkpoints of yolov5n with optimiser and average need about 50 MiB.
-    let small = Small::new(&folder, "60m");
-    let job = long_job("run")
-        .set("/training/checkpointEvery", 1)
-        .set("/workers/replicas", 1)
-        .set(
-            "/workers/template",
-            json!({"nodeSelector": {"kubernetes.io/hostname": NODE}}),
-        )
-        .set(
-            "/failurePolicy",
-            json!({"maxRestarts": 100, "backoff": {"initialSeconds": 2, "maxSeconds": 5}}),
-        );
-    namespace.apply(&job.manifest()).expect("applying the job");
+    let small = SmallVolume::new(NODE, &folder, "60m");
+    let job = |name: &str| {
+        let backoff = json!({"initialSeconds": 2, "maxSeconds": 5});
+        long_job(name)
+            .set("/training/checkpointEvery", 1)
+            .set("/workers/replicas", 1)
+            .set(
+                "/workers/template",
+                json!({"nodeSelector": {"kubernetes.io/hostname": NODE}}),
+            )
+            .set(
+                "/failurePolicy",
+                json!({"maxRestarts": 100, "backoff": backoff}),
+            )
+    };
+    namespace
+        .apply(&job("run").manifest())
+        .expect("applying the job");
     let failed = seen::wait(&namespace, "run", "the first failure", |job| {
         let failures = job["status"]["failures"].as_array();
         failures.is_some_and(|failures| !failures.is_empty())
@@ -74,6 +57,8 @@ fn a_full_volume_is_named_and_a_larger_one_lets_the_run_go_on() {
         start.elapsed()
     );
     seen::wait_complete(&namespace, "run");
+    small.keep();
+    ends_like_one_left_alone(&namespace, job);
 }
 
 #[test]

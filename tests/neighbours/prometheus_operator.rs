@@ -6,8 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::cluster::root;
 use tests::{
-    Job, Namespace, OPERATOR_NAMESPACE, Reinstall, data, helm, kubectl, kubectl_in, kubectl_json,
-    until,
+    Job, Namespace, OPERATOR_NAMESPACE, Reinstall, data, helm, kubectl, kubectl_in, until,
 };
 
 use crate::seen;
@@ -188,17 +187,9 @@ fn alerts() -> Vec<String> {
     names
 }
 
-/// The pods of our operator.
+/// The names of our operator's pods.
 fn operator_pods() -> Vec<String> {
-    let pods = kubectl_json(&[
-        "--namespace",
-        OPERATOR_NAMESPACE,
-        "get",
-        "pods",
-        "--selector=app.kubernetes.io/name=yolo-operator",
-    ]);
-    let mut pods = list(&pods.expect("a list")["items"]);
-    pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    let pods = tests::operator_pods();
     let name = |pod: &Value| pod["metadata"]["name"].as_str().map(str::to_owned);
     pods.iter().filter_map(name).collect()
 }

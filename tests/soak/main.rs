@@ -10,45 +10,18 @@
 #[expect(dead_code, reason = "the other tests need the rest")]
 mod seen;
 
+mod faults;
+
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-use tests::{
-    Job, Namespace, NodeCut, OPERATOR_NAMESPACE, data, kubectl, operator_node, processes, script,
-};
+use serde_json::json;
+use tests::broken::TwoOperators;
+use tests::{Job, Namespace, data};
+
+use crate::faults::{FAULTS, Fault, at, break_something};
 
 const WORKERS: u32 = 3;
-const API_SERVER: &str = "tests/cluster/api-server.sh";
-
-/// What is broken.
-#[derive(Clone, Copy, Debug)]
-enum Fault {
-    RankKilled,
-    RankStopped,
-    AgentKilled,
-    PodDeleted,
-    PodDeletedByForce,
-    OperatorKilled,
-    ApiServerRestarted,
-    NodeCutOff,
-}
-
-/// More often what happens more often.
-const FAULTS: [Fault; 12] = [
-    Fault::RankKilled,
-    Fault::RankKilled,
-    Fault::RankKilled,
-    Fault::RankStopped,
-    Fault::AgentKilled,
-    Fault::AgentKilled,
-    Fault::PodDeleted,
-    Fault::PodDeleted,
-    Fault::PodDeletedByForce,
-    Fault::OperatorKilled,
-    Fault::ApiServerRestarted,
-    Fault::NodeCutOff,
-];
 
 fn number(variable: &str, default: u64) -> u64 {
     let text = std::env::var(variable).ok();
@@ -63,6 +36,15 @@ fn next(state: &mut u64) -> u64 {
     *state
 }
 
+/// All faults in an order that the seed decides; each comes before any comes again.
+fn shuffled(state: &mut u64) -> Vec<Fault> {
+    let mut faults = FAULTS.to_vec();
+    for left in (1..faults.len()).rev() {
+        faults.swap(left, (next(state) % (left as u64 + 1)) as usize);
+    }
+    faults
+}
+
 fn job(name: &str, epochs: u64) -> Job {
     Job::new(name)
         .set("/workers/replicas", WORKERS)
@@ -72,19 +54,12 @@ fn job(name: &str, epochs: u64) -> Job {
         .set("/training/evaluateEvery", epochs)
         .set("/training/checkpointEvery", 5)
         .set("/training/snapshotSeconds", 3)
+        // What preempts them wants more than is left beside two.
+        .set("/workers/resources", json!({"requests": {"cpu": "500m"}}))
         .set(
             "/failurePolicy",
             json!({"maxRestarts": 1000, "backoff": {"initialSeconds": 1, "maxSeconds": 5}}),
         )
-}
-
-/// The job's attempt and its step, as worker 0 tells them now; `None` while it trains no step.
-fn at(namespace: &Namespace) -> Option<(Value, u64)> {
-    let pods = seen::worker_names(namespace, "broken");
-    let now = seen::progress(namespace, pods.first()?)?;
-    let rank = &now["ranks"][0];
-    let step = rank["step"].as_u64()?;
-    (rank["phase"] == "Training").then(|| (now["attempt"].clone(), step))
 }
 
 /// Waits until the job does training steps, or has ended; says whether it trains.
@@ -97,9 +72,10 @@ fn trains(namespace: &Namespace) -> bool {
         if ended {
             return Ok(false);
         }
-        let now = at(namespace).ok_or("no step")?;
+        let now = at(namespace, "broken").ok_or("no step")?;
         match &before {
-            Some((attempt, step)) if *attempt == now.0 && *step < now.1 => Ok(true),
+            // Ranks do the step that they are in also when one of them was stopped.
+            Some((attempt, step)) if *attempt == now.0 && *step + 2 < now.1 => Ok(true),
             Some((attempt, _)) if *attempt == now.0 => Err(format!("{now:?}")),
             _ => {
                 before = Some(now);
@@ -109,78 +85,11 @@ fn trains(namespace: &Namespace) -> bool {
     })
 }
 
-/// Breaks something; returns what, in words, and what is mended once the job trains again.
-fn break_something(
-    namespace: &Namespace,
-    fault: Fault,
-    chosen: u32,
-) -> Option<(String, Option<NodeCut>)> {
-    let pods = seen::worker_names(namespace, "broken");
-    let name = pods.get(chosen as usize)?;
-    let pod = namespace.get("pod", name)?;
-    let what = match fault {
-        Fault::RankKilled | Fault::RankStopped => {
-            let rank = *processes::of_rank(&pod, chosen).first()?;
-            let signal = if matches!(fault, Fault::RankKilled) {
-                "KILL"
-            } else {
-                "STOP"
-            };
-            processes::signal(rank, signal);
-            format!("SIG{signal} to rank {chosen}")
-        }
-        Fault::AgentKilled => {
-            processes::signal(processes::agent(&pod)?, "KILL");
-            format!("SIGKILL to the agent of worker {chosen}")
-        }
-        Fault::PodDeleted => {
-            namespace.kubectl(&["delete", "pod", name, "--wait=false"]);
-            format!("the pod of worker {chosen} deleted")
-        }
-        Fault::PodDeletedByForce => {
-            namespace.kubectl(&["delete", "pod", name, "--grace-period=0", "--force"]);
-            format!("the pod of worker {chosen} deleted without grace")
-        }
-        Fault::OperatorKilled => {
-            kubectl(&[
-                "--namespace",
-                OPERATOR_NAMESPACE,
-                "delete",
-                "pods",
-                "--selector=app.kubernetes.io/name=yolo-operator",
-                "--grace-period=0",
-                "--force",
-            ]);
-            "the operator deleted without grace".to_owned()
-        }
-        Fault::ApiServerRestarted => {
-            script(API_SERVER, &["restart"]).expect("restarting the API server");
-            "the API server restarted".to_owned()
-        }
-        Fault::NodeCutOff => {
-            let node = pod["spec"]["nodeName"].as_str()?.to_owned();
-            if node == operator_node() {
-                return None;
-            }
-            let cut = NodeCut::of(&node);
-            tests::until("other workers", Duration::from_secs(120), || {
-                let pods = seen::worker_names(namespace, "broken");
-                if pods.contains(name) {
-                    return Err(pods.join(" "));
-                }
-                Ok(())
-            });
-            let what = format!("{node} cut off, and back once the job trained elsewhere");
-            return Some((what, Some(cut)));
-        }
-    };
-    Some((what, None))
-}
-
 #[test]
 fn a_job_that_everything_happens_to_ends_with_the_bytes_of_one_left_alone() {
     let (seconds, seed) = (number("SOAK_SECONDS", 600), number("SOAK_SEED", 1));
     let epochs = number("SOAK_EPOCHS", 400);
+    let _two = TwoOperators::new();
     let namespace = Namespace::new("soak");
     data::digits(&namespace, 90, 9, 64);
     namespace
@@ -189,20 +98,24 @@ fn a_job_that_everything_happens_to_ends_with_the_bytes_of_one_left_alone() {
 
     let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut report = String::new();
+    let mut faults = Vec::new();
     let start = Instant::now();
     while trains(&namespace) && start.elapsed() < Duration::from_secs(seconds) {
-        let fault = FAULTS[(next(&mut random) % FAULTS.len() as u64) as usize];
+        if faults.is_empty() {
+            faults = shuffled(&mut random);
+        }
+        let fault = faults.pop().expect("just filled");
         let chosen = (next(&mut random) % u64::from(WORKERS)) as u32;
         let broken = Instant::now();
         let at_second = start.elapsed().as_secs();
-        let Some((what, cut)) = break_something(&namespace, fault, chosen) else {
+        let Some(done) = break_something(&namespace, "broken", fault, chosen) else {
             continue;
         };
         trains(&namespace);
-        let took = broken.elapsed().as_secs_f64();
+        let (what, took) = (done.what, broken.elapsed().as_secs_f64());
         println!("{at_second:4} s: {what}; training again after {took:.1} s");
         let _ = writeln!(report, "| {at_second} s | {what} | {took:.1} s |");
-        drop(cut);
+        drop(done.mended_later);
     }
     let broken = seen::wait_complete(&namespace, "broken");
     let disturbed = start.elapsed().as_secs();

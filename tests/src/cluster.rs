@@ -121,8 +121,8 @@ pub fn query(expression: &str) -> Vec<Value> {
         .unwrap_or_default()
 }
 
-/// The node that the operator runs on.
-pub fn operator_node() -> String {
+/// The operator's pods that nobody has asked to end.
+pub fn operator_pods() -> Vec<Value> {
     let pods = kubectl_json(&[
         "--namespace",
         crate::OPERATOR_NAMESPACE,
@@ -130,31 +130,19 @@ pub fn operator_node() -> String {
         "pods",
         "--selector=app.kubernetes.io/name=yolo-operator",
     ]);
-    pods.and_then(|pods| Some(pods["items"][0]["spec"]["nodeName"].as_str()?.to_owned()))
-        .expect("the operator runs on a node")
+    let pods = pods.and_then(|pods| pods["items"].as_array().cloned());
+    let mut pods = pods.expect("a list");
+    pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    pods
 }
 
-/// A node that is cut off from everything else as long as this lives.
-pub struct NodeCut(String);
-
-impl NodeCut {
-    const SCRIPT: &str = "tests/cluster/node.sh";
-
-    /// Takes its cable out.
-    pub fn of(node: &str) -> Self {
-        let cut = Self(node.to_owned());
-        script(Self::SCRIPT, &["cut", node]).expect("cutting a node off");
-        cut
-    }
-}
-
-impl Drop for NodeCut {
-    fn drop(&mut self) {
-        let Output {
-            success, stderr, ..
-        } = script(Self::SCRIPT, &["restore", &self.0]);
-        assert!(success || std::thread::panicking(), "{stderr}");
-    }
+/// The node that the operator runs on.
+pub fn operator_node() -> String {
+    let pods = operator_pods();
+    let node = pods
+        .first()
+        .and_then(|pod| pod["spec"]["nodeName"].as_str());
+    node.expect("the operator runs on a node").to_owned()
 }
 
 /// Puts the chart back as the other tests need it, also when a test fails.

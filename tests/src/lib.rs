@@ -10,9 +10,11 @@
     reason = "what a failed or measuring test prints is its result"
 )]
 
+pub mod broken;
 pub mod cluster;
 pub mod data;
 pub mod job;
+pub mod measured;
 pub mod moto;
 pub mod namespace;
 pub mod processes;
@@ -20,7 +22,8 @@ pub mod rights;
 pub mod wait;
 
 pub use cluster::{
-    NodeCut, Output, Reinstall, helm, kubectl, kubectl_in, kubectl_json, operator_node, script,
+    Output, Reinstall, helm, kubectl, kubectl_in, kubectl_json, operator_node, operator_pods,
+    script,
 };
 pub use job::Job;
 pub use moto::Moto;
