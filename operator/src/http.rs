@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use jiff::Timestamp;
 
 use crate::context::Caches;
 use crate::metrics::Metrics;
@@ -67,7 +68,7 @@ async fn readyz(State(shown): State<Shown>) -> Response {
 async fn metrics(State(shown): State<Shown>) -> Response {
     let jobs = shown.caches.readable_jobs();
     let readable = jobs.iter().filter_map(|job| job.0.as_ref().ok());
-    match shown.metrics.text(readable) {
+    match shown.metrics.text(readable, Timestamp::now()) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => {
             tracing::error!(error = %chain(&error), "the metrics could not be written");

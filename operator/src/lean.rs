@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use crds::conditions::ConditionType;
 use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobSpec, YoloTrainingJobStatus};
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus, PodTemplateSpec,
@@ -18,6 +19,7 @@ use serde_json::Value;
 
 use crate::context::GuardedJob;
 use crate::kueue::Workload;
+use crate::training_job::status::has_ended;
 
 /// What people's tools keep in annotations, which can be as large as the object itself.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -210,6 +212,7 @@ impl<'de> Deserialize<'de> for Lean<GuardedJob> {
         let status = read
             .status
             .map(serde_json::from_value::<YoloTrainingJobStatus>);
+        let status = status.map(|status| status.map(without_past));
         let job = match (spec, status.transpose()) {
             (Ok(spec), Ok(status)) => Ok(YoloTrainingJob {
                 metadata,
@@ -222,6 +225,28 @@ impl<'de> Deserialize<'de> for Lean<GuardedJob> {
             }),
         };
         Ok(Self(DeserializeGuard(job)))
+    }
+}
+
+/// Of a job that has ended only what is asked for again: there may be very many. Whoever writes its status reads it anew.
+fn without_past(status: YoloTrainingJobStatus) -> YoloTrainingJobStatus {
+    if !has_ended(&status) {
+        return status;
+    }
+    let over = [ConditionType::Complete, ConditionType::Failed].map(ConditionType::as_str);
+    let mut conditions = status.conditions;
+    conditions.retain(|condition| over.contains(&condition.type_.as_str()));
+    YoloTrainingJobStatus {
+        observed_generation: status.observed_generation,
+        state: status.state,
+        conditions,
+        attempt: status.attempt,
+        start_time: status.start_time,
+        completion_time: status.completion_time,
+        progress: status.progress,
+        latest: status.latest,
+        best: status.best,
+        ..YoloTrainingJobStatus::default()
     }
 }
 
@@ -297,6 +322,42 @@ mod tests {
             serde_json::to_value(expected).expect("plain data"),
             serde_json::to_value(read).expect("plain data")
         );
+    }
+
+    #[test]
+    fn of_a_job_that_has_ended_only_its_end_is_kept() {
+        let condition = |kind: &str, status: &str| {
+            json!({
+                "type": kind, "status": status, "reason": "Why", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            })
+        };
+        let read = |state: &str| {
+            let mut job = serde_json::to_value(fixture::job("digits", 2)).expect("plain data");
+            let failed = if state == "Failed" { "True" } else { "False" };
+            job["status"] = json!({
+                "observedGeneration": 3,
+                "state": state,
+                "attempt": {"incarnation": 1, "restart": 2},
+                "conditions": [condition("Accepted", "True"), condition("Failed", failed)],
+                "completionTime": "2026-01-01T00:00:00Z",
+                "restarts": 3,
+                "warnings": ["a.jpg is damaged"],
+                "progress": {"epoch": 1, "epochs": 1, "step": 1, "steps": 1, "percent": 100.0, "trainingSeconds": 1.0},
+            });
+            let Lean(read) = event::<Lean<GuardedJob>>(&job);
+            read.0.expect("readable").status.expect("a status")
+        };
+        let (runs, ended) = (read("Running"), read("Failed"));
+        assert_eq!((2, 1), (runs.conditions.len(), runs.warnings.len()));
+        assert_eq!((1, 0), (ended.conditions.len(), ended.warnings.len()));
+        assert_eq!((3, 0), (runs.restarts, ended.restarts));
+        assert!(has_ended(&ended));
+        // What is asked for again.
+        assert_eq!(runs.attempt, ended.attempt);
+        assert_eq!(runs.observed_generation, ended.observed_generation);
+        assert_eq!(runs.completion_time, ended.completion_time);
+        assert_eq!(runs.progress, ended.progress);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The operator's own metrics. Names come from the contract, labels from enums; series of a job exist as
-//! long as the job does.
+//! long as the job does, but end an hour after its end: jobs that have ended may be kept in any number.
 
 use contract::metric_names::{
     JOB_LOSS, JOB_MAP50, JOB_MAP50_95, JOB_PROGRESS, JOB_RESTARTS_TOTAL, JOBS, Kind, LEADER,
@@ -7,12 +7,16 @@ use contract::metric_names::{
 };
 use crds::names::CONTROLLER;
 use crds::v1alpha1::{State, YoloTrainingJob};
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     CounterVec, Encoder as _, Gauge, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry,
     TextEncoder,
 };
+
+/// How long series of a job that has ended are served. Whoever scrapes has its last values by then.
+const SHOWN: SignedDuration = SignedDuration::from_hours(1);
 
 /// The metrics of one process.
 pub struct Metrics {
@@ -111,6 +115,7 @@ impl Metrics {
     pub fn text<'a>(
         &self,
         jobs: impl IntoIterator<Item = &'a YoloTrainingJob>,
+        now: Timestamp,
     ) -> Result<String, MetricsError> {
         for gauge in [
             &self.jobs,
@@ -125,17 +130,21 @@ impl Metrics {
             self.jobs.with_label_values(&[state.as_str()]).set(0.0);
         }
         for job in jobs {
-            self.job(job);
+            self.job(job, now);
         }
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
-    fn job(&self, job: &YoloTrainingJob) {
+    fn job(&self, job: &YoloTrainingJob, now: Timestamp) {
         let status = job.status.clone().unwrap_or_default();
         let state = status.state.unwrap_or(State::Pending);
         self.jobs.with_label_values(&[state.as_str()]).inc();
+        let end = status.completion_time.as_ref();
+        if end.is_some_and(|end| now.duration_since(end.0) > SHOWN) {
+            return;
+        }
         let namespace = job.namespace().unwrap_or_default();
         let name = job.name_any();
         if let Some(progress) = &status.progress {
@@ -168,6 +177,7 @@ impl Metrics {
 mod tests {
     use contract::metric_names::OPERATOR;
     use contract::progress::EpochMetrics;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
     use crate::sim::fixture;
@@ -178,6 +188,7 @@ mod tests {
         metrics.reconciled(0.01, Some("apply"));
         metrics.restarted("Killed");
         metrics.lead(true);
+        let now = Timestamp::now();
         let mut job = fixture::job("digits", 2);
         let measured = EpochMetrics {
             train_loss: Some(contract::progress::Losses::default()),
@@ -195,7 +206,7 @@ mod tests {
             best: Some(measured),
             ..Default::default()
         });
-        let text = metrics.text([&job]).expect("text");
+        let text = metrics.text([&job], now).expect("text");
         for metric in OPERATOR {
             assert!(
                 text.contains(&format!("# HELP {} ", metric.name)),
@@ -209,7 +220,16 @@ mod tests {
         );
         assert!(text.contains(r#"which="best"} 0.25"#), "{text}");
         assert!(text.contains(r#"training_job="digits"} 0.5"#), "{text}");
-        let after = metrics.text([]).expect("text");
+        for (seconds, shown) in [(3599, true), (3601, false)] {
+            let end = now.checked_sub(SignedDuration::from_secs(seconds));
+            let status = job.status.as_mut().expect("set above");
+            status.state = Some(State::Complete);
+            status.completion_time = Some(Time(end.expect("in range")));
+            let text = metrics.text([&job], now).expect("text");
+            assert_eq!(shown, text.contains("digits"), "{text}");
+            assert!(text.contains(r#"yolo_operator_jobs{state="Complete"} 1"#));
+        }
+        let after = metrics.text([], now).expect("text");
         assert!(!after.contains("digits"), "{after}");
         assert!(
             after.contains(r#"yolo_operator_jobs{state="Running"} 0"#),

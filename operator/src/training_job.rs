@@ -123,7 +123,10 @@ pub async fn advance<C: Cluster>(
     // A status that knows less than the pods is mostly one that the cache has not seen yet.
     let known = decided.observed.status.attempt.unwrap_or_default();
     let ended = decided.plan.phase == Phase::Ended;
-    if decided.plan.acts() || (known < decided.plan.attempt && !ended) {
+    // Of a job that has ended the cache knows a part, which must not be written over the whole.
+    let edited =
+        ended && decided.observed.generation != decided.observed.status.observed_generation;
+    if edited || decided.plan.acts() || (known < decided.plan.attempt && !ended) {
         let id = decided.observed.id.clone();
         let progress = decided.observed.progress.take();
         let (job, fresh) = match cluster.fresh(&id, progress).await {

@@ -107,7 +107,7 @@ fn a_job_may_be_created_suspended_and_end_at_its_deadline_and_go_after_its_time(
         job["status"]["state"] == "Suspended"
     });
     assert!(pods(&namespace, "patient").is_empty());
-    let ending = r#"{"suspend": false, "activeDeadlineSeconds": 3, "ttlSecondsAfterFinished": 4}"#;
+    let ending = r#"{"suspend": false, "activeDeadlineSeconds": 3}"#;
     patch(&namespace, "patient", ending);
     seen::wait(&namespace, "patient", "its pods", |_| {
         pods(&namespace, "patient").len() == 2
@@ -115,6 +115,32 @@ fn a_job_may_be_created_suspended_and_end_at_its_deadline_and_go_after_its_time(
     let (reason, message) = seen::wait_failed(&namespace, "patient");
     assert_eq!("DeadlineExceeded", reason);
     assert!(message.contains("activeDeadlineSeconds, 3 s"), "{message}");
+    // The operator remembers little of what has ended, and must not write that little over the rest.
+    let before = namespace.get("ytj", "patient").expect("it is there");
+    assert_eq!(
+        2,
+        before["status"]["workers"].as_array().map_or(0, Vec::len)
+    );
+    patch(
+        &namespace,
+        "patient",
+        r#"{"ttlSecondsAfterFinished": 1000}"#,
+    );
+    let after = seen::wait(&namespace, "patient", "a look at its time", |job| {
+        job["status"]["observedGeneration"] == job["metadata"]["generation"]
+    });
+    let told = |job: &Value| -> Value {
+        let mut status = job["status"].clone();
+        for changes in ["observedGeneration", "lastUpdateTime"] {
+            status[changes].take();
+        }
+        for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+            condition["observedGeneration"].take();
+        }
+        status
+    };
+    assert_eq!(told(&before), told(&after));
+    patch(&namespace, "patient", r#"{"ttlSecondsAfterFinished": 4}"#);
     until(
         "the job to go",
         Duration::from_secs(30),
