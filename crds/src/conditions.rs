@@ -118,7 +118,8 @@ reasons! {
     GangUnavailable,
     /// Scheduled, `WorkersReady`: pods are not created yet.
     CreatingPods,
-    /// `WorkersReady`: the API server refused to create pods, for example because of a quota.
+    /// Accepted, Scheduled, `WorkersReady`: the API server refused to create pods or what they need, for example because of a
+    /// quota.
     CreateRefused,
     /// Scheduled, `WorkersReady`: no node can take a pod.
     Unschedulable,
@@ -138,6 +139,8 @@ reasons! {
     SomeEnded,
     /// `PreflightPassed`: the workers look around, and for each other.
     Checking,
+    /// `PreflightPassed`: workers run and do not find worker 0.
+    NotJoined,
     /// `PreflightPassed`: the ranks were started.
     RanksStarted,
     /// Running: no training step was done in this attempt yet.

@@ -223,7 +223,7 @@ fn new_problem<'a>(
     old: &YoloTrainingJobStatus,
     new: &'a YoloTrainingJobStatus,
 ) -> Option<&'a Condition> {
-    const PROBLEMS: [Reason; 7] = [
+    const PROBLEMS: [Reason; 8] = [
         Reason::GangUnavailable,
         Reason::NameTaken,
         Reason::CreateRefused,
@@ -231,14 +231,17 @@ fn new_problem<'a>(
         Reason::VolumeNotReady,
         Reason::ImagePullFailed,
         Reason::ContainerCreateFailed,
+        Reason::NotJoined,
     ];
-    let ready = find(&new.conditions, ConditionType::WorkersReady)?;
-    let known = find(&old.conditions, ConditionType::WorkersReady)
-        .is_some_and(|before| before.reason == ready.reason);
-    let problem = PROBLEMS
-        .iter()
-        .any(|reason| reason.as_str() == ready.reason);
-    (ready.status == "False" && problem && !known).then_some(ready)
+    let kinds = [ConditionType::WorkersReady, ConditionType::PreflightPassed];
+    kinds.into_iter().find_map(|kind| {
+        let found = find(&new.conditions, kind)?;
+        let known = find(&old.conditions, kind).is_some_and(|before| before.reason == found.reason);
+        let problem = PROBLEMS
+            .iter()
+            .any(|reason| reason.as_str() == found.reason);
+        (found.status == "False" && problem && !known).then_some(found)
+    })
 }
 
 #[cfg(test)]

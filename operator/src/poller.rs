@@ -380,6 +380,7 @@ mod tests {
             straggler: None,
             warnings: Vec::new(),
             lost: Vec::new(),
+            absent: Vec::new(),
         }
     }
 

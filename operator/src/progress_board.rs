@@ -148,6 +148,7 @@ fn same_words(one: &AgentProgress, other: &AgentProgress) -> bool {
             straggler,
             warnings,
             lost,
+            absent,
         } = said;
         let straggler = straggler.as_ref().map(|found| (found.worker, found.rank));
         // A run goes to and fro between training, evaluating and writing.
@@ -158,7 +159,7 @@ fn same_words(one: &AgentProgress, other: &AgentProgress) -> bool {
         let run = (stage, began, preflight, &report.warnings);
         (
             (version, attempt, node_rank, started),
-            (restarted_after, straggler, warnings, lost),
+            (restarted_after, straggler, warnings, lost, absent),
             run,
         )
     }
@@ -195,6 +196,7 @@ mod tests {
             straggler: None,
             warnings: Vec::new(),
             lost: Vec::new(),
+            absent: Vec::new(),
         }
     }
 

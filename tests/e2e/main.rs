@@ -17,6 +17,7 @@ mod lifecycle;
 mod metrics;
 mod network_policies;
 mod placement;
+mod preflight;
 mod program;
 mod recovery;
 mod refused;

@@ -171,6 +171,9 @@ pub struct AgentProgress {
     /// Workers that are gone and whose successors the others wait for. Worker 0 knows, and of its own loss the others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<LostWorker>,
+    /// Workers that have not joined the others although they had time to. Only worker 0 knows, before all ran together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<u32>,
 }
 
 /// A worker that is gone, as far as the others can tell.

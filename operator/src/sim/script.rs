@@ -18,6 +18,7 @@
 //! progress STEP EPOCH LOSS [MAP]  what worker 0's agent says
 //! lost POD TEXT                   the agents lost touch with it, and wait for another in its place; of worker 0
 //!                                 tells one on another node
+//! absent [WORKER…]                agents tell that these have not joined, or that all have
 //! in-place WORKER REASON TEXT     the agents restart their ranks, because of this failure of a rank
 //! advance SECONDS                 the clock goes on
 //! refuse POD                      the API server will refuse to create it, once
@@ -166,6 +167,7 @@ impl Player {
             }),
             "progress" => self.report(&words[1..]),
             "lost" => self.lose(words[1], &rest(2)),
+            "absent" => self.absent(&words[1..]),
             "in-place" => self.restart_in_place(words[1], words[2], &rest(3)),
             "advance" => {
                 let seconds: i64 = number(words[1]);
@@ -527,6 +529,7 @@ impl Player {
             straggler: None,
             warnings: Vec::new(),
             lost: Vec::new(),
+            absent: Vec::new(),
             restarted_after: self
                 .progress
                 .as_ref()

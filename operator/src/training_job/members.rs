@@ -2,13 +2,16 @@
 
 use contract::attempt::Attempt;
 use contract::progress::LostWorker;
+use crds::conditions::ConditionType;
 use crds::names;
 use crds::v1alpha1::WorkerState;
+use jiff::{SignedDuration, Timestamp};
 
 use super::observe::Observed;
 use super::pods::{PodState, PodView};
 use super::restart::Member;
 use super::validate::ValidJob;
+use crate::conditions::find;
 
 /// The latest attempt that status, pods or agents know. A status restored from a backup cannot bring an
 /// earlier one back.
@@ -99,6 +102,35 @@ fn lost(observed: &Observed, attempt: Attempt) -> &[LostWorker] {
     let told = observed.progress.as_ref();
     let told = told.filter(|told| told.attempt.incarnation == attempt.incarnation);
     told.map_or(&[], |told| &told.lost)
+}
+
+/// How long workers that run may take to find each other until those who do not are named.
+const TIME_TO_JOIN: SignedDuration = SignedDuration::from_secs(10);
+
+/// The workers that run and have not joined the others although they had time to.
+pub fn absent(observed: &Observed, now: Timestamp) -> &[u32] {
+    if joined_by(observed).is_some_and(|by| by <= now) {
+        not_joined(observed)
+    } else {
+        &[]
+    }
+}
+
+/// When those who have not joined are named, where there are any.
+pub fn joined_by(observed: &Observed) -> Option<Timestamp> {
+    if not_joined(observed).is_empty() {
+        return None;
+    }
+    let ready = find(&observed.status.conditions, ConditionType::WorkersReady)?;
+    let since = (ready.status == "True").then_some(ready.last_transition_time.0)?;
+    since.checked_add(TIME_TO_JOIN).ok()
+}
+
+/// Those that worker 0 does not know yet.
+fn not_joined(observed: &Observed) -> &[u32] {
+    let told = observed.progress.as_ref();
+    let told = told.filter(|told| Some(told.attempt) == observed.status.attempt);
+    told.map_or(&[], |told| &told.absent)
 }
 
 /// The number of the first pod of a worker that was not given up for another.

@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::back_off::{self, Restarts};
 use super::build::GRACE_SECONDS;
 use super::gang;
-use super::members::{least_number, members, present_attempt};
+use super::members::{joined_by, least_number, members, present_attempt};
 use super::observe::{ClaimView, Claims, ConfigView, Observed, ServiceView};
 use super::pods::{PodState, PodView};
 use super::prefetch::{self, Step};
@@ -144,6 +144,9 @@ fn go_on(
     };
     match verdict {
         Verdict::Healthy => {
+            if let Some(at) = joined_by(observed).filter(|at| *at > now) {
+                plan.wake_by(at);
+            }
             let waits = back_off::until(valid, observed).filter(|(until, _)| *until > now);
             if let Some((until, waiting_on)) = waits
                 && members.iter().all(is_missing)

@@ -369,8 +369,8 @@ fn failure(member: &Member) -> Option<(Failure, Option<Timestamp>)> {
         ),
         _ => return None,
     };
-    if let Some(lost) = lost_by(pod) {
-        return Some((lost, pod.end_seen));
+    if let Some(other) = of_another(pod) {
+        return Some((other, pod.end_seen));
     }
     let failure = Failure {
         worker: pod.index,
@@ -385,22 +385,28 @@ fn failure(member: &Member) -> Option<(Failure, Option<Timestamp>)> {
     Some((failure, pod.end_seen))
 }
 
-/// The worker that this one lost touch with, when it ended because of that.
-fn lost_by(pod: &PodView) -> Option<Failure> {
+/// The worker that this one lost touch with, or never met, when it ended because of that.
+fn of_another(pod: &PodView) -> Option<Failure> {
     let PodState::Failed(ended) = &pod.state else {
         return None;
     };
     let because = ended.result.as_ref()?.because.as_ref()?;
-    // Workers that never met lost nobody: that counts.
-    let lost = because.rank.is_none() && because.reason == FailureReason::PeerLost;
-    if pod.deleting || !ended.reason.is_echo() || !lost {
+    if pod.deleting || because.rank.is_some() {
         return None;
     }
+    let (why, exit_code) = match because.reason {
+        FailureReason::PeerLost if ended.reason.is_echo() => (Why::Lost, None),
+        // Workers that never met lost nobody: that counts.
+        FailureReason::RendezvousFailed if ended.reason == FailureReason::RendezvousFailed => {
+            (Why::Reported(ended.reason), ended.exit_code)
+        }
+        _ => return None,
+    };
     Some(Failure {
         worker: because.worker,
         rank: None,
-        why: Why::Lost,
-        exit_code: None,
+        why,
+        exit_code,
         message: because.message.clone(),
     })
 }

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use contract::progress::{Phase as RunPhase, Progress, RunReport};
 use crds::conditions::{ConditionType, Reason};
 use crds::names;
-use crds::v1alpha1::{AdmissionStatus, State, YoloTrainingJobStatus};
+use crds::v1alpha1::{AdmissionStatus, State, WorkerStatus, YoloTrainingJobStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::back_off::Restarts;
@@ -52,6 +52,8 @@ pub struct Outlook<'a> {
     pub waiting: Vec<(u32, WaitingOn)>,
     /// Whether ranks were started.
     pub ranks_started: bool,
+    /// Workers that run and have not found the others although they had time to.
+    pub absent: Vec<&'a WorkerStatus>,
     /// Whether another program than the trainer runs, which may report nothing.
     pub other_program: bool,
     /// What rank 0 last said.

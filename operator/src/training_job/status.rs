@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::display::display;
-use super::members::members;
+use super::members::{absent, members};
 use super::observe::Observed;
 use super::plan::{JobFailure, Phase, Plan, name_taken};
 use super::pods::{PodState, PodView};
@@ -124,6 +124,7 @@ pub fn status(
         refused.phase = Phase::Queued(WaitingOn::queue(queue, Some(message)));
         plan = &refused;
     }
+    let absent = absent(observed, now);
     let outlook = Outlook {
         plan,
         old,
@@ -138,6 +139,10 @@ pub fn status(
         admission: admission.as_ref(),
         waiting: waiting(valid, observed, plan, applied),
         ranks_started: ranks_started(observed, plan),
+        absent: workers
+            .iter()
+            .filter(|worker| absent.contains(&worker.index))
+            .collect(),
         report: report.as_ref(),
         other_program: valid.workers.container.is_some(),
     };

@@ -30,6 +30,7 @@ pub struct Board {
     /// By worker.
     warnings: BTreeMap<u32, String>,
     lost: Vec<LostWorker>,
+    absent: Vec<u32>,
     /// What the keeper of the run says, where there is one.
     kept: Option<Kept>,
 }
@@ -63,6 +64,7 @@ impl Board {
             straggler: None,
             warnings: BTreeMap::new(),
             lost: Vec::new(),
+            absent: Vec::new(),
             kept: None,
         }
     }
@@ -146,6 +148,11 @@ impl Board {
     /// The workers whose successors are awaited.
     pub fn awaits(&mut self, lost: Vec<LostWorker>) {
         self.lost = lost;
+    }
+
+    /// The workers that should have joined by now.
+    pub fn lacks(&mut self, absent: Vec<u32>) {
+        self.absent = absent;
     }
 
     /// What a user should know of a worker, if anything. Returns whether that is news.
@@ -252,6 +259,7 @@ impl Board {
             straggler: self.straggler.clone(),
             warnings: self.warnings.values().cloned().chain(trouble).collect(),
             lost: self.lost.clone(),
+            absent: self.absent.clone(),
         }
     }
 }

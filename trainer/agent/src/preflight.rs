@@ -1,13 +1,16 @@
 //! What is looked at before a rank is started: cheaper now than after the data set was read, and with a remedy.
 //!
-//! That the workers find and reach each other shows when they gather; that the data set can be read, when the ranks
-//! read it.
+//! That the workers find and reach each other shows when they gather; that the data set is whole, when the ranks read it.
 
 use std::fs;
+use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use contract::paths;
 use rustix::fs::{StatVfs, statvfs};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::settings::Settings;
 
@@ -16,6 +19,8 @@ const MIB: u64 = 1 << 20;
 const SHM_OF_RANK: u64 = 16 * MIB;
 /// Less than this on the output volume is not worth beginning with.
 const LEAST_OUTPUT: u64 = 16 * MIB;
+/// How long a volume may take to answer. Network file systems whose server is gone never do.
+const VOLUME_LIMIT: Duration = Duration::from_secs(60);
 
 /// What the worker finds around itself. `None` is what cannot be found out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +41,7 @@ struct Needs {
 }
 
 /// Looks around; returns the first thing with which the trainer could only fail, and what to do about it.
-pub fn check(settings: &Settings) -> Option<String> {
+pub async fn check(settings: &Settings) -> Option<String> {
     if settings.other_program {
         return None;
     }
@@ -44,16 +49,70 @@ pub fn check(settings: &Settings) -> Option<String> {
         gpus: settings.gpus,
         ranks: settings.place.ranks_per_node,
     };
+    let problem = look(
+        needs,
+        Path::new(paths::DATASET_DIR),
+        Path::new(paths::OUTPUT_DIR),
+    )
+    .await?;
+    Some(match &settings.group.node {
+        Some(node) => format!("on the node {node}: {problem}"),
+        None => problem,
+    })
+}
+
+async fn look(needs: Needs, dataset: &'static Path, output: &'static Path) -> Option<String> {
+    let data = answer(dataset, VOLUME_LIMIT, |folder| {
+        fs::read_dir(folder)?.next().transpose()
+    });
+    if let Some(problem) = data
+        .await
+        .map_or_else(Some, |read| unreadable(read, dataset))
+    {
+        return Some(problem);
+    }
+    let output = match answer(output, VOLUME_LIMIT, free).await {
+        Ok(output) => output,
+        Err(problem) => return Some(problem),
+    };
     let found = Found {
         gpus: gpus(Path::new("/dev")),
         shm: total(Path::new("/dev/shm")),
-        output: free(Path::new(paths::OUTPUT_DIR)),
+        output,
     };
-    let whose = match &settings.node {
-        Some(node) => format!("worker {} on the node {node}", settings.place.node_rank),
-        None => format!("worker {}", settings.place.node_rank),
-    };
-    problem(needs, found).map(|problem| format!("{whose}: {problem}"))
+    problem(needs, found)
+}
+
+/// What is found at a folder, or that nothing there answers. A thread that hangs in the kernel is left behind: nobody could
+/// end it.
+async fn answer<T: Send + 'static>(
+    folder: &'static Path,
+    limit: Duration,
+    find: impl FnOnce(&'static Path) -> T + Send + 'static,
+) -> Result<T, String> {
+    let (sender, found) = oneshot::channel();
+    std::thread::spawn(move || sender.send(find(folder)));
+    match timeout(limit, found).await {
+        Ok(Ok(found)) => Ok(found),
+        _ => Err(format!(
+            "the volume at {} did not answer for {} s: look at its server, and at the node's mounts",
+            folder.display(),
+            limit.as_secs()
+        )),
+    }
+}
+
+/// Errors of the volume. What is missing, and who may read it, the ranks say better.
+fn unreadable<T>(read: io::Result<T>, folder: &Path) -> Option<String> {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    let error = read.err()?;
+    if [NotADirectory, NotFound, PermissionDenied].contains(&error.kind()) {
+        return None;
+    }
+    Some(format!(
+        "the volume at {} cannot be read ({error}): look at its server, and at the node's mounts",
+        folder.display()
+    ))
 }
 
 fn problem(needs: Needs, found: Found) -> Option<String> {
@@ -161,6 +220,21 @@ mod tests {
             ..FINE
         };
         assert_eq!(None, problem(cpus, small));
+    }
+
+    #[tokio::test]
+    async fn a_volume_that_does_not_answer_is_a_problem() {
+        let folder = Path::new("/data");
+        assert_eq!(Ok(7), answer(folder, VOLUME_LIMIT, |_| 7).await);
+        let never = answer(folder, Duration::from_millis(10), |_| std::thread::park()).await;
+        let problem = never.expect_err("nobody unparks it");
+        assert!(problem.contains("/data did not answer"), "{problem}");
+        for (code, told) in [(5, true), (116, true), (2, false), (13, false)] {
+            let read: io::Result<()> = Err(io::Error::from_raw_os_error(code));
+            let problem = unreadable(read, folder);
+            assert_eq!(told, problem.is_some(), "{code}: {problem:?}");
+        }
+        assert_eq!(None, unreadable(Ok(()), folder));
     }
 
     #[test]

@@ -108,8 +108,6 @@ pub struct Settings {
     pub other_program: bool,
     /// The trial of Katib that it is, if it is one.
     pub trial: Option<Trial>,
-    /// The node it runs on, where that is known.
-    pub node: Option<String>,
     /// What ranks are told of training, for the cache of images.
     pub training: Training,
     /// The job's agents.
@@ -156,6 +154,8 @@ pub struct Group {
     pub address: String,
     /// The port there.
     pub port: u16,
+    /// The node that this worker is on.
+    pub node: Option<String>,
     /// What follows a failure.
     pub rules: Rules,
 }
@@ -252,6 +252,7 @@ impl Settings {
             token,
             address: place.master_addr.clone(),
             port: args.group_port,
+            node: get(env::NODE_NAME),
             rules: Rules {
                 policy: config.failure_policy.unwrap_or_default(),
                 restarts_left: if alone { 0 } else { args.restarts_left },
@@ -266,7 +267,6 @@ impl Settings {
             config_path,
             gpus: config.workers.gpus_per_worker,
             other_program: !config.command.is_empty(),
-            node: get(env::NODE_NAME),
             job: config.job,
             training: config.spec.training,
         })

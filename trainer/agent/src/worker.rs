@@ -214,7 +214,7 @@ impl<'a> Worker<'a> {
             let message = format!("its ranks were stopped, since {}", because.sentence());
             (FailureReason::PeerLost, message)
         } else {
-            (because.reason, because.message.clone())
+            (because.reason, because.sentence())
         };
         let mut outcome = self.without_ranks(reason, message);
         outcome.result.because = Some(because.clone());

@@ -68,6 +68,13 @@ impl Player {
         });
     }
 
+    pub(super) fn absent(&mut self, workers: &[&str]) {
+        self.report(&["0", "0"]);
+        let progress = self.progress.as_mut().expect("just told");
+        progress.started = false;
+        progress.absent = workers.iter().map(|worker| number(worker)).collect();
+    }
+
     pub(super) fn restart_in_place(&mut self, worker: &str, reason: &str, message: &str) {
         let progress = self.progress.as_mut().expect("agents that told something");
         let worker = number(worker);

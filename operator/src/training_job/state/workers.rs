@@ -51,11 +51,26 @@ pub fn waiting_on(outlook: &Outlook) -> Option<String> {
     }
     match &outlook.plan.phase {
         Phase::Gang | Phase::Restarting(_) | Phase::Replacing { .. } => {
-            summary(&outlook.waiting, outlook.total)
+            let waiting = summary(&outlook.waiting, outlook.total);
+            waiting.map(|(_, message)| message).or(apart(outlook))
         }
         _ => None,
     }
-    .map(|(_, message)| message)
+}
+
+/// Who runs and has not found worker 0, when all run.
+fn apart(outlook: &Outlook) -> Option<String> {
+    let first = outlook.absent.first().filter(|_| all_run(outlook))?;
+    let node = first.node.as_ref();
+    let place = node.map_or_else(String::new, |node| format!(" on the node {node}"));
+    let (first, total) = (first.index, outlook.total);
+    let who = match outlook.absent.len() {
+        1 => format!("worker {first}{place} runs"),
+        n => format!("{n} of {total} workers run, first worker {first}{place},"),
+    };
+    Some(format!(
+        "{who} but did not find worker 0 yet, and its log says why: look at DNS and at network policies"
+    ))
 }
 
 pub(super) fn scheduled(outlook: &Outlook) -> Stated {
@@ -152,6 +167,12 @@ pub(super) fn preflight(outlook: &Outlook) -> Stated {
     // Agents that do not answer for a moment take nothing back.
     let passed =
         outlook.old.attempt == Some(outlook.plan.attempt) && holds(&outlook.old.conditions, kind);
+    if !outlook.ranks_started
+        && !passed
+        && let Some(message) = apart(outlook)
+    {
+        return Stated::new(kind, false, Reason::NotJoined.as_str(), message);
+    }
     if !outlook.ranks_started && !passed {
         return Stated::new(
             kind,

@@ -42,6 +42,8 @@ pub const SILENCE: Duration = Duration::from_secs(10);
 const SILENCE_AFTER_FAILURE: Duration = Duration::from_secs(2);
 /// A coordinator that looked at nothing for so long was stopped itself, or its machine.
 const PAUSE: Duration = Duration::from_secs(5);
+/// Workers of a job start within this, and find each other.
+const TIME_TO_JOIN: Duration = Duration::from_secs(10);
 /// Why a worker leaves that was asked to.
 const ASKED: &str = "it was asked to stop";
 /// Why a worker leaves that was not.
@@ -168,6 +170,21 @@ impl Coordinator {
             return Vec::new();
         }
         self.lost.values().filter(missing).cloned().collect()
+    }
+
+    /// The workers that have not joined, once they had time to.
+    pub fn absent(&self, now: Duration) -> Vec<u32> {
+        let Stage::Gathering { until } = self.stage else {
+            return Vec::new();
+        };
+        if now + RENDEZVOUS_TIMEOUT < until + TIME_TO_JOIN {
+            return Vec::new();
+        }
+        let members = (0..).zip(&self.members);
+        members
+            .filter(|(worker, member)| member.standing.is_none() && !self.lost.contains_key(worker))
+            .map(|(worker, _)| worker)
+            .collect()
     }
 
     /// A pod of a worker said how it stands.

@@ -65,7 +65,7 @@ type Pod = (u32, u32);
 
 /// What the coordinator hears.
 enum News {
-    Joined { restarts_left: u32 },
+    Joined(Hello),
     Standing(Pod, Standing),
     Unlinked(Pod),
 }
@@ -217,8 +217,9 @@ impl Host {
             .ok_or(Refusal::NotHello)
             .and_then(|line| self.check(&line))
         {
-            Ok((pod, restarts_left)) => {
-                self.tell(News::Joined { restarts_left });
+            Ok(hello) => {
+                let pod = (hello.worker, hello.number);
+                self.tell(News::Joined(hello));
                 pod
             }
             Err(refusal) => {
@@ -245,8 +246,8 @@ impl Host {
         self.leave(pod, link);
     }
 
-    /// Who it is, and how many restarts were left when it was made.
-    fn check(&self, line: &Line) -> Result<(Pod, u32), Refusal> {
+    /// Who it is, if it may join.
+    fn check(&self, line: &Line) -> Result<Hello, Refusal> {
         let Line::Whole(line) = line else {
             return Err(Refusal::NotHello);
         };
@@ -271,7 +272,7 @@ impl Host {
         }
         match self.replaced_by((worker, number)) {
             Some(by) => Err(Refusal::Replaced { worker, number, by }),
-            None => Ok(((worker, number), hello.restarts_left)),
+            None => Ok(hello),
         }
     }
 
@@ -358,6 +359,7 @@ async fn coordinate(
     let mut stragglers = StragglerWatch::default();
     let mut clocks = ClockWatch::default();
     let mut awaited = Vec::new();
+    let mut nodes = BTreeMap::new();
     loop {
         let deadline = coordinator.deadline();
         let due = async {
@@ -385,11 +387,16 @@ async fn coordinate(
         match said {
             Some(News::Standing((worker, number), standing)) => {
                 if let Some(differs) = clocks.note(worker, clock_ms() - standing.clock_ms) {
-                    note_clock(&shared, worker, differs);
+                    note_clock(&shared, worker, nodes.get(&worker), differs);
                 }
                 coordinator.heard(now, worker, number, standing);
             }
-            Some(News::Joined { restarts_left }) => coordinator.allow(restarts_left),
+            Some(News::Joined(hello)) => {
+                coordinator.allow(hello.restarts_left);
+                if let Some(node) = hello.node {
+                    nodes.insert(hello.worker, node);
+                }
+            }
             Some(News::Unlinked((worker, number))) => coordinator.unlinked(now, worker, number),
             None if own_news => {
                 let standing = shared.standing(&own.borrow_and_update());
@@ -428,18 +435,21 @@ async fn coordinate(
         }
         if beats {
             let straggler = stragglers.look(&coordinator.paces());
-            shared.board().waits_for(straggler);
+            let mut board = shared.board();
+            board.waits_for(straggler);
+            board.lacks(coordinator.absent(now));
         }
     }
 }
 
 /// Says by how many milliseconds the clock of a worker is behind ours, when that is much.
-fn note_clock(shared: &Shared, worker: u32, behind_ms: Option<i64>) {
+fn note_clock(shared: &Shared, worker: u32, node: Option<&String>, behind_ms: Option<i64>) {
+    let place = node.map_or_else(String::new, |node| format!(" on the node {node}"));
     let warning = behind_ms.map(|behind_ms| {
         let seconds = behind_ms.abs() / 1000;
         let direction = if behind_ms > 0 { "behind" } else { "ahead of" };
         format!(
-            "the clock of worker {worker} is {seconds} s {direction} that of worker 0: times in its logs are off, and certificates may count as expired; look at time synchronisation on its node"
+            "the clock of worker {worker}{place} is {seconds} s {direction} that of worker 0: times in its logs are off, and certificates may count as expired; look at time synchronisation there"
         )
     });
     let text = warning.clone();

@@ -267,6 +267,7 @@ impl Link {
             number: self.group.number,
             restarts_left: self.group.rules.restarts_left,
             listened_to: self.number,
+            node: self.group.node.clone(),
         }
     }
 }

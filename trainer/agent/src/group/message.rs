@@ -23,6 +23,9 @@ pub struct Hello {
     /// Which pod of worker 0 it listened to last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listened_to: Option<u32>,
+    /// The node it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
 }
 
 /// How a worker stands.

@@ -45,8 +45,13 @@ impl Coordinator {
             });
             let absent: Vec<u32> = absent.map(|(worker, _)| worker).collect();
             let first = absent.first().copied().unwrap_or_default();
-            let names: Vec<String> = absent.iter().map(u32::to_string).collect();
-            let (names, seconds) = (names.join(", "), RENDEZVOUS_TIMEOUT.as_secs());
+            let others: Vec<String> = absent.iter().skip(1).map(u32::to_string).collect();
+            let seconds = RENDEZVOUS_TIMEOUT.as_secs();
+            let others = if others.is_empty() {
+                String::new()
+            } else {
+                format!(" (nor did workers {})", others.join(", "))
+            };
             let cause = match self.lost.get(&first) {
                 Some(gone) => lost(
                     first,
@@ -65,7 +70,7 @@ impl Coordinator {
                         FailureReason::RendezvousFailed
                     },
                     format!(
-                        "worker {names} did not join the others within {seconds} s: look at its pod, at DNS and at network policies"
+                        "it did not join the others within {seconds} s{others}: look at its pod, at DNS and at network policies"
                     ),
                 ),
             };

@@ -530,7 +530,11 @@ fn who_does_not_come_is_named() {
     group.says(0, Phase::Waiting, None);
     group.says(2, Phase::Waiting, None);
     let limit = u64::try_from(RENDEZVOUS_TIMEOUT.as_millis()).expect("short");
-    group.pass(limit - 100, &[0, 2]);
+    group.pass(TIME_TO_JOIN.as_millis() as u64 - 100, &[0, 2]);
+    assert!(group.coordinator.absent(group.now).is_empty());
+    group.pass(100, &[0, 2]);
+    assert_eq!(vec![1], group.coordinator.absent(group.now));
+    group.pass(limit - TIME_TO_JOIN.as_millis() as u64 - 100, &[0, 2]);
     assert_eq!(OrderKind::Stop, group.order().0);
     group.pass(100, &[0, 2]);
     assert_eq!(OrderKind::Finish, group.order().0);
@@ -540,7 +544,7 @@ fn who_does_not_come_is_named() {
         (because.worker, because.reason)
     );
     assert!(
-        because.message.starts_with("worker 1 did not join"),
+        because.sentence().starts_with("worker 1: it did not join"),
         "{}",
         because.message
     );
