@@ -229,7 +229,7 @@ impl<'de> Deserialize<'de> for Lean<GuardedJob> {
 }
 
 /// Of a job that has ended only what is asked for again: there may be very many. Whoever writes its status reads it anew.
-fn without_past(status: YoloTrainingJobStatus) -> YoloTrainingJobStatus {
+pub fn without_past(status: YoloTrainingJobStatus) -> YoloTrainingJobStatus {
     if !has_ended(&status) {
         return status;
     }

@@ -124,8 +124,9 @@ pub async fn advance<C: Cluster>(
     let known = decided.observed.status.attempt.unwrap_or_default();
     let ended = decided.plan.phase == Phase::Ended;
     // Of a job that has ended the cache knows a part, which must not be written over the whole.
+    let status = &decided.observed.status;
     let edited =
-        ended && decided.observed.generation != decided.observed.status.observed_generation;
+        status::has_ended(status) && decided.observed.generation != status.observed_generation;
     if edited || decided.plan.acts() || (known < decided.plan.attempt && !ended) {
         let id = decided.observed.id.clone();
         let progress = decided.observed.progress.take();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tests::{
     Job, Namespace, OPERATOR_NAMESPACE, Reinstall, data, helm, kubectl, kubectl_in, script, until,
+    upgrade_chart,
 };
 
 use crate::seen;
@@ -65,6 +66,14 @@ fn it_lints_and_renders_what_its_values_ask_for() {
         let found = deployment.contains("topologySpreadConstraints");
         assert_eq!(spread, found, "{replicas} replicas:\n{deployment}");
     }
+
+    let both = ["--set=watchNamespace=team", "--set=flowSchema.enabled=true"];
+    let refused = helm(&[&["template", "x", CHART], &both[..]].concat());
+    assert!(
+        !refused.success && refused.stderr.contains("flowSchema is cluster-wide"),
+        "{}",
+        refused.stderr
+    );
 
     let refused = helm(&["template", "x", CHART, "--set=replica=2"]);
     assert!(
@@ -202,22 +211,26 @@ fn jobs_go_on_through_an_upgrade_and_stay_through_an_uninstall() {
     let pods = seen::worker_names(&namespace, "steady");
 
     // Other arguments make a new operator pod.
-    helm(&[
-        "upgrade",
-        "yolo-operator",
-        CHART,
-        "--namespace",
-        OPERATOR_NAMESPACE,
-        "--reuse-values",
-        "--set=log.format=text",
-        "--wait",
-        "--timeout=2m",
-    ])
-    .expect("helm upgrade");
+    upgrade_chart(CHART, &["log.format=text", "flowSchema.enabled=true"]).expect("helm upgrade");
     assert_eq!(
         pods,
         seen::worker_names(&namespace, "steady"),
         "the upgrade replaced workers"
+    );
+    until(
+        "requests of a level of their own",
+        Duration::from_secs(60),
+        || {
+            let metrics = kubectl(&["get", "--raw", "/metrics"]).expect("the API server's metrics");
+            let dispatched = "apiserver_flowcontrol_dispatched_requests_total";
+            let own = [
+                r#"flow_schema="yolo-operator""#,
+                r#"priority_level="workload-high""#,
+            ];
+            let mut lines = metrics.lines().filter(|line| line.starts_with(dispatched));
+            let found = lines.any(|line| own.iter().all(|label| line.contains(label)));
+            found.then_some(()).ok_or("none".to_owned())
+        },
     );
 
     helm(&[
@@ -251,18 +264,7 @@ fn nothing_is_left_when_crds_are_not_kept() {
     namespace
         .apply(&Job::new("gone").manifest())
         .expect("applying the job");
-    helm(&[
-        "upgrade",
-        "yolo-operator",
-        CHART,
-        "--namespace",
-        OPERATOR_NAMESPACE,
-        "--reuse-values",
-        "--set=crds.keep=false",
-        "--wait",
-        "--timeout=2m",
-    ])
-    .expect("helm upgrade");
+    upgrade_chart(CHART, &["crds.keep=false"]).expect("helm upgrade");
     helm(&[
         "uninstall",
         "yolo-operator",
@@ -279,7 +281,8 @@ fn nothing_is_left_when_crds_are_not_kept() {
         }
     });
     let kinds = "clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,services,\
-                 deployments,configmaps,validatingadmissionpolicies,validatingadmissionpolicybindings";
+                 deployments,configmaps,validatingadmissionpolicies,validatingadmissionpolicybindings,\
+                 flowschemas";
     let left = kubectl(&[
         "get",
         kinds,

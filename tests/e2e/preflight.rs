@@ -60,7 +60,7 @@ fn workers_that_do_not_find_the_first_are_named_with_their_nodes() {
     let pod = &seen::workers(&namespace, "apart")[1];
     let node = pod["spec"]["nodeName"].as_str().expect("a node");
     let told = apart["status"]["waitingOn"].as_str().unwrap_or_default();
-    let expected = format!("worker 1 on the node {node} runs but did not find worker 0 yet");
+    let expected = format!("worker 1 on the node {node} runs, but did not find worker 0 yet");
     assert!(told.starts_with(&expected), "{told}");
     drop(worse);
     let done = seen::wait_complete(&namespace, "apart");

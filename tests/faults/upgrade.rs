@@ -3,28 +3,13 @@
 use std::path::Path;
 
 use serde_json::Value;
-use tests::{Job, Namespace, OPERATOR_NAMESPACE, Reinstall, data, helm, kubectl_json, script};
+use tests::{
+    Job, Namespace, OPERATOR_NAMESPACE, Reinstall, data, kubectl_json, script, upgrade_chart,
+};
 
 use crate::{
     ends_like_one_left_alone, long_job, seen, training, trains_again, trains_with_another,
 };
-
-/// `helm upgrade` of the operator to a chart, with one more setting.
-fn upgrade(chart: &str, setting: &str) {
-    let set = format!("--set={setting}");
-    helm(&[
-        "upgrade",
-        "yolo-operator",
-        chart,
-        "--namespace",
-        OPERATOR_NAMESPACE,
-        "--reuse-values",
-        &set,
-        "--wait",
-        "--timeout=2m",
-    ])
-    .expect("helm upgrade");
-}
 
 /// What the API server knows of jobs: the version's schema.
 fn schema() -> Value {
@@ -50,7 +35,7 @@ fn a_worker_that_is_lost_after_an_upgrade_comes_back_as_it_was() {
     let pods = seen::worker_names(&namespace, "run");
     let reinstall = Reinstall;
     // The next version would give jobs another trainer.
-    upgrade("charts/yolo-operator", "trainerImage.tag=next");
+    upgrade_chart("charts/yolo-operator", &["trainerImage.tag=next"]).expect("helm upgrade");
     namespace
         .kubectl(&["delete", "pod", &pods[1], "--grace-period=0", "--force"])
         .expect("killing a worker");
@@ -72,7 +57,7 @@ fn a_job_of_the_release_before_goes_on_under_this_one() {
     let text = |name: &str| previous.join(name).display().to_string();
     script("tests/cluster/load-image.sh", &[&text("operator.tar")]).expect("loading its image");
     let now = schema();
-    upgrade(&text("chart"), "image.tag=previous");
+    upgrade_chart(&text("chart"), &["image.tag=previous"]).expect("helm upgrade");
     let before = schema();
     assert_ne!(now, before, "the release before had the same definition");
     let namespace = training("release", &job("run"));
@@ -113,7 +98,7 @@ fn an_operator_of_one_namespace_runs_its_jobs_and_sees_no_others() {
     let [own, other] = ["own", "other"].map(Namespace::new);
     let reinstall = Reinstall;
     let only = format!("watchNamespace={}", own.name());
-    upgrade("charts/yolo-operator", &only);
+    upgrade_chart("charts/yolo-operator", &[only.as_str()]).expect("helm upgrade");
     let may = |namespace: &Namespace| {
         let account = format!("--as=system:serviceaccount:{OPERATOR_NAMESPACE}:yolo-operator");
         let asked = namespace.kubectl(&["auth", "can-i", "create", "pods", &account]);

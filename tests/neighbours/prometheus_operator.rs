@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::cluster::root;
 use tests::{
-    Job, Namespace, OPERATOR_NAMESPACE, Reinstall, data, helm, kubectl, kubectl_in, until,
+    Job, Namespace, OPERATOR_NAMESPACE, Reinstall, data, kubectl, kubectl_in, until, upgrade_chart,
 };
 
 use crate::seen;
@@ -158,21 +158,11 @@ fn list(value: &Value) -> Vec<Value> {
 /// Has our chart offer all that it can to the Prometheus operator, labelled as many a Prometheus asks for it. Helm has
 /// the API server refuse a field that one of the kinds does not have.
 fn offer() {
-    let mut arguments = vec![
-        "upgrade",
-        "yolo-operator",
-        "charts/yolo-operator",
-        "--namespace",
-        OPERATOR_NAMESPACE,
-        "--reuse-values",
-        "--wait",
-        "--timeout=2m",
-    ];
     let values = ["serviceMonitor", "podMonitor", "prometheusRule"].map(|part| {
-        format!("--set=metrics.{part}.enabled=true,metrics.{part}.labels.monitored-by=neighbour")
+        format!("metrics.{part}.enabled=true,metrics.{part}.labels.monitored-by=neighbour")
     });
-    arguments.extend(values.iter().map(String::as_str));
-    helm(&arguments).expect("helm upgrade");
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    upgrade_chart("charts/yolo-operator", &values).expect("helm upgrade");
 }
 
 /// The names of our chart's alerts, in order, by the lines that have them.

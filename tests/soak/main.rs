@@ -15,13 +15,15 @@ mod faults;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::broken::TwoOperators;
 use tests::{Job, Namespace, data};
 
 use crate::faults::{FAULTS, Fault, at, break_something};
 
 const WORKERS: u32 = 3;
+/// Who trains for so long has not just been broken.
+const STEADY: Duration = Duration::from_millis(1500);
 
 fn number(variable: &str, default: u64) -> u64 {
     let text = std::env::var(variable).ok();
@@ -62,26 +64,27 @@ fn job(name: &str, epochs: u64) -> Job {
         )
 }
 
-/// Waits until the job does training steps, or has ended; says whether it trains.
-fn trains(namespace: &Namespace) -> bool {
-    let mut before = None;
+/// Waits until the job does training steps for a while, or has ended; returns since when it trains. A worker that has just
+/// been asked to end, or stands still, may do a step or two.
+fn trains(namespace: &Namespace) -> Option<Instant> {
+    let mut before: Option<(Instant, Value, u64)> = None;
     tests::until("the job to train on", Duration::from_secs(180), || {
         let ended = namespace
             .get("ytj", "broken")
             .is_some_and(|job| job["status"]["completionTime"].is_string());
         if ended {
-            return Ok(false);
+            return Ok(None);
         }
-        let now = at(namespace, "broken").ok_or("no step")?;
+        let (attempt, step) = at(namespace, "broken").ok_or("no step")?;
         match &before {
-            // Ranks do the step that they are in also when one of them was stopped.
-            Some((attempt, step)) if *attempt == now.0 && *step + 2 < now.1 => Ok(true),
-            Some((attempt, _)) if *attempt == now.0 => Err(format!("{now:?}")),
-            _ => {
-                before = Some(now);
-                Err("a first step".to_owned())
+            Some((since, in_attempt, first)) if *in_attempt == attempt => {
+                if since.elapsed() > STEADY && *first + 2 < step {
+                    return Ok(Some(*since));
+                }
             }
+            _ => before = Some((Instant::now(), attempt.clone(), step)),
         }
+        Err(format!("attempt {attempt}, step {step}"))
     })
 }
 
@@ -100,7 +103,7 @@ fn a_job_that_everything_happens_to_ends_with_the_bytes_of_one_left_alone() {
     let mut report = String::new();
     let mut faults = Vec::new();
     let start = Instant::now();
-    while trains(&namespace) && start.elapsed() < Duration::from_secs(seconds) {
+    while trains(&namespace).is_some() && start.elapsed() < Duration::from_secs(seconds) {
         if faults.is_empty() {
             faults = shuffled(&mut random);
         }
@@ -111,8 +114,8 @@ fn a_job_that_everything_happens_to_ends_with_the_bytes_of_one_left_alone() {
         let Some(done) = break_something(&namespace, "broken", fault, chosen) else {
             continue;
         };
-        trains(&namespace);
-        let (what, took) = (done.what, broken.elapsed().as_secs_f64());
+        let again = trains(&namespace).unwrap_or_else(Instant::now);
+        let (what, took) = (done.what, again.duration_since(broken).as_secs_f64());
         println!("{at_second:4} s: {what}; training again after {took:.1} s");
         let _ = writeln!(report, "| {at_second} s | {what} | {took:.1} s |");
         drop(done.mended_later);

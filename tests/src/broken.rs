@@ -55,8 +55,9 @@ impl WorseNetwork {
 
 impl Drop for WorseNetwork {
     fn drop(&mut self) {
-        mend(Self::SCRIPT, &["mend"]);
+        // Names first: the other may fail, and then nothing else works.
         mend(Self::SCRIPT, &["dns-start"]);
+        mend(Self::SCRIPT, &["mend"]);
     }
 }
 

@@ -93,6 +93,26 @@ pub fn helm(arguments: &[&str]) -> Output {
     run("helm".as_ref(), arguments, None)
 }
 
+/// Upgrades the installed chart to the one in this folder, with these values beside those that it has. [`Reinstall`] undoes it.
+pub fn upgrade_chart(chart: &str, values: &[&str]) -> Output {
+    let upgrade = [
+        "upgrade",
+        "yolo-operator",
+        chart,
+        "--namespace",
+        crate::OPERATOR_NAMESPACE,
+        "--reuse-values",
+        "--wait",
+        "--timeout=2m",
+    ];
+    let values: Vec<String> = values
+        .iter()
+        .map(|value| format!("--set={value}"))
+        .collect();
+    let values = values.iter().map(String::as_str);
+    helm(&upgrade.into_iter().chain(values).collect::<Vec<_>>())
+}
+
 /// Runs one of the repository's scripts.
 pub fn script(path: &str, arguments: &[&str]) -> Output {
     run(root().join(path).as_os_str(), arguments, None)

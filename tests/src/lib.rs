@@ -23,7 +23,7 @@ pub mod wait;
 
 pub use cluster::{
     Output, Reinstall, helm, kubectl, kubectl_in, kubectl_json, operator_node, operator_pods,
-    script,
+    script, upgrade_chart,
 };
 pub use job::Job;
 pub use moto::Moto;

@@ -195,6 +195,9 @@ pub struct Restart {
     /// Nodes that the new workers keep off, since others lost touch with a worker there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub avoid: Vec<String>,
+    /// Until when they do: Kubernetes knows by then whether they are away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub avoid_until: Option<Time>,
 }
 
 /// What a job is doing, in a word.

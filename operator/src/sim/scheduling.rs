@@ -50,7 +50,17 @@ impl Player {
                 let spec = self.cluster.look().pods[words[1]].spec.clone();
                 let spec = spec.unwrap_or_default();
                 let nodes = spec.node_selector.unwrap_or_default();
-                self.cluster.say(format!("runs on nodes with {nodes:?}"));
+                let wishes = spec
+                    .affinity
+                    .and_then(|affinity| affinity.node_affinity)
+                    .and_then(|nodes| nodes.preferred_during_scheduling_ignored_during_execution);
+                let fields = wishes.into_iter().flatten();
+                let fields = fields.filter_map(|wish| wish.preference.match_fields);
+                let avoided: Vec<_> = fields.flatten().filter_map(|field| field.values).collect();
+                self.cluster.say(format!(
+                    "runs on nodes with {nodes:?}, rather not on {:?}",
+                    avoided.concat()
+                ));
             }
             _ => return false,
         }

@@ -49,6 +49,7 @@
 //! unserve                         it knows none any more
 //! show-pod POD                    where it may run
 //! delete-job                      somebody deletes the job
+//! terminate                       the same, but somebody's finalizer keeps it
 //! show                            conditions and workers
 //! ```
 
@@ -71,6 +72,7 @@ use serde_json::{Value, json};
 
 use super::cluster::{SimCluster, World};
 use super::fixture;
+use crate::lean::without_past;
 use crate::training_job::check::broken_invariants;
 use crate::training_job::plan::plan;
 use crate::training_job::pods::PodView;
@@ -218,6 +220,7 @@ impl Player {
             "policy" => self.edit(|spec| {
                 spec.failure_policy = serde_json::from_str(&rest(1)).expect("a policy");
             }),
+            "terminate" => self.terminate(),
             "delete-job" => {
                 // The garbage collector takes what the job owns; a new job has another uid.
                 self.cluster.change(|world| *world = World::default());
@@ -266,6 +269,15 @@ impl Player {
         });
     }
 
+    fn terminate(&self) {
+        let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.now);
+        self.cluster.change(|world| {
+            let meta = &mut world.job.as_mut().expect("a job").metadata;
+            meta.deletion_timestamp = Some(now);
+            *meta.generation.get_or_insert(0) += 1;
+        });
+    }
+
     fn create_job(&mut self, words: &[&str]) {
         let mut job = fixture::job("digits", number(words[0]));
         if let Some(restarts) = words.get(1) {
@@ -292,9 +304,10 @@ impl Player {
     }
 
     fn reconcile_once(&mut self, seen: &World) {
-        let Ok((job, cached)) = seen.observe(self.progress.clone()) else {
+        let Ok((job, mut cached)) = seen.observe(self.progress.clone()) else {
             return self.cluster.say("there is no job".to_owned());
         };
+        cached.status = without_past(cached.status);
         self.check_invariants();
         // What was decided from less than there is need not be the last word.
         let knows_all = same(seen, &self.cluster.look());

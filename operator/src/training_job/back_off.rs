@@ -79,6 +79,7 @@ pub fn restart(observed: &Observed, failure: &Failure, now: Timestamp) -> Restar
         }
         _ => 0,
     };
+    let (avoid, until) = lost_nodes(observed, failure, now);
     Restart {
         time: Time(now),
         step,
@@ -88,28 +89,37 @@ pub fn restart(observed: &Observed, failure: &Failure, now: Timestamp) -> Restar
             .as_ref()
             .map_or(seen, |last| last.reached.max(seen)),
         fruitless,
-        avoid: lost_nodes(observed, failure, now),
+        avoid,
+        avoid_until: until.map(Time),
     }
 }
 
-/// Where a worker was that the others lost touch with, now or a moment ago: until Kubernetes knows that the node
-/// is away, it would put another one there.
-fn lost_nodes(observed: &Observed, failure: &Failure, now: Timestamp) -> Vec<String> {
+/// Where a worker was that the others lost touch with, now or a moment ago, and until when that counts: until Kubernetes
+/// knows that the node is away, it would put another one there. Later restarts for other reasons do not prolong it: in
+/// the end all nodes would be kept off, and so none.
+fn lost_nodes(
+    observed: &Observed,
+    failure: &Failure,
+    now: Timestamp,
+) -> (Vec<String>, Option<Timestamp>) {
     let latest = observed
         .pods
         .iter()
         .rfind(|pod| pod.index == failure.worker);
-    let node = latest.and_then(|pod| pod.node.clone());
-    let node = node.filter(|_| failure.why == Why::Lost);
-    let before = observed.status.last_restart.iter();
-    let recent = before.filter(|restart| now.duration_since(restart.time.0) < UNTIL_TAINTED);
-    let mut nodes: Vec<String> = recent
-        .flat_map(|restart| restart.avoid.clone())
-        .chain(node)
-        .collect();
+    let lost = latest.and_then(|pod| pod.node.clone());
+    let lost = lost.filter(|_| failure.why == Why::Lost);
+    let before = observed.status.last_restart.as_ref();
+    let until = |restart: &Restart| restart.avoid_until.as_ref().map(|until| until.0);
+    let recent = before.filter(|restart| until(restart).is_some_and(|until| now < until));
+    let until = match &lost {
+        Some(_) => now.checked_add(UNTIL_TAINTED).ok(),
+        None => recent.and_then(until),
+    };
+    let before = recent.map(|restart| restart.avoid.clone());
+    let mut nodes: Vec<String> = before.into_iter().flatten().chain(lost).collect();
     nodes.sort();
     nodes.dedup();
-    nodes
+    (nodes, until)
 }
 
 /// How long the workers of a restart wait after so many that brought the run no further.

@@ -165,6 +165,19 @@ impl KubeCluster {
             self.create_once(id, budget.as_ref(), "PodDisruptionBudget"),
         )
         .await;
+        // Those of earlier pods, mostly: a quota that counts them speaks before who has them already.
+        let had_before = pods.iter().any(|(index, pod)| {
+            names::worker_pod_number(&id.name, *index, &pod.name_any()) > Some(0)
+        });
+        let known = |result: Result<(), ApplyError>| match result {
+            Err(ApplyError::Create { ref source, .. })
+                if had_before && refusal(source).is_some() =>
+            {
+                Ok(())
+            }
+            other => other,
+        };
+        let (secret, budget) = (known(secret), known(budget));
         config_map.and(secret).and(service).and(budget)?;
         if let Some(name) = drop_budget {
             let api = self.api::<PodDisruptionBudget>(id);
@@ -251,6 +264,7 @@ impl Cluster for KubeCluster {
                 ref source,
             }) if let Some(why) = refusal(source) => Ok(Applied {
                 refused: Some((first, format!("the {kind} {name}: {why}"))),
+                unfrozen: kind == "ConfigMap",
                 ..Applied::default()
             }),
             applied => applied,
@@ -476,14 +490,15 @@ fn parameters() -> PostParams {
     }
 }
 
-/// What the API server says to an object that it does not take; `None` where it failed otherwise. Webhooks refuse with
-/// 400 when they choose no code.
+/// What the API server says to an object that it does not take; `None` where it failed otherwise, or where the operator
+/// lacks a right, which is nothing that a job's owner can mend. Webhooks refuse with 400 when they choose no code.
 fn refusal(error: &kube::Error) -> Option<&str> {
     let kube::Error::Api(status) = error else {
         return None;
     };
+    let no_right = status.is_forbidden() && status.message.contains("cannot create resource");
     let refused = status.is_forbidden() || status.is_invalid() || status.code == 400;
-    refused.then_some(status.message.as_str())
+    (refused && !no_right).then_some(status.message.as_str())
 }
 
 fn is_conflict(error: &kube::Error) -> bool {

@@ -107,30 +107,28 @@ fn lost(observed: &Observed, attempt: Attempt) -> &[LostWorker] {
 /// How long workers that run may take to find each other until those who do not are named.
 const TIME_TO_JOIN: SignedDuration = SignedDuration::from_secs(10);
 
-/// The workers that run and have not joined the others although they had time to.
-pub fn absent(observed: &Observed, now: Timestamp) -> &[u32] {
-    if joined_by(observed).is_some_and(|by| by <= now) {
-        not_joined(observed)
-    } else {
-        &[]
-    }
+/// The workers that run and have not joined the others although they had time to; `None` while worker 0, which alone
+/// knows, does not tell.
+pub fn absent(observed: &Observed, now: Timestamp) -> Option<&[u32]> {
+    let absent = not_joined(observed)?;
+    let late = joined_by(observed).is_some_and(|by| by <= now);
+    Some(if late { absent } else { &[] })
 }
 
 /// When those who have not joined are named, where there are any.
 pub fn joined_by(observed: &Observed) -> Option<Timestamp> {
-    if not_joined(observed).is_empty() {
-        return None;
-    }
+    not_joined(observed).filter(|absent| !absent.is_empty())?;
     let ready = find(&observed.status.conditions, ConditionType::WorkersReady)?;
     let since = (ready.status == "True").then_some(ready.last_transition_time.0)?;
     since.checked_add(TIME_TO_JOIN).ok()
 }
 
 /// Those that worker 0 does not know yet.
-fn not_joined(observed: &Observed) -> &[u32] {
+fn not_joined(observed: &Observed) -> Option<&[u32]> {
+    let attempt = observed.status.attempt?;
     let told = observed.progress.as_ref();
-    let told = told.filter(|told| Some(told.attempt) == observed.status.attempt);
-    told.map_or(&[], |told| &told.absent)
+    let told = told.filter(|told| told.node_rank == 0)?;
+    (told.attempt.incarnation == attempt.incarnation).then_some(&told.absent)
 }
 
 /// The number of the first pod of a worker that was not given up for another.

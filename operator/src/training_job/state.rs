@@ -48,12 +48,14 @@ pub struct Outlook<'a> {
     pub placed: u32,
     /// What the job's queue gave it.
     pub admission: Option<&'a AdmissionStatus>,
+    /// That the API server refused the configuration.
+    pub unfrozen: Option<WaitingOn>,
     /// What the others wait for.
     pub waiting: Vec<(u32, WaitingOn)>,
     /// Whether ranks were started.
     pub ranks_started: bool,
-    /// Workers that run and have not found the others although they had time to.
-    pub absent: Vec<&'a WorkerStatus>,
+    /// Workers that run and have not found the others although they had time to, while somebody knows.
+    pub absent: Option<Vec<&'a WorkerStatus>>,
     /// Whether another program than the trainer runs, which may report nothing.
     pub other_program: bool,
     /// What rank 0 last said.
@@ -195,17 +197,12 @@ fn accepted(outlook: &Outlook) -> Stated {
             Reason::Queued.as_str(),
             "the configuration is frozen when the queue says how many workers there are",
         ),
-        // Which of the objects was not taken is in the message.
-        None if outlook.plan.freeze
-            && let Some(refused) = refused_pod(outlook) =>
-        {
-            Stated::new(
-                ConditionType::Accepted,
-                false,
-                refused.reason().as_str(),
-                refused.message(),
-            )
-        }
+        None if let Some(refused) = &outlook.unfrozen => Stated::new(
+            ConditionType::Accepted,
+            false,
+            refused.reason().as_str(),
+            refused.message(),
+        ),
         None => Stated::new(
             ConditionType::Accepted,
             true,

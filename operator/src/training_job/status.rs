@@ -31,6 +31,8 @@ pub struct Applied {
     pub created: BTreeMap<u32, String>,
     /// The first worker that cannot be created, since the API server refuses its pod or what that needs, and what it said.
     pub refused: Option<(u32, String)>,
+    /// Whether that is the configuration.
+    pub unfrozen: bool,
     /// Why nothing could be put into the job's queue for it.
     pub not_queued: Option<String>,
 }
@@ -117,8 +119,9 @@ pub fn status(
     let admission = admission(observed, plan);
     let mut refused;
     let mut plan = plan;
+    let not_made = applied.refused.as_ref().map(|(_, message)| message);
     if let (Phase::Queued(WaitingOn::Queue { queue, .. }), Some(message)) =
-        (&plan.phase, &applied.not_queued)
+        (&plan.phase, applied.not_queued.as_ref().or(not_made))
     {
         refused = plan.clone();
         refused.phase = Phase::Queued(WaitingOn::queue(queue, Some(message)));
@@ -137,12 +140,17 @@ pub fn status(
         ready,
         placed,
         admission: admission.as_ref(),
+        unfrozen: refusal(applied)
+            .filter(|_| applied.unfrozen)
+            .map(|(_, refused)| refused),
         waiting: waiting(valid, observed, plan, applied),
         ranks_started: ranks_started(observed, plan),
-        absent: workers
-            .iter()
-            .filter(|worker| absent.contains(&worker.index))
-            .collect(),
+        absent: absent.map(|absent| {
+            let workers = workers.iter();
+            workers
+                .filter(|worker| absent.contains(&worker.index))
+                .collect()
+        }),
         report: report.as_ref(),
         other_program: valid.workers.container.is_some(),
     };
@@ -565,6 +573,13 @@ fn fetch(observed: &Observed, plan: &Plan, applied: &Applied) -> Option<FetchSta
     Some(status).filter(|status| !status.pod.is_empty())
 }
 
+/// The first worker that the API server keeps from being created, and why.
+fn refusal(applied: &Applied) -> Option<(u32, WaitingOn)> {
+    let (index, message) = applied.refused.as_ref()?;
+    let message = shorten(message, 512);
+    Some((*index, WaitingOn::CreateRefused { message }))
+}
+
 /// What workers wait for once the plan is carried out.
 fn waiting(
     valid: &ValidJob,
@@ -572,9 +587,8 @@ fn waiting(
     plan: &Plan,
     applied: &Applied,
 ) -> Vec<(u32, WaitingOn)> {
-    if let Some((index, message)) = &applied.refused {
-        let message = shorten(message, 512);
-        return vec![(*index, WaitingOn::CreateRefused { message })];
+    if let Some(refused) = refusal(applied) {
+        return vec![refused];
     }
     let members = members(valid, observed, plan.attempt);
     let each = (0..)

@@ -7,20 +7,26 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use contract::env::RENDEZVOUS_TIMEOUT;
 use contract::paths;
 use rustix::fs::{StatVfs, statvfs};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tracing::warn;
 
 use crate::settings::Settings;
+use crate::shared::Shared;
 
 const MIB: u64 = 1 << 20;
 /// What NCCL may use of /dev/shm for each rank of a worker.
 const SHM_OF_RANK: u64 = 16 * MIB;
 /// Less than this on the output volume is not worth beginning with.
 const LEAST_OUTPUT: u64 = 16 * MIB;
-/// How long a volume may take to answer. Network file systems whose server is gone never do.
-const VOLUME_LIMIT: Duration = Duration::from_secs(60);
+/// How long a volume may take to answer: a file server that is restarted is back by then, one that is gone never is. The
+/// other workers wait as long.
+const VOLUME_LIMIT: Duration = RENDEZVOUS_TIMEOUT;
+/// A volume that takes longer to answer is worth a warning.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// What the worker finds around itself. `None` is what cannot be found out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +47,7 @@ struct Needs {
 }
 
 /// Looks around; returns the first thing with which the trainer could only fail, and what to do about it.
-pub async fn check(settings: &Settings) -> Option<String> {
+pub async fn check(settings: &Settings, shared: &Shared) -> Option<String> {
     if settings.other_program {
         return None;
     }
@@ -49,36 +55,38 @@ pub async fn check(settings: &Settings) -> Option<String> {
         gpus: settings.gpus,
         ranks: settings.place.ranks_per_node,
     };
-    let problem = look(
-        needs,
-        Path::new(paths::DATASET_DIR),
-        Path::new(paths::OUTPUT_DIR),
-    )
-    .await?;
-    Some(match &settings.group.node {
-        Some(node) => format!("on the node {node}: {problem}"),
-        None => problem,
-    })
+    let place = settings.group.node.as_ref();
+    let place = place.map_or_else(String::new, |node| format!("on the node {node}: "));
+    let worker = settings.place.node_rank;
+    let is_slow = |folder: &Path| {
+        let text = format!(
+            "worker {worker}: {place}the volume at {} does not answer yet: look at its server, and at the node's mounts",
+            folder.display()
+        );
+        warn!("{text}");
+        shared.board().warn(worker, Some(text));
+    };
+    let problem = look(needs, is_slow).await;
+    shared.board().warn(worker, None);
+    Some(format!("{place}{}", problem?))
 }
 
-async fn look(needs: Needs, dataset: &'static Path, output: &'static Path) -> Option<String> {
-    let data = answer(dataset, VOLUME_LIMIT, |folder| {
-        fs::read_dir(folder)?.next().transpose()
-    });
-    if let Some(problem) = data
-        .await
-        .map_or_else(Some, |read| unreadable(read, dataset))
-    {
-        return Some(problem);
+async fn look(needs: Needs, is_slow: impl Fn(&Path)) -> Option<String> {
+    for folder in [paths::DATASET_DIR, paths::OUTPUT_DIR].map(Path::new) {
+        let first = |folder: &Path| fs::read_dir(folder)?.next().transpose();
+        match answer(folder, VOLUME_LIMIT, first, &is_slow).await {
+            Ok(read) => {
+                if let Some(problem) = unreadable(read, folder) {
+                    return Some(problem);
+                }
+            }
+            Err(problem) => return Some(problem),
+        }
     }
-    let output = match answer(output, VOLUME_LIMIT, free).await {
-        Ok(output) => output,
-        Err(problem) => return Some(problem),
-    };
     let found = Found {
         gpus: gpus(Path::new("/dev")),
         shm: total(Path::new("/dev/shm")),
-        output,
+        output: free(Path::new(paths::OUTPUT_DIR)),
     };
     problem(needs, found)
 }
@@ -89,10 +97,15 @@ async fn answer<T: Send + 'static>(
     folder: &'static Path,
     limit: Duration,
     find: impl FnOnce(&'static Path) -> T + Send + 'static,
+    is_slow: impl Fn(&Path),
 ) -> Result<T, String> {
-    let (sender, found) = oneshot::channel();
+    let (sender, mut found) = oneshot::channel();
     std::thread::spawn(move || sender.send(find(folder)));
-    match timeout(limit, found).await {
+    if let Ok(Ok(found)) = timeout(SLOW.min(limit), &mut found).await {
+        return Ok(found);
+    }
+    is_slow(folder);
+    match timeout(limit.saturating_sub(SLOW), found).await {
         Ok(Ok(found)) => Ok(found),
         _ => Err(format!(
             "the volume at {} did not answer for {} s: look at its server, and at the node's mounts",
@@ -174,6 +187,8 @@ fn stat(folder: &Path) -> Option<StatVfs> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     const FINE: Found = Found {
@@ -225,10 +240,17 @@ mod tests {
     #[tokio::test]
     async fn a_volume_that_does_not_answer_is_a_problem() {
         let folder = Path::new("/data");
-        assert_eq!(Ok(7), answer(folder, VOLUME_LIMIT, |_| 7).await);
-        let never = answer(folder, Duration::from_millis(10), |_| std::thread::park()).await;
+        let slow = AtomicU32::new(0);
+        let is_slow = |_: &Path| {
+            slow.fetch_add(1, Ordering::Relaxed);
+        };
+        assert_eq!(Ok(7), answer(folder, VOLUME_LIMIT, |_| 7, is_slow).await);
+        assert_eq!(0, slow.load(Ordering::Relaxed));
+        let limit = Duration::from_millis(10);
+        let never = answer(folder, limit, |_| std::thread::park(), is_slow).await;
         let problem = never.expect_err("nobody unparks it");
         assert!(problem.contains("/data did not answer"), "{problem}");
+        assert_eq!(1, slow.load(Ordering::Relaxed));
         for (code, told) in [(5, true), (116, true), (2, false), (13, false)] {
             let read: io::Result<()> = Err(io::Error::from_raw_os_error(code));
             let problem = unreadable(read, folder);

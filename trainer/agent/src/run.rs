@@ -148,7 +148,7 @@ async fn run_worker(settings: &Settings) -> Result<Outcome, RunError> {
         .map_err(|source| RunError::Port { port, source })?;
     tokio::spawn(http::serve(listener, Arc::clone(&shared)));
 
-    if let Some(problem) = preflight::check(settings).await {
+    if let Some(problem) = preflight::check(settings, &shared).await {
         let reason = FailureReason::PreflightFailed;
         return Ok(end_before_ranks(settings, reason, problem));
     }

@@ -11,7 +11,7 @@ use super::super::build::PreparedStep;
 use super::super::cluster::ApplyError;
 use super::super::gang::{self, Served};
 use super::super::queue::{self, QueueStep};
-use super::{delete_one, is_conflict, is_not_found, parameters};
+use super::{delete_one, is_conflict, is_not_found, parameters, refusal};
 use crate::kueue::{PriorityClassRef, QUEUE_LABEL, Workload};
 
 /// The kinds of `PodGroup` that the API server serves.
@@ -73,6 +73,10 @@ async fn enter(
             Err(kube::Error::Api(status)) if status.is_not_found() => {
                 return Ok(Some(format!("there is no {} {}", class.kind, class.name)));
             }
+            // With watchNamespace the right to read them is the installer's choice.
+            Err(kube::Error::Api(status)) if status.is_forbidden() => {
+                return Ok(Some(status.message.clone()));
+            }
             Err(error) => {
                 return Err(ApplyError::Create {
                     kind: "Workload",
@@ -87,9 +91,7 @@ async fn enter(
             "Kueue is not installed (the API server knows no {}): install it, or remove the label {QUEUE_LABEL}",
             Workload::api_version(&())
         ))),
-        Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_invalid() => {
-            Ok(Some(status.message.clone()))
-        }
+        Err(ref error) if let Some(why) = refusal(error) => Ok(Some(why.to_owned())),
         Err(error) if !is_conflict(&error) => Err(ApplyError::Create {
             kind: "Workload",
             name,

@@ -60,16 +60,29 @@ pub fn waiting_on(outlook: &Outlook) -> Option<String> {
 
 /// Who runs and has not found worker 0, when all run.
 fn apart(outlook: &Outlook) -> Option<String> {
-    let first = outlook.absent.first().filter(|_| all_run(outlook))?;
+    if !all_run(outlook) || outlook.ranks_started {
+        return None;
+    }
+    let Some(absent) = &outlook.absent else {
+        // Who does not answer for a moment takes nothing back.
+        let known = find(&outlook.old.conditions, ConditionType::PreflightPassed)?;
+        let same = outlook.old.attempt == Some(outlook.plan.attempt);
+        let named = same && known.reason == Reason::NotJoined.as_str();
+        return named.then(|| known.message.clone());
+    };
+    let first = absent.first()?;
     let node = first.node.as_ref();
     let place = node.map_or_else(String::new, |node| format!(" on the node {node}"));
     let (first, total) = (first.index, outlook.total);
-    let who = match outlook.absent.len() {
-        1 => format!("worker {first}{place} runs"),
-        n => format!("{n} of {total} workers run, first worker {first}{place},"),
+    let (who, whose) = match absent.len() {
+        1 => (format!("worker {first}{place} runs, but"), "its log"),
+        n => (
+            format!("{n} of {total} workers (the first is worker {first}{place}) run, but"),
+            "their logs",
+        ),
     };
     Some(format!(
-        "{who} but did not find worker 0 yet, and its log says why: look at DNS and at network policies"
+        "{who} did not find worker 0 yet: {whose} may say why; look at DNS, at network policies and at the volumes there"
     ))
 }
 

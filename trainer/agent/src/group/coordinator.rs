@@ -182,7 +182,7 @@ impl Coordinator {
         }
         let members = (0..).zip(&self.members);
         members
-            .filter(|(worker, member)| member.standing.is_none() && !self.lost.contains_key(worker))
+            .filter(|(_, member)| member.standing.is_none())
             .map(|(worker, _)| worker)
             .collect()
     }
