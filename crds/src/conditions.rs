@@ -110,7 +110,7 @@ reasons! {
     NotQueued,
     /// Admitted: the queue lets the workers run.
     QuotaReserved,
-    /// Admitted, Scheduled, `WorkersReady`, Running: the job waits in its queue.
+    /// Accepted, Admitted, Scheduled, `WorkersReady`, `PreflightPassed`, Running: the job waits in its queue.
     Queued,
     /// Scheduled: every worker has a node.
     NodesFound,
@@ -123,7 +123,7 @@ reasons! {
     CreateRefused,
     /// Scheduled, `WorkersReady`: no node can take a pod.
     Unschedulable,
-    /// `WorkersReady`: a PersistentVolumeClaim is not bound or not there.
+    /// Scheduled, `WorkersReady`: a PersistentVolumeClaim is not bound or not there.
     VolumeNotReady,
     /// `WorkersReady`: an image cannot be pulled.
     ImagePullFailed,
@@ -131,7 +131,7 @@ reasons! {
     ContainerCreateFailed,
     /// `WorkersReady`: images are pulled, volumes mounted, containers created.
     ContainersStarting,
-    /// `WorkersReady`: the data set is fetched before the workers begin.
+    /// Scheduled, `WorkersReady`: the data set is fetched before the workers begin.
     FetchingDataset,
     /// `WorkersReady`: the container of every worker runs or has succeeded.
     AllRunning,
@@ -149,7 +149,7 @@ reasons! {
     Training,
     /// `PreflightPassed`, Running: not all workers run.
     WorkersNotReady,
-    /// Running, Restarting: all workers are being replaced.
+    /// `WorkersReady`, Running, Restarting: workers are being replaced.
     Restarting,
     /// Restarting: no worker has failed.
     NoRestart,
@@ -165,9 +165,9 @@ reasons! {
     WorkersSucceeded,
     /// Complete, Failed: the job has not ended.
     NotFinished,
-    /// `WorkersReady`, Running, Restarting, Failed: the job is complete.
+    /// All but Accepted and Complete: the job is complete.
     JobComplete,
-    /// `WorkersReady`, Running, Restarting, Complete: the job has failed.
+    /// All but Accepted and Failed: the job has failed.
     JobFailed,
     /// Failed: the job took longer than `activeDeadlineSeconds`.
     DeadlineExceeded,

@@ -1,7 +1,7 @@
 //! Every Prometheus series of the project: name, kind, labels and help.
 //!
 //! The agent builds its registry from [`TRAINING`], the operator from [`OPERATOR`]; the dashboards'
-//! test and the documentation read the same tables. No label is called `job`: Prometheus has its own.
+//! test reads the same tables. No label is called `job`: Prometheus has its own.
 
 /// What a series is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -178,10 +178,10 @@ pub const JOBS: Metric = gauge(
     "Training jobs that exist, by state.",
     &["state"],
 );
-/// Restarts of whole jobs, by reason.
+/// Restarts of jobs, by reason.
 pub const JOB_RESTARTS_TOTAL: Metric = counter(
     "yolo_operator_job_restarts_total",
-    "Times all workers of a job were replaced, by the reason of the failure.",
+    "Restarts of jobs, in place or with new pods, by the reason of the failure.",
     &["reason"],
 );
 /// Whether this replica holds the lease.

@@ -333,6 +333,8 @@ fn take_over(
     let Some(report) = report else {
         return status;
     };
+    // A run that says how far it is says all that is to be warned of, too.
+    let knows_all = report.progress.steps > 0;
     if report.progress.steps > 0 {
         let begun = status
             .progress
@@ -347,7 +349,7 @@ fn take_over(
     status.best_weights = report.best_weights.or(status.best_weights);
     status.skipped_images = status.skipped_images.max(report.skipped_images);
     let warnings: Vec<&String> = of_workers.iter().chain(&report.warnings).collect();
-    if !warnings.is_empty() {
+    if knows_all || !warnings.is_empty() {
         status.warnings = warnings
             .into_iter()
             .take(MAX_WARNINGS)
