@@ -52,6 +52,11 @@ fn training(test: &str, job: &Job) -> Namespace {
     namespace
 }
 
+fn has_ended(namespace: &Namespace) -> bool {
+    let job = namespace.get("ytj", "run");
+    job.is_some_and(|job| job["status"]["completionTime"].is_string())
+}
+
 /// Waits until worker 0 does training steps; returns its attempt, and how long that took.
 fn trains_again(namespace: &Namespace) -> (Value, Duration) {
     let start = Instant::now();
@@ -59,7 +64,14 @@ fn trains_again(namespace: &Namespace) -> (Value, Duration) {
     let attempt = until("training steps", Duration::from_secs(180), || {
         let pods = seen::worker_names(namespace, "run");
         let now = pods.first().and_then(|pod| seen::progress(namespace, pod));
-        let now = now.ok_or("no answer")?;
+        let Some(now) = now else {
+            let ended = has_ended(namespace);
+            assert!(
+                !ended,
+                "the job ended before the fault did: give it more epochs"
+            );
+            return Err("no answer".to_owned());
+        };
         let rank = &now["ranks"][0];
         let step = rank["step"].as_u64().ok_or("no step")?;
         if rank["phase"] != "Training" {
