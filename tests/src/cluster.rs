@@ -93,7 +93,8 @@ pub fn helm(arguments: &[&str]) -> Output {
     run("helm".as_ref(), arguments, None)
 }
 
-/// Upgrades the installed chart to the one in this folder, with these values beside those that it has. [`Reinstall`] undoes it.
+/// Upgrades the installed chart to the one in this folder, with these values beside those that were given to it; its defaults
+/// are the new ones. [`Reinstall`] undoes it.
 pub fn upgrade_chart(chart: &str, values: &[&str]) -> Output {
     let upgrade = [
         "upgrade",
@@ -101,7 +102,7 @@ pub fn upgrade_chart(chart: &str, values: &[&str]) -> Output {
         chart,
         "--namespace",
         crate::OPERATOR_NAMESPACE,
-        "--reuse-values",
+        "--reset-then-reuse-values",
         "--wait",
         "--timeout=2m",
     ];
