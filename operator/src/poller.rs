@@ -381,6 +381,7 @@ mod tests {
             warnings: Vec::new(),
             lost: Vec::new(),
             absent: Vec::new(),
+            slow_check: None,
         }
     }
 

@@ -149,6 +149,7 @@ fn same_words(one: &AgentProgress, other: &AgentProgress) -> bool {
             warnings,
             lost,
             absent,
+            slow_check,
         } = said;
         let straggler = straggler.as_ref().map(|found| (found.worker, found.rank));
         // A run goes to and fro between training, evaluating and writing.
@@ -159,7 +160,14 @@ fn same_words(one: &AgentProgress, other: &AgentProgress) -> bool {
         let run = (stage, began, preflight, &report.warnings);
         (
             (version, attempt, node_rank, started),
-            (restarted_after, straggler, warnings, lost, absent),
+            (
+                restarted_after,
+                straggler,
+                warnings,
+                lost,
+                absent,
+                slow_check,
+            ),
             run,
         )
     }
@@ -197,6 +205,7 @@ mod tests {
             warnings: Vec::new(),
             lost: Vec::new(),
             absent: Vec::new(),
+            slow_check: None,
         }
     }
 

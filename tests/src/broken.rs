@@ -9,14 +9,20 @@ use serde_json::json;
 use crate::cluster::{Output, kubectl, kubectl_in, script};
 use crate::{Namespace, OPERATOR_NAMESPACE, until};
 
-/// Mends by a script; a test that fails already is not stopped in it.
-fn mend(path: &str, arguments: &[&str]) {
-    let Output {
+/// Mends by a script, with each of these arguments; a test that fails already is not stopped in it.
+fn mend(path: &str, all: &[&[&str]]) {
+    let done: Vec<Output> = all
+        .iter()
+        .map(|arguments| script(path, arguments))
+        .collect();
+    for Output {
         success,
         stdout,
         stderr,
-    } = script(path, arguments);
-    assert!(success || std::thread::panicking(), "{stdout}{stderr}");
+    } in done
+    {
+        assert!(success || std::thread::panicking(), "{stdout}{stderr}");
+    }
 }
 
 /// A node that is cut off from everything else.
@@ -35,7 +41,7 @@ impl NodeCut {
 
 impl Drop for NodeCut {
     fn drop(&mut self) {
-        mend(Self::SCRIPT, &["restore", &self.0]);
+        mend(Self::SCRIPT, &[&["restore", &self.0]]);
     }
 }
 
@@ -55,9 +61,7 @@ impl WorseNetwork {
 
 impl Drop for WorseNetwork {
     fn drop(&mut self) {
-        // Names first: the other may fail, and then nothing else works.
-        mend(Self::SCRIPT, &["dns-start"]);
-        mend(Self::SCRIPT, &["mend"]);
+        mend(Self::SCRIPT, &[&["mend"], &["dns-start"]]);
     }
 }
 
@@ -83,7 +87,7 @@ impl WithoutApiServer {
 
 impl Drop for WithoutApiServer {
     fn drop(&mut self) {
-        mend(Self::SCRIPT, &["start"]);
+        mend(Self::SCRIPT, &[&["start"]]);
     }
 }
 

@@ -174,6 +174,9 @@ pub struct AgentProgress {
     /// Workers that have not joined the others although they had time to. Only worker 0 knows, before all ran together.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<u32>,
+    /// What this worker waits for before it starts ranks, once that takes long: a volume that does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_check: Option<String>,
 }
 
 /// A worker that is gone, as far as the others can tell.

@@ -157,6 +157,7 @@ impl Cluster for SimCluster {
             config_map,
             claims,
             secret,
+            has_secret: _,
             service,
             retire,
             stop,

@@ -18,6 +18,7 @@
 //! progress STEP EPOCH LOSS [MAP]  what worker 0's agent says
 //! lost POD TEXT                   the agents lost touch with it, and wait for another in its place; of worker 0
 //!                                 tells one on another node
+//! slow-check TEXT                 worker 0 waits for this before it starts ranks
 //! absent [WORKER…]                agents tell that these have not joined, or that all have
 //! in-place WORKER REASON TEXT     the agents restart their ranks, because of this failure of a rank
 //! advance SECONDS                 the clock goes on
@@ -169,6 +170,7 @@ impl Player {
             }),
             "progress" => self.report(&words[1..]),
             "lost" => self.lose(words[1], &rest(2)),
+            "slow-check" => self.slow_check(&rest(1)),
             "absent" => self.absent(&words[1..]),
             "in-place" => self.restart_in_place(words[1], words[2], &rest(3)),
             "advance" => {
@@ -543,6 +545,7 @@ impl Player {
             warnings: Vec::new(),
             lost: Vec::new(),
             absent: Vec::new(),
+            slow_check: None,
             restarted_after: self
                 .progress
                 .as_ref()

@@ -38,6 +38,8 @@ pub struct Prepared {
     pub claims: Vec<PersistentVolumeClaim>,
     /// What the agents of several workers know each other by, without its token: pods mount it.
     pub secret: Option<Secret>,
+    /// Whether it is there already: pods were made after it.
+    pub has_secret: bool,
     /// The Service: pods resolve each other through it.
     pub service: Option<Service>,
     /// Pods to release from the Service and delete, before others take their DNS names.
@@ -136,6 +138,7 @@ pub fn build(
     prepared.claims.extend(claims);
     if !plan.create.is_empty() && is_group(&config) {
         prepared.secret = Some(secret::group(&config.job));
+        prepared.has_secret = !observed.pods.is_empty();
     }
     let mut workers = valid.workers.clone();
     if let QueueView::Entered(entry) = &observed.queue {

@@ -143,6 +143,7 @@ impl KubeCluster {
             config_map,
             claims,
             secret,
+            has_secret,
             service,
             retire,
             stop,
@@ -165,19 +166,15 @@ impl KubeCluster {
             self.create_once(id, budget.as_ref(), "PodDisruptionBudget"),
         )
         .await;
-        // Those of earlier pods, mostly: a quota that counts them speaks before who has them already.
-        let had_before = pods.iter().any(|(index, pod)| {
-            names::worker_pod_number(&id.name, *index, &pod.name_any()) > Some(0)
-        });
-        let known = |result: Result<(), ApplyError>| match result {
+        let secret = match secret {
+            // A quota that counts it speaks before who has it already.
             Err(ApplyError::Create { ref source, .. })
-                if had_before && refusal(source).is_some() =>
+                if has_secret && refusal(source).is_some() =>
             {
                 Ok(())
             }
             other => other,
         };
-        let (secret, budget) = (known(secret), known(budget));
         config_map.and(secret).and(service).and(budget)?;
         if let Some(name) = drop_budget {
             let api = self.api::<PodDisruptionBudget>(id);

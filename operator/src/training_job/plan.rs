@@ -40,9 +40,15 @@ const STOP_LIMIT: SignedDuration = SignedDuration::from_secs(GRACE_SECONDS + 15)
 /// Plans a job whose spec is valid.
 pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     let attempt = present_attempt(observed);
-    let restarts = Restarts::until(observed, attempt);
+    let mut restarts = Restarts::until(observed, attempt);
     if let Some(plan) = ended(observed, attempt, &restarts, valid.run, now) {
         return plan;
+    }
+    if let Some(last) = &mut restarts.last
+        && last.avoid_until.as_ref().is_none_or(|until| until.0 <= now)
+    {
+        last.avoid.clear();
+        last.avoid_until = None;
     }
     let mut plan = Plan::idle(Phase::Gang, attempt, restarts);
     plan.freeze = observed.config == ConfigView::Absent;

@@ -54,6 +54,8 @@ pub struct Outlook<'a> {
     pub waiting: Vec<(u32, WaitingOn)>,
     /// Whether ranks were started.
     pub ranks_started: bool,
+    /// What a worker waits for before it starts ranks, when that takes long.
+    pub slow_check: Option<String>,
     /// Workers that run and have not found the others although they had time to, while somebody knows.
     pub absent: Option<Vec<&'a WorkerStatus>>,
     /// Whether another program than the trainer runs, which may report nothing.

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use contract::progress::{AgentProgress, Phase as RunPhase, RunReport, Straggler};
+use contract::progress::{
+    AgentProgress, Phase as RunPhase, RunReport, Straggler, failure_sentence,
+};
 use crds::conditions::{ConditionType, Reason};
 use crds::names;
 use crds::v1alpha1::{
@@ -145,6 +147,7 @@ pub fn status(
             .map(|(_, refused)| refused),
         waiting: waiting(valid, observed, plan, applied),
         ranks_started: ranks_started(observed, plan),
+        slow_check: told(observed, plan).and_then(slow_check),
         absent: absent.map(|absent| {
             let workers = workers.iter();
             workers
@@ -333,8 +336,6 @@ fn take_over(
     let Some(report) = report else {
         return status;
     };
-    // A run that says how far it is says all that is to be warned of, too.
-    let knows_all = report.progress.steps > 0;
     if report.progress.steps > 0 {
         let begun = status
             .progress
@@ -349,7 +350,7 @@ fn take_over(
     status.best_weights = report.best_weights.or(status.best_weights);
     status.skipped_images = status.skipped_images.max(report.skipped_images);
     let warnings: Vec<&String> = of_workers.iter().chain(&report.warnings).collect();
-    if knows_all || !warnings.is_empty() {
+    if !warnings.is_empty() {
         status.warnings = warnings
             .into_iter()
             .take(MAX_WARNINGS)
@@ -417,6 +418,12 @@ fn report(observed: &Observed, plan: &Plan) -> Option<RunReport> {
 fn told<'a>(observed: &'a Observed, plan: &Plan) -> Option<&'a AgentProgress> {
     let told = observed.progress.as_ref()?;
     (told.attempt == plan.attempt && plan.phase == Phase::Gang).then_some(told)
+}
+
+/// What the worker that answers waits for before it starts ranks.
+fn slow_check(told: &AgentProgress) -> Option<String> {
+    let slow = told.slow_check.as_ref()?;
+    Some(failure_sentence(told.node_rank, None, slow))
 }
 
 /// Whether the agents have started ranks: they do that together, when all are content.

@@ -31,6 +31,7 @@ pub struct Board {
     warnings: BTreeMap<u32, String>,
     lost: Vec<LostWorker>,
     absent: Vec<u32>,
+    slow_check: Option<String>,
     /// What the keeper of the run says, where there is one.
     kept: Option<Kept>,
 }
@@ -65,6 +66,7 @@ impl Board {
             warnings: BTreeMap::new(),
             lost: Vec::new(),
             absent: Vec::new(),
+            slow_check: None,
             kept: None,
         }
     }
@@ -148,6 +150,11 @@ impl Board {
     /// The workers whose successors are awaited.
     pub fn awaits(&mut self, lost: Vec<LostWorker>) {
         self.lost = lost;
+    }
+
+    /// What is waited for before ranks are started, when that takes long.
+    pub fn checks(&mut self, slow_check: Option<String>) {
+        self.slow_check = slow_check;
     }
 
     /// The workers that should have joined by now.
@@ -260,6 +267,7 @@ impl Board {
             warnings: self.warnings.values().cloned().chain(trouble).collect(),
             lost: self.lost.clone(),
             absent: self.absent.clone(),
+            slow_check: self.slow_check.clone(),
         }
     }
 }

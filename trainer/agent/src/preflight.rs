@@ -5,9 +5,8 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use contract::env::RENDEZVOUS_TIMEOUT;
 use contract::paths;
 use rustix::fs::{StatVfs, statvfs};
 use tokio::sync::oneshot;
@@ -22,10 +21,10 @@ const MIB: u64 = 1 << 20;
 const SHM_OF_RANK: u64 = 16 * MIB;
 /// Less than this on the output volume is not worth beginning with.
 const LEAST_OUTPUT: u64 = 16 * MIB;
-/// How long a volume may take to answer: a file server that is restarted is back by then, one that is gone never is. The
-/// other workers wait as long.
-const VOLUME_LIMIT: Duration = RENDEZVOUS_TIMEOUT;
-/// A volume that takes longer to answer is worth a warning.
+/// How long volumes may take to answer: a file server that is restarted is back by then, one that is gone never is. Less
+/// than the others wait for this worker, which know nothing of its volumes.
+const VOLUME_LIMIT: Duration = Duration::from_secs(240);
+/// One that takes longer is told of.
 const SLOW: Duration = Duration::from_secs(10);
 
 /// What the worker finds around itself. `None` is what cannot be found out.
@@ -57,36 +56,42 @@ pub async fn check(settings: &Settings, shared: &Shared) -> Option<String> {
     };
     let place = settings.group.node.as_ref();
     let place = place.map_or_else(String::new, |node| format!("on the node {node}: "));
-    let worker = settings.place.node_rank;
     let is_slow = |folder: &Path| {
         let text = format!(
-            "worker {worker}: {place}the volume at {} does not answer yet: look at its server, and at the node's mounts",
+            "{place}the volume at {} does not answer yet: look at its server, and at the node's mounts",
             folder.display()
         );
         warn!("{text}");
-        shared.board().warn(worker, Some(text));
+        shared.board().checks(Some(text));
     };
     let problem = look(needs, is_slow).await;
-    shared.board().warn(worker, None);
+    shared.board().checks(None);
     Some(format!("{place}{}", problem?))
 }
 
 async fn look(needs: Needs, is_slow: impl Fn(&Path)) -> Option<String> {
+    let until = Instant::now() + VOLUME_LIMIT;
+    let mut output = None;
     for folder in [paths::DATASET_DIR, paths::OUTPUT_DIR].map(Path::new) {
-        let first = |folder: &Path| fs::read_dir(folder)?.next().transpose();
-        match answer(folder, VOLUME_LIMIT, first, &is_slow).await {
-            Ok(read) => {
-                if let Some(problem) = unreadable(read, folder) {
-                    return Some(problem);
-                }
-            }
+        // All of it in the other thread: each may hang, whatever the node remembers of the rest.
+        let first = |folder: &Path| {
+            let read = fs::read_dir(folder).and_then(|mut names| names.next().transpose());
+            (read, free(folder))
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        let (read, room) = match answer(folder, left, first, &is_slow).await {
+            Ok(found) => found,
             Err(problem) => return Some(problem),
+        };
+        if let Some(problem) = unreadable(read, folder) {
+            return Some(problem);
         }
+        output = room;
     }
     let found = Found {
         gpus: gpus(Path::new("/dev")),
         shm: total(Path::new("/dev/shm")),
-        output: free(Path::new(paths::OUTPUT_DIR)),
+        output,
     };
     problem(needs, found)
 }
@@ -108,9 +113,8 @@ async fn answer<T: Send + 'static>(
     match timeout(limit.saturating_sub(SLOW), found).await {
         Ok(Ok(found)) => Ok(found),
         _ => Err(format!(
-            "the volume at {} did not answer for {} s: look at its server, and at the node's mounts",
-            folder.display(),
-            limit.as_secs()
+            "the volume at {} did not answer: look at its server, and at the node's mounts",
+            folder.display()
         )),
     }
 }

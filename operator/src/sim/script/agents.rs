@@ -68,6 +68,12 @@ impl Player {
         });
     }
 
+    pub(super) fn slow_check(&mut self, text: &str) {
+        self.absent(&[]);
+        let progress = self.progress.as_mut().expect("just told");
+        progress.slow_check = Some(text.to_owned());
+    }
+
     pub(super) fn absent(&mut self, workers: &[&str]) {
         self.report(&["0", "0"]);
         let progress = self.progress.as_mut().expect("just told");

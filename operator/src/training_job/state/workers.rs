@@ -52,7 +52,9 @@ pub fn waiting_on(outlook: &Outlook) -> Option<String> {
     match &outlook.plan.phase {
         Phase::Gang | Phase::Restarting(_) | Phase::Replacing { .. } => {
             let waiting = summary(&outlook.waiting, outlook.total);
-            waiting.map(|(_, message)| message).or(apart(outlook))
+            let waiting = waiting.map(|(_, message)| message).or(apart(outlook));
+            let slow = outlook.slow_check.clone();
+            waiting.or(slow.filter(|_| all_run(outlook) && !outlook.ranks_started))
         }
         _ => None,
     }
@@ -191,7 +193,10 @@ pub(super) fn preflight(outlook: &Outlook) -> Stated {
             kind,
             false,
             Reason::Checking.as_str(),
-            "the workers look for what they need, and for each other",
+            match &outlook.slow_check {
+                Some(slow) => slow.clone(),
+                None => "the workers look for what they need, and for each other".to_owned(),
+            },
         );
     }
     let rate = outlook
