@@ -17,8 +17,8 @@ use crate::pod_index::PodIndex;
 use crate::progress_board::ProgressBoard;
 use crate::training_job::kubernetes::KubeCluster;
 use crate::training_job::observe::ServiceView;
+use crate::training_job::pace::Pace;
 use crate::training_job::queue::{self, QueueView};
-use crate::training_job::status::Pace;
 use crate::training_job::{JobMemory, Policy};
 
 /// A job, or why it cannot be read: one malformed object must not stop the others.

@@ -10,8 +10,8 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::time::Instant;
 
 use crate::context::GuardedJob;
+use crate::training_job::pace::EACH_SECOND;
 use crate::training_job::state::is_training;
-use crate::training_job::status::EACH_SECOND;
 
 /// Between two jobs whose numbers are told.
 pub const TURN: Duration = Duration::from_millis(1000 / EACH_SECOND as u64);

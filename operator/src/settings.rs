@@ -9,7 +9,7 @@ use contract::config::Images;
 use jiff::SignedDuration;
 
 use crate::training_job::Policy;
-use crate::training_job::status::Pace;
+use crate::training_job::pace::Pace;
 
 /// Trains YOLOv5 on Kubernetes: turns YoloTrainingJobs into worker pods and keeps them together.
 #[derive(Clone, Debug, Parser)]

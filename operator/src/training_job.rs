@@ -11,6 +11,7 @@ pub mod kubernetes;
 pub mod members;
 pub mod news;
 pub mod observe;
+pub mod pace;
 pub mod plan;
 pub mod pods;
 pub mod prefetch;
@@ -31,8 +32,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use self::build::{BuildError, build};
 use self::cluster::{ApplyError, Cluster, WriteError};
 use self::observe::{EndsSeen, ObserveError, Observed, remember_ends};
+use self::pace::{Pace, Urgency, due, urgency};
 use self::plan::{Phase, Plan, plan, refuse};
-use self::status::{Applied, Pace, Urgency, due, refused_status, status, urgency};
+use self::status::{Applied, refused_status, status};
 use self::validate::{InvalidSpec, ValidJob, validate};
 use crate::events::events;
 

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::broken::{Backup, NodeCut, TwoOperators, WithoutApiServer};
-use tests::{OPERATOR_NAMESPACE, kubectl, kubectl_json, operator_pods, processes, until};
+use tests::{OPERATOR_NAMESPACE, kubectl, kubectl_json, last, operator_pods, processes, until};
 
 use crate::{
-    ends_like_one_left_alone, last, long_job, seen, training, trains_again, trains_with_another,
+    ends_like_one_left_alone, long_job, seen, training, trains_again, trains_with_another,
 };
 
 #[test]

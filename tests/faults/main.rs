@@ -22,15 +22,6 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tests::{Job, Namespace, data, until};
 
-/// Lets a fault last.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how long it lasts is what is tried, not a condition that comes true"
-)]
-fn last(seconds: u64) {
-    std::thread::sleep(Duration::from_secs(seconds));
-}
-
 /// A job that trains for a while, with its last checkpoint at the end: what a fault loses is then seen.
 fn long_job(name: &str) -> Job {
     Job::new(name)

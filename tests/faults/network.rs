@@ -1,9 +1,9 @@
 //! The network between the nodes gets worse.
 
 use tests::broken::WorseNetwork;
-use tests::processes;
+use tests::{last, processes};
 
-use crate::{ends_like_one_left_alone, last, long_job, seen, training, trains_again};
+use crate::{ends_like_one_left_alone, long_job, seen, training, trains_again};
 
 #[test]
 fn a_slow_network_makes_a_run_slower_and_nothing_else() {

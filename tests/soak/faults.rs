@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tests::broken::{
     Backup, Drained, NodeCut, Priority, Starved, WithoutApiServer, WorseNetwork, evict,
 };
-use tests::{Namespace, OPERATOR_NAMESPACE, data, kubectl, processes};
+use tests::{Namespace, OPERATOR_NAMESPACE, data, kubectl, last, processes};
 
 use crate::seen;
 
@@ -76,15 +76,6 @@ impl From<String> for Broken {
             mended_later: None,
         }
     }
-}
-
-/// Lets a fault last.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how long it lasts is what is tried, not a condition that comes true"
-)]
-fn last(seconds: u64) {
-    std::thread::sleep(Duration::from_secs(seconds));
 }
 
 /// Breaks something around this worker of the job; `None` where that cannot be done at this moment.

@@ -28,7 +28,7 @@ pub use cluster::{
 pub use job::Job;
 pub use moto::Moto;
 pub use namespace::Namespace;
-pub use wait::until;
+pub use wait::{last, until};
 
 /// The namespace the operator runs in.
 pub const OPERATOR_NAMESPACE: &str = "yolo-system";

@@ -32,3 +32,12 @@ pub fn until<T>(what: &str, ceiling: Duration, mut probe: impl FnMut() -> Result
 fn pause() {
     std::thread::sleep(Duration::from_millis(250));
 }
+
+/// Lets a fault last.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long it lasts is what is tried, not a condition that comes true"
+)]
+pub fn last(seconds: u64) {
+    std::thread::sleep(Duration::from_secs(seconds));
+}

@@ -75,9 +75,10 @@ use super::cluster::{SimCluster, World};
 use super::fixture;
 use crate::lean::without_past;
 use crate::training_job::check::broken_invariants;
+use crate::training_job::pace::Pace;
 use crate::training_job::plan::plan;
 use crate::training_job::pods::PodView;
-use crate::training_job::status::{Applied, Pace, status};
+use crate::training_job::status::{Applied, status};
 use crate::training_job::{JobMemory, Outcome, Policy, ReconcileError, advance, valid};
 
 /// Plays a script; returns its transcript.

@@ -1,6 +1,6 @@
 //! The status that follows from what was observed, planned and applied. Pure; one patch writes it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use contract::progress::{
     AgentProgress, Phase as RunPhase, RunReport, Straggler, failure_sentence,
@@ -11,8 +11,8 @@ use crds::v1alpha1::{
     AdmissionStatus, FailureRecord, FetchStatus, MAX_FAILURES, MAX_WARNINGS, State, WorkerState,
     WorkerStatus, YoloTrainingJobStatus,
 };
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::display::display;
 use super::members::{absent, members};
@@ -37,63 +37,6 @@ pub struct Applied {
     pub unfrozen: bool,
     /// Why nothing could be put into the job's queue for it.
     pub not_queued: Option<String>,
-}
-
-/// How soon a new status should be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Urgency {
-    /// Nothing changed.
-    None,
-    /// Only numbers of a run in progress changed.
-    Progress,
-    /// Workers changed, and no condition but for the usual steps in which they come to be.
-    Workers,
-    /// Another condition, the attempt or the state changed, or the first step was done.
-    Now,
-}
-
-/// How often a status of each urgency is written at most.
-#[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// Between statuses in which only progress changed.
-    pub progress: SignedDuration,
-    /// Between statuses in which only workers changed: many start at the same moment.
-    pub workers: SignedDuration,
-}
-
-/// Statuses that can wait, of each of the two kinds, a second over all jobs. An API server takes 10 to 15 ms of a
-/// processor for one, and others wait behind them.
-pub const EACH_SECOND: u32 = 20;
-
-/// Workers whose steps are told a second, where one job has many.
-const WORKERS_A_SECOND: u32 = 100;
-
-/// Also where very many jobs start, or never come to, or a job has very many workers.
-const LONGEST_SHARE: SignedDuration = SignedDuration::from_secs(10);
-
-impl Pace {
-    /// The pace where the workers of so many jobs come to be: each job's steps are told less often where that would
-    /// be more than the API server should be bothered with.
-    #[must_use]
-    pub fn shared_by(self, starting: usize) -> Self {
-        let seconds = starting.div_ceil(EACH_SECOND as usize) as i64;
-        let share = SignedDuration::from_secs(seconds).min(LONGEST_SHARE);
-        Self {
-            workers: self.workers.max(share),
-            ..self
-        }
-    }
-
-    /// The pace of a job of so many workers. A status names them all, so one of a thousand takes the API server as long
-    /// as fifty of twenty.
-    #[must_use]
-    pub fn of_workers(self, workers: u32) -> Self {
-        let share = SignedDuration::from_secs(i64::from(workers / WORKERS_A_SECOND));
-        Self {
-            workers: self.workers.max(share.min(LONGEST_SHARE)),
-            ..self
-        }
-    }
 }
 
 /// The new status of a valid job.
@@ -220,73 +163,6 @@ fn as_it_was(observed: &Observed) -> YoloTrainingJobStatus {
         observed_generation: observed.generation,
         ..observed.status.clone()
     }
-}
-
-/// How soon `new` should be written over `old`.
-pub fn urgency(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Urgency {
-    if old == new {
-        return Urgency::None;
-    }
-    let first_step = |status: &YoloTrainingJobStatus| {
-        let progress = status.progress.as_ref();
-        progress.is_some_and(|progress| progress.first_step_time.is_some())
-    };
-    // What workers that were stopped say last is gone with their pods.
-    let last_words = matches!(new.state, Some(State::Queued | State::Suspended))
-        && old.checkpoint != new.checkpoint;
-    // Under the name of a pod that no status has, a pod that disappears unseen would be made once more.
-    let known: HashSet<&str> = old
-        .workers
-        .iter()
-        .map(|worker| worker.pod.as_str())
-        .collect();
-    let mut pods = new.workers.iter().map(|worker| worker.pod.as_str());
-    let new_pod = pods.any(|pod| !known.contains(pod));
-    let now = last_words
-        || new_pod
-        || words(&old.conditions) != words(&new.conditions)
-        || old.attempt != new.attempt
-        || old.state != new.state
-        || old.observed_generation != new.observed_generation
-        || first_step(old) != first_step(new);
-    if now {
-        Urgency::Now
-    } else if old.workers != new.workers
-        || old.fetch != new.fetch
-        || old.conditions != new.conditions
-    {
-        Urgency::Workers
-    } else {
-        Urgency::Progress
-    }
-}
-
-/// What conditions say that should be read at once: all but the usual steps in which workers come to be. Those follow
-/// each other closely.
-fn words(conditions: &[Condition]) -> Vec<(&str, &str, &str)> {
-    let steps = [ConditionType::Scheduled, ConditionType::WorkersReady].map(ConditionType::as_str);
-    let usual = [Reason::CreatingPods, Reason::ContainersStarting].map(Reason::as_str);
-    let step = |c: &Condition| {
-        let well = c.status == "True" || usual.contains(&c.reason.as_str());
-        steps.contains(&c.type_.as_str()) && well
-    };
-    let conditions = conditions.iter().filter(|c| !step(c));
-    conditions
-        .map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_str()))
-        .collect()
-}
-
-/// When a status of this urgency may be written, given when the last one was.
-pub fn due(urgency: Urgency, last: Option<Timestamp>, pace: Pace) -> Option<Timestamp> {
-    let gap = match urgency {
-        Urgency::None => return None,
-        Urgency::Now => SignedDuration::ZERO,
-        Urgency::Workers => pace.workers,
-        Urgency::Progress => pace.progress,
-    };
-    Some(last.map_or(Timestamp::MIN, |last| {
-        last.saturating_add(gap).unwrap_or(Timestamp::MAX)
-    }))
 }
 
 /// The text with at most `limit` characters.
@@ -518,7 +394,7 @@ fn listed_as_replaced(
 }
 
 /// A worker whose pod was just created.
-fn pending(index: u32, pod: &str) -> WorkerStatus {
+pub(super) fn pending(index: u32, pod: &str) -> WorkerStatus {
     waits(blank(index, pod), &WaitingOn::ContainersStarting)
 }
 
