@@ -89,6 +89,7 @@ fuzz: libtorch ## feed the trainer's readers with broken files, FUZZ_SECONDS=60 
 .PHONY: bench-trainer
 bench-trainer: libtorch ## measure the trainer beside the Python YOLOv5 on the same cores (15 minutes, idle machine)
 	@$(LIBTORCH_ENV)
+	scripts/nasm.sh
 	cargo build --quiet --locked --release -p trainer
 	cargo build --quiet --locked --release -p trainer-data --example loader_speed
 	python3 tests/bench/trainer.py "$$(scripts/peer.sh)"

@@ -23,8 +23,7 @@ for part in "${parts[@]}"; do
             cargo build --release --locked --target "$TARGET" -p "$part"
         ;;
     trainer)
-        command -v nasm >/dev/null ||
-            echo "build-binaries.sh: nasm is not installed: JPEGs will take twice as long to decode" >&2
+        scripts/nasm.sh
         environment="$(scripts/libtorch.sh --env)"
         eval "$environment"
         cargo build --release --locked -p trainer
