@@ -5,14 +5,14 @@ use std::path::Path;
 
 use contract::exit::FailureReason;
 use serde_json::{Value, json};
-use tests::{Job, Moto, Namespace, data, moto};
+use tests::{Job, Moto, Namespace, cluster, data, moto};
 
 use crate::seen;
 
 pub const SECRET: &str = "neither-in-status-nor-in-logs";
 
 /// Puts every file below a folder into a bucket, under the folder's own name.
-fn upload(moto: &Moto, bucket: &str, folder: &Path) {
+pub fn upload(moto: &Moto, bucket: &str, folder: &Path) {
     moto.bucket(bucket);
     let root = folder.parent().expect("a folder has a parent");
     for (path, _, content) in data::fingerprint(folder) {
@@ -166,4 +166,44 @@ fn a_data_file_from_a_config_map_chooses_among_what_is_in_the_source() {
         .kubectl(&["logs", "file-worker-0-0", "--container=worker"])
         .expect("the log");
     assert!(log.contains("val: 64 images"), "{log}");
+}
+
+/// The image has files only: no program, and no process of it ever runs.
+#[test]
+fn a_job_trains_from_an_image_that_is_mounted() {
+    let namespace = Namespace::new("image");
+    data::digits(&namespace, 64, 16, 64);
+    let folder = data::folder(&namespace, data::DATA_CLAIM).join("digits");
+    let reference = format!("localhost/{}:1", namespace.name());
+    let made = cluster::script(
+        "tests/cluster/volume-image.sh",
+        &[&folder.display().to_string(), &reference],
+    );
+    made.expect("making an image");
+    let from_claim = Job::new("claim").set("/training/epochs", 1);
+    let from_image = Job::new("image")
+        .set("/training/epochs", 1)
+        .without("/dataset/persistentVolumeClaim")
+        .set(
+            "/dataset/image",
+            json!({"reference": reference, "pullPolicy": "Never"}),
+        );
+    let mut done = Vec::new();
+    for (name, job) in [("claim", from_claim), ("image", from_image)] {
+        namespace.apply(&job.manifest()).expect("applying the job");
+        done.push(seen::wait_complete(&namespace, name));
+    }
+    data::assert_same_weights(&namespace, [&done[0], &done[1]]);
+    // An image that no node has is told in the kubelet's words.
+    let none = Job::new("none")
+        .without("/dataset/persistentVolumeClaim")
+        .set(
+            "/dataset/image",
+            json!({"reference": "localhost/no-such-set:1", "pullPolicy": "Never"}),
+        );
+    namespace.apply(&none.manifest()).expect("applying the job");
+    seen::wait(&namespace, "none", "words about the image", |job| {
+        let told = job["status"]["waitingOn"].as_str().unwrap_or_default();
+        told.contains("no-such-set")
+    });
 }

@@ -12,6 +12,7 @@ mod chart;
 mod dataset;
 mod faults;
 mod gangs;
+mod identity;
 mod kept;
 mod lifecycle;
 mod metrics;

@@ -20,6 +20,23 @@ pub struct Moto {
 impl Moto {
     /// Starts it at an address of this machine and waits until it answers.
     pub fn start(host: &str) -> Self {
+        Self::with(host, |port| {
+            ["-m", "moto.server", "--host", host, "--port", port]
+                .map(ToOwned::to_owned)
+                .to_vec()
+        })
+    }
+
+    /// Starts only what exchanges tokens of service accounts for keys.
+    pub fn of_identities(host: &str) -> Self {
+        let program = root()
+            .join("tests/src/moto_identity.py")
+            .display()
+            .to_string();
+        Self::with(host, |port| vec![program, host.to_owned(), port.to_owned()])
+    }
+
+    fn with(host: &str, arguments: impl FnOnce(&str) -> Vec<String>) -> Self {
         let found = Command::new(root().join("scripts/moto.sh"))
             .output()
             .expect("the script runs");
@@ -31,8 +48,7 @@ impl Moto {
         );
         let port = free_port(host);
         let child = Command::new(python.trim())
-            .args(["-m", "moto.server", "--host", host, "--port"])
-            .arg(port.to_string())
+            .args(arguments(&port.to_string()))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
