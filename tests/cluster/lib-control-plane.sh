@@ -131,13 +131,14 @@ start_controller_manager() {
     local nodes=(--node-monitor-period=2s --node-monitor-grace-period=20s)
     # As Kubernetes has it by itself: 5 s and 50 s.
     [[ -z ${NODE_LOSS_DEFAULTS:-} ]] || nodes=()
+    # The gate, since it makes the claims of devices of a gang's pods, and lets go of groups that nobody needs.
     start_process kube-controller-manager daemons "$KUBERNETES/kube-controller-manager" \
         --kubeconfig="$PKI/controller-manager.kubeconfig" --use-service-account-credentials \
         --bind-address=127.0.0.1 --secure-port="$CONTROLLER_MANAGER_PORT" --leader-elect=false \
         --kube-api-qps=500 --kube-api-burst=1000 \
         --service-account-private-key-file="$PKI/service-accounts.key" --root-ca-file="$PKI/ca.crt" \
         --cluster-signing-cert-file="$PKI/ca.crt" --cluster-signing-key-file="$PKI/ca.key" \
-        "${nodes[@]}"
+        --feature-gates=GenericWorkload=true "${nodes[@]}"
 }
 
 start_scheduler() {
@@ -180,9 +181,15 @@ END
 
 dns_answers() { busybox nslookup -type=a kubernetes.default.svc.cluster.local "$HOST_IP"; }
 
-# Volumes that either node can write: both see the host's file system.
-start_storage() {
+# Volumes that either node can write: both see the host's file system, and, of this folder, what is mounted below it
+# later (small-volume.sh). Before the nodes are made.
+make_volumes() {
     mkdir -p "$STATE/volumes"
+    mount --bind "$STATE/volumes" "$STATE/volumes"
+    mount --make-shared "$STATE/volumes"
+}
+
+start_storage() {
     cat >"$STATE/storage.json" <<END
 {"nodePathMap": [], "sharedFileSystemPath": "$STATE/volumes"}
 END

@@ -1,31 +1,29 @@
 #!/usr/bin/env bash
-# Puts a small file system over a folder, as one node of the test cluster sees it.
+# Puts a small file system over the folder of a volume, for both nodes.
 #
-#   small-volume.sh make NODE FOLDER SIZE      it holds no more than SIZE, 60m for example
-#   small-volume.sh resize NODE FOLDER SIZE    what is in it stays
-#   small-volume.sh keep NODE FOLDER           copies what is in it to the folder below, for remove
-#   small-volume.sh remove NODE FOLDER         once the last pod has left it
+#   small-volume.sh make FOLDER SIZE       it holds no more than SIZE, 60m for example
+#   small-volume.sh resize FOLDER SIZE     what is in it stays
+#   small-volume.sh fill FOLDER            it holds no more than it does now
+#   small-volume.sh remove FOLDER          with what is in it, once the last pod has left it
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./lib.sh
-source ./lib-process.sh
-source ./lib-network.sh
-source ./lib-node.sh
 
-USAGE="usage: small-volume.sh make|resize NODE FOLDER SIZE, small-volume.sh keep|remove NODE FOLDER"
+USAGE="usage: small-volume.sh make|resize FOLDER SIZE, small-volume.sh fill|remove FOLDER"
 
 main() {
-    local n
+    local folder=${2:?$USAGE}
     require_root
-    (($# >= 3)) || die "$USAGE"
-    n=$(node_number "$2")
     case $1 in
-    make) in_node "$n" mount -t tmpfs -o "size=${4:?$USAGE},mode=0777" yolo-small "$3" ;;
-    resize) in_node "$n" mount -o "remount,size=${4:?$USAGE}" "$3" ;;
-    keep) cp --archive "/proc/$(process_id "node-$n-holder")/root$3/." "$3/" ;;
-    remove) in_node "$n" umount --lazy "$3" ;;
+    make) mount -t tmpfs -o "size=${3:?$USAGE},mode=0777" yolo-small "$folder" ;;
+    resize) mount -o "remount,size=${3:?$USAGE}" "$folder" ;;
+    # No size below what is in use is taken, and while something writes that grows.
+    fill) wait_for 10 "$folder to be full" fill "$folder" ;;
+    remove) umount --lazy "$folder" ;;
     *) die "$USAGE" ;;
     esac
 }
+
+fill() { mount -o "remount,size=$(df --block-size=1K --output=used "$1" | tail -1)k" "$1"; }
 
 main "$@"

@@ -51,6 +51,7 @@ main() {
     make_cgroups
     make_certs
     make_bridge
+    make_volumes
     start_etcd
     start_apiserver
     say "certificates made; etcd and apiserver started"

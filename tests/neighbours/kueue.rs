@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tests::broken::{Drained, Tainted};
 use tests::{Job, Namespace, data, kubectl_in, kubectl_json, until};
 
 use crate::seen;
@@ -11,6 +12,11 @@ use crate::seen;
 const REQUEST: &str = "100m";
 /// What the queue has: two workers' worth, and not three.
 const QUOTA: &str = "250m";
+
+/// Who may run on this node, beside what the flavour says.
+const NODE: &str = "node-1";
+/// The taint of that node that the flavour tolerates.
+const TAINT: &str = "yolo-operator.dev/test";
 
 /// Puts up a queue named `team` in the namespace, with quota on one node only, and removes what has no namespace
 /// at the end.
@@ -24,7 +30,10 @@ impl Queue {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": [
             {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "ResourceFlavor",
                 "metadata": {"name": name},
-                "spec": {"nodeLabels": {"kubernetes.io/hostname": "node-1"}}},
+                "spec": {
+                    "nodeLabels": {"kubernetes.io/hostname": NODE},
+                    "tolerations": [{"key": TAINT, "operator": "Exists"}],
+                }},
             {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "WorkloadPriorityClass",
                 "metadata": {"name": name}, "value": 1000},
             {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "ClusterQueue",
@@ -99,7 +108,7 @@ fn jobs_wait_their_turn_and_one_that_gives_way_loses_nothing() {
     let admitted = seen::condition(&first, "Admitted").expect("it is admitted");
     assert_eq!("QuotaReserved", admitted["reason"]);
     for worker in status["workers"].as_array().expect("workers") {
-        assert_eq!("node-1", worker["node"], "the flavour is of one node");
+        assert_eq!(NODE, worker["node"], "the flavour is of one node");
     }
     until("Kueue to know that the pods run", seen::END, || {
         let found = workload(&namespace, &first).ok_or("no Workload")?;
@@ -226,4 +235,37 @@ fn a_suspended_job_gives_its_place_to_the_next() {
             Err(left.to_string())
         }
     });
+}
+
+/// Its flavour's node takes no pods for a while, longer than Kueue waits for them (`kueue.sh`).
+#[test]
+fn a_gang_that_does_not_start_gives_its_place_back_and_starts_where_its_flavour_says() {
+    let namespace = Namespace::new("stuck");
+    let _queue = Queue::new(&namespace);
+    data::digits(&namespace, 64, 16, 64);
+    // Only who tolerates it comes to the node at all, which no job here says.
+    let _tainted = Tainted::new(NODE, TAINT);
+    let closed = Drained::of(NODE, "stuck");
+    namespace
+        .apply(&job("stuck", 2).manifest())
+        .expect("applying the job");
+    let stuck = seen::wait(&namespace, "stuck", "its pods to wait", |_| {
+        seen::worker_names(&namespace, "stuck").len() == 2
+    });
+    until("Kueue to give up on it", Duration::from_secs(60), || {
+        let found = workload(&namespace, &stuck).ok_or("no Workload")?;
+        match found["status"]["requeueState"]["count"].as_u64() {
+            Some(1..) => Ok(()),
+            _ => Err(found["status"].to_string()),
+        }
+    });
+    drop(closed);
+    let done = seen::wait_complete(&namespace, "stuck");
+    let status = &done["status"];
+    assert_eq!(0, status["restarts"], "{status}");
+    for worker in status["workers"].as_array().expect("workers") {
+        assert_eq!(NODE, worker["node"], "{status}");
+    }
+    let events = namespace.kubectl(&["get", "events", "--output=jsonpath={.items[*].message}"]);
+    assert!(events.stdout.contains("PodsReady"), "{}", events.stdout);
 }

@@ -13,9 +13,14 @@ build_kueue() {
 
 build_all() { build_part kueue "$KUEUE_VERSION"; }
 
+# Whose pods do not run after 20 s gives its place back, and may have it again soon.
+READY='waitForPodsReady: {timeout: 20s, blockAdmission: false, requeuingStrategy: {backoffBaseSeconds: 1}}'
+
 up() {
     local image=controllerManager.manager.image
-    install kueue "$KUEUE_VERSION" kueue-system \
+    # Its configuration is one text in its chart's values, which has this as a comment.
+    sed "s/#waitForPodsReady:.*/$READY/" "$(part_dir kueue "$KUEUE_VERSION")/chart/values.yaml" >"$STATE/kueue.yaml"
+    install kueue "$KUEUE_VERSION" kueue-system --values "$STATE/kueue.yaml" \
         --set "$image.repository=localhost/kueue,$image.tag=v$KUEUE_VERSION,$image.pullPolicy=Never"
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::broken::{
-    Backup, Drained, NodeCut, Priority, Starved, WithoutApiServer, WorseNetwork, evict,
+    Backup, Drained, NodeCut, Priority, SmallVolume, Starved, WithoutApiServer, WorseNetwork, evict,
 };
 use tests::{Namespace, OPERATOR_NAMESPACE, data, kubectl, last, processes};
 
@@ -32,10 +32,11 @@ pub enum Fault {
     LossyNetwork,
     DelayedNetwork,
     TruncatedCheckpoint,
+    FullVolume,
 }
 
 /// Each once, and more often what happens more often.
-pub const FAULTS: [Fault; 25] = [
+pub const FAULTS: [Fault; 26] = [
     Fault::RankKilled,
     Fault::RankKilled,
     Fault::RankKilled,
@@ -61,7 +62,11 @@ pub const FAULTS: [Fault; 25] = [
     Fault::LossyNetwork,
     Fault::DelayedNetwork,
     Fault::TruncatedCheckpoint,
+    Fault::FullVolume,
 ];
+
+/// What the output volume holds, both jobs' checkpoints with room to spare.
+pub const VOLUME: &str = "1g";
 
 /// What was broken, in words, and what is only mended once the job trains again.
 pub struct Broken {
@@ -78,10 +83,12 @@ impl From<String> for Broken {
     }
 }
 
-/// Breaks something around this worker of the job; `None` where that cannot be done at this moment.
+/// Breaks something around this worker of the job, whose results are on this volume; `None` where that cannot be done at
+/// this moment.
 pub fn break_something(
     namespace: &Namespace,
     job: &str,
+    volume: &SmallVolume,
     fault: Fault,
     worker: u32,
 ) -> Option<Broken> {
@@ -183,6 +190,12 @@ pub fn break_something(
             let cut = file.is_some_and(|file| file.set_len(1000).is_ok());
             let how = if cut { "torn" } else { "left behind" };
             format!("all pods deleted without grace, and a checkpoint {how}")
+        }
+        Fault::FullVolume => {
+            volume.fill();
+            last(15);
+            volume.resize(VOLUME);
+            "no room on the output volume for 15 s".to_owned()
         }
     };
     Some(what.into())

@@ -16,10 +16,10 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::broken::TwoOperators;
+use tests::broken::{SmallVolume, TwoOperators};
 use tests::{Job, Namespace, data};
 
-use crate::faults::{FAULTS, Fault, at, break_something};
+use crate::faults::{FAULTS, Fault, VOLUME, at, break_something};
 
 const WORKERS: u32 = 3;
 /// Who trains for so long has not just been broken.
@@ -95,6 +95,7 @@ fn a_job_that_everything_happens_to_ends_with_the_bytes_of_one_left_alone() {
     let _two = TwoOperators::new();
     let namespace = Namespace::new("soak");
     data::digits(&namespace, 90, 9, 64);
+    let volume = SmallVolume::new(&data::folder(&namespace, data::RUNS_CLAIM), VOLUME);
     namespace
         .apply(&job("broken", epochs).manifest())
         .expect("applying the job");
@@ -111,7 +112,7 @@ fn a_job_that_everything_happens_to_ends_with_the_bytes_of_one_left_alone() {
         let chosen = (next(&mut random) % u64::from(WORKERS)) as u32;
         let broken = Instant::now();
         let at_second = start.elapsed().as_secs();
-        let Some(done) = break_something(&namespace, "broken", fault, chosen) else {
+        let Some(done) = break_something(&namespace, "broken", &volume, fault, chosen) else {
             continue;
         };
         let again = trains(&namespace).unwrap_or_else(Instant::now);

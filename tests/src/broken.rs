@@ -149,6 +149,26 @@ impl Drop for Drained {
     }
 }
 
+/// A node that takes only pods that tolerate this.
+pub struct Tainted {
+    node: &'static str,
+    key: &'static str,
+}
+
+impl Tainted {
+    /// Taints it.
+    pub fn new(node: &'static str, key: &'static str) -> Self {
+        kubectl(&["taint", "node", node, &format!("{key}:NoSchedule")]).expect("a taint");
+        Self { node, key }
+    }
+}
+
+impl Drop for Tainted {
+    fn drop(&mut self) {
+        kubectl(&["taint", "node", self.node, &format!("{}-", self.key)]);
+    }
+}
+
 /// A class of priority above that of all jobs.
 pub struct Priority(String);
 
@@ -178,36 +198,33 @@ impl Drop for Priority {
     }
 }
 
-/// A small file system over a folder, as one node sees it.
-pub struct SmallVolume {
-    node: &'static str,
-    folder: String,
-}
+/// A small file system over the folder of a volume.
+pub struct SmallVolume(String);
 
 impl SmallVolume {
     const SCRIPT: &str = "tests/cluster/small-volume.sh";
 
     /// It holds so much: `60m`, for example.
-    pub fn new(node: &'static str, folder: &Path, size: &str) -> Self {
-        let folder = folder.to_string_lossy().into_owned();
-        script(Self::SCRIPT, &["make", node, &folder, size]).expect("a small volume");
-        Self { node, folder }
+    pub fn new(folder: &Path, size: &str) -> Self {
+        let small = Self(folder.to_string_lossy().into_owned());
+        script(Self::SCRIPT, &["make", &small.0, size]).expect("a small volume");
+        small
     }
 
-    /// Lets it hold more; what is in it stays.
+    /// Lets it hold so much; what is in it stays.
     pub fn resize(&self, size: &str) {
-        script(Self::SCRIPT, &["resize", self.node, &self.folder, size]).expect("a larger one");
+        script(Self::SCRIPT, &["resize", &self.0, size]).expect("another size");
     }
 
-    /// Ends it, and leaves what is in it in the folder.
-    pub fn keep(self) {
-        script(Self::SCRIPT, &["keep", self.node, &self.folder]).expect("copying what is there");
+    /// Lets it hold nothing more.
+    pub fn fill(&self) {
+        script(Self::SCRIPT, &["fill", &self.0]).expect("a full volume");
     }
 }
 
 impl Drop for SmallVolume {
     fn drop(&mut self) {
-        script(Self::SCRIPT, &["remove", self.node, &self.folder]);
+        script(Self::SCRIPT, &["remove", &self.0]);
     }
 }
 
