@@ -63,14 +63,7 @@ fn main() {
         build.flag(format!("-isystem{}", root.join(folder).display()));
     }
     build.compile("torch-bridge");
-    // Arithmetic: names no libtorch header, builds in seconds, and is worth the optimiser's work.
-    cc::Build::new()
-        .cpp(true)
-        .file("cpp/norm_silu_kernels.cpp")
-        .std("c++20")
-        .opt_level(3)
-        .flag_if_supported("-Wno-psabi")
-        .compile("torch-bridge-kernels");
+    compile_kernels();
 
     for folder in ["cpp", "src/ffi.rs"] {
         println!("cargo::rerun-if-changed={folder}");
@@ -83,6 +76,38 @@ fn main() {
     link_test_programs(&lib);
     // Read by dependants as DEP_TORCH_BRIDGE_LIBTORCH_LIB, for the run path of their programs.
     println!("cargo::metadata=libtorch_lib={}", lib.display());
+}
+
+/// Arithmetic: names no libtorch header, builds in seconds, and is worth the optimiser's work; once for each instruction
+/// set.
+fn compile_kernels() {
+    let build = || {
+        let mut build = cc::Build::new();
+        build
+            .cpp(true)
+            .std("c++20")
+            .opt_level(3)
+            .flag_if_supported("-Wno-psabi");
+        build
+    };
+    let x86: &[_] = &[("avx2", "-march=x86-64-v3"), ("avx512", "-march=x86-64-v4")];
+    let x86 = match env::var("CARGO_CFG_TARGET_ARCH").as_deref() {
+        Ok("x86_64") => x86,
+        _ => &[],
+    };
+    build()
+        .file("cpp/norm_silu_machines.cpp")
+        .compile("torch-bridge-machines");
+    for (name, flag) in [("plain", "")].iter().chain(x86) {
+        let mut build = build();
+        build
+            .file("cpp/norm_silu_kernels.cpp")
+            .define("MACHINE", *name);
+        if !flag.is_empty() {
+            build.flag(flag);
+        }
+        build.compile(&format!("torch-bridge-{name}"));
+    }
 }
 
 /// This crate's own test programs find libtorch without `LD_LIBRARY_PATH`.

@@ -153,6 +153,9 @@ at::Tensor* norm_silu(
     const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& running_mean,
     const at::Tensor& running_var, double momentum, double eps);
 
+// See norm_silu_kernels.h.
+bool use_machine(rust::Str name);
+
 // Devices and number kinds cross as small numbers, see ffi.rs.
 bool autocast_enabled(bool cuda);
 std::int32_t autocast_kind(bool cuda);

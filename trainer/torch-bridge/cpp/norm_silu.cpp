@@ -107,12 +107,13 @@ struct NormSilu : torch::autograd::Function<NormSilu> {
     auto out = at::empty_like(x);
 
     with_type(x, [&]<class T>(T*) {
+      const auto& kernels = kernels::machine().of<T>();
       // Around the first pixel's values, for the sums of squares to keep their digits.
       std::vector<float> shift(channels);
       const auto first_row = x.select(0, 0).select(1, 0).select(1, 0).to(at::kFloat);
       std::copy_n(first_row.data_ptr<float>(), channels, shift.data());
       const auto sums = rows.sums([&](std::int64_t first, std::int64_t n, float* sum, float* square) {
-        kernels::moments(data<T>(x, first * channels), n, channels, shift.data(), sum, square);
+        kernels.moments(data<T>(x, first * channels), n, channels, shift.data(), sum, square);
       });
       float* const old_mean = running_mean.data_ptr<float>();
       float* const old_var = running_var.data_ptr<float>();
@@ -131,7 +132,7 @@ struct NormSilu : torch::autograd::Function<NormSilu> {
       const kernels::Affine affine{mean, scale, bias.data_ptr<float>()};
       rows.in_chunks([&](std::int64_t, std::int64_t first, std::int64_t n) {
         const auto offset = first * channels;
-        kernels::forward(data<T>(x, offset), n, channels, affine, data<T>(out, offset));
+        kernels.forward(data<T>(x, offset), n, channels, affine, data<T>(out, offset));
       });
     });
     ctx->save_for_backward({x, bias, saved});
@@ -154,10 +155,11 @@ struct NormSilu : torch::autograd::Function<NormSilu> {
     auto grad_bias = at::empty({channels}, saved[2].options());
 
     with_type(x, [&]<class T>(T*) {
+      const auto& kernels = kernels::machine().of<T>();
       const kernels::Affine affine{mean, scale, saved[1].data_ptr<float>()};
       const auto sums = rows.sums([&](std::int64_t first, std::int64_t n, float* sum, float* product) {
         const auto offset = first * channels;
-        kernels::backward_y(
+        kernels.backward_y(
             data<T>(x, offset), data<T>(grad_out, first * stride), stride, n, channels, affine, data<T>(grad, offset), sum,
             product);
       });
@@ -173,7 +175,7 @@ struct NormSilu : torch::autograd::Function<NormSilu> {
       const kernels::Backward backward{mean, scale, slope.data(), offset.data()};
       rows.in_chunks([&](std::int64_t, std::int64_t first, std::int64_t n) {
         const auto at = first * channels;
-        kernels::backward_x(data<T>(x, at), n, channels, backward, data<T>(grad, at));
+        kernels.backward_x(data<T>(x, at), n, channels, backward, data<T>(grad, at));
       });
     });
     return {grad, grad_weight, grad_bias, {}, {}, {}, {}};
@@ -191,9 +193,13 @@ at::Tensor* norm_silu(
 double sum_of_squares(const Tensors& tensors) {
   double total = 0.0;
   for (const auto& tensor : tensors.list) {
-    total += kernels::sum_of_squares(tensor.data_ptr<float>(), tensor.numel());
+    total += kernels::machine().sum_of_squares(tensor.data_ptr<float>(), tensor.numel());
   }
   return total;
+}
+
+bool use_machine(rust::Str name) {
+  return kernels::use_machine(std::string(name).c_str());
 }
 
 } // namespace torch_bridge

@@ -1,25 +1,33 @@
+// Compiled for each instruction set by itself, whose name is MACHINE (build.rs); norm_silu_machines.cpp picks the best
+// one that the machine has.
 #include "norm_silu_kernels.h"
 
-#include <bit>
 #include <cstring>
 
-// One body, compiled for several instruction sets; the loader picks the best one that the machine has.
-#if defined(__x86_64__)
-#define PER_MACHINE __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define PER_MACHINE
-#endif
 #define INLINE [[gnu::always_inline]] inline
+#define TEXT_OF(word) #word
+#define TEXT(word) TEXT_OF(word)
 
 namespace torch_bridge::kernels {
 
 namespace {
 
-// Sixteen channels at a time, in as many registers as the machine needs for them.
+// As many channels at a time as a register holds. What is wider than one goes through memory, step by step.
+#if defined(__AVX512F__)
 constexpr std::int64_t LANES = 16;
-using Floats = float __attribute__((vector_size(4 * LANES)));
-using Words = std::uint32_t __attribute__((vector_size(4 * LANES)));
-using Halves = std::uint16_t __attribute__((vector_size(2 * LANES)));
+#elif defined(__AVX2__)
+constexpr std::int64_t LANES = 8;
+#else
+constexpr std::int64_t LANES = 4;
+#endif
+
+template <std::int64_t N>
+struct Vectors {
+  // GCC forgets the size in an alias.
+  typedef float Floats __attribute__((vector_size(4 * N)));
+  typedef std::uint32_t Words __attribute__((vector_size(4 * N)));
+  typedef std::uint16_t Halves __attribute__((vector_size(2 * N)));
+};
 
 template <class To, class From>
 INLINE To bits(const From& from) {
@@ -29,15 +37,16 @@ INLINE To bits(const From& from) {
   return to;
 }
 
-// Reads and writes 16 channels, or those that are left over, which the other lanes do not see.
-struct All {
+// Reads and writes a register of channels, or the first ones of a register, of which the others are 0.
+template <std::int64_t N>
+struct All : Vectors<N> {
   template <class T>
   INLINE void copy(T* to, const T* from) const {
-    std::memcpy(to, from, LANES * sizeof(T));
+    std::memcpy(to, from, N * sizeof(T));
   }
 };
 
-struct Some {
+struct Some : Vectors<LANES> {
   std::int64_t count;
   template <class T>
   INLINE void copy(T* to, const T* from) const {
@@ -46,36 +55,45 @@ struct Some {
 };
 
 template <class Lanes>
-INLINE Floats load(const float* from, Lanes lanes) {
-  Floats values{};
+INLINE auto load(const float* from, Lanes lanes) {
+  typename Lanes::Floats values{};
   lanes.copy(reinterpret_cast<float*>(&values), from);
   return values;
 }
 
 template <class Lanes>
-INLINE Floats load(const bfloat16* from, Lanes lanes) {
-  Halves halves{};
+INLINE auto load(const bfloat16* from, Lanes lanes) {
+  typename Lanes::Halves halves{};
   lanes.copy(reinterpret_cast<bfloat16*>(&halves), from);
-  return bits<Floats>(__builtin_convertvector(halves, Words) << 16);
+  if constexpr (sizeof(halves) == 32) {
+    // GCC would widen each half of them by itself.
+    return bits<typename Lanes::Floats>(__builtin_shufflevector(
+        halves, decltype(halves){}, 16, 0, 16, 1, 16, 2, 16, 3, 16, 4, 16, 5, 16, 6, 16, 7, 16, 8, 16, 9, 16, 10, 16, 11,
+        16, 12, 16, 13, 16, 14, 16, 15));
+  } else {
+    return bits<typename Lanes::Floats>(__builtin_convertvector(halves, typename Lanes::Words) << 16);
+  }
 }
 
-template <class Lanes>
+template <class Floats, class Lanes>
 INLINE void store(float* to, const Floats& values, Lanes lanes) {
   lanes.copy(to, reinterpret_cast<const float*>(&values));
 }
 
 // Rounds to nearest, ties to even; NaN stays NaN.
-template <class Lanes>
+template <class Floats, class Lanes>
 INLINE void store(bfloat16* to, const Floats& values, Lanes lanes) {
+  using Words = typename Lanes::Words;
   const auto words = bits<Words>(values);
   const Words rounded = (words + 0x7fff + ((words >> 16) & 1)) >> 16;
   const Words quiet = (words >> 16) | 0x40;
-  const auto halves = __builtin_convertvector(values == values ? rounded : quiet, Halves);
+  const auto halves = __builtin_convertvector(values == values ? rounded : quiet, typename Lanes::Halves);
   lanes.copy(to, reinterpret_cast<const bfloat16*>(&halves));
 }
 
 // exp(x) within 2 units in the last place: x = n ln 2 + r, exp(r) by the polynomial of Cephes (S. Moshier,
 // "Methods and Programs for Mathematical Functions", 1989). x is taken to be at least -87 and at most 88.
+template <class Lanes, class Floats = typename Lanes::Floats, class Words = typename Lanes::Words>
 INLINE Floats exponential(Floats x) {
   x = x > 88.0F ? Floats{} + 88.0F : x;
   x = x < -87.0F ? Floats{} - 87.0F : x;
@@ -93,30 +111,36 @@ INLINE Floats exponential(Floats x) {
   return bits<Floats>(bits<Words>(p) + (bits<Words>(shifted) << 23));
 }
 
-INLINE Floats sigmoid(const Floats& y) {
-  return 1.0F / (1.0F + exponential(-y));
+template <class Lanes, class Floats = typename Lanes::Floats>
+INLINE Floats sigmoid(const Floats& y, Lanes) {
+  return 1.0F / (1.0F + exponential<Lanes>(-y));
 }
 
-// Calls `body(channel, lanes)` for all channels, sixteen at a time.
+// Calls `body(channel, lanes)` for all channels, a register of them at a time. Models have multiples of eight channels,
+// mostly.
 template <class Body>
 INLINE void for_channels(std::int64_t channels, Body body) {
   std::int64_t c = 0;
   for (; c + LANES <= channels; c += LANES) {
-    body(c, All{});
+    body(c, All<LANES>{});
+  }
+  if (LANES > 8 && c + 8 <= channels) {
+    body(c, All<8>{});
+    c += 8;
   }
   if (c < channels) {
-    body(c, Some{channels - c});
+    body(c, Some{{}, channels - c});
   }
 }
 
 template <class T>
-INLINE void moments_of(
+void moments_of(
     const T* x, std::int64_t rows, std::int64_t channels, const float* shift, float* sum, float* square) {
   for_channels(channels, [=](std::int64_t c, auto lanes) __attribute__((always_inline)) {
-    const Floats from = load(shift + c, lanes);
-    Floats sums{}, squares{};
+    const auto from = load(shift + c, lanes);
+    typename decltype(lanes)::Floats sums{}, squares{};
     for (std::int64_t row = 0; row < rows; ++row) {
-      const Floats d = load(x + row * channels + c, lanes) - from;
+      const auto d = load(x + row * channels + c, lanes) - from;
       sums += d;
       squares += d * d;
     }
@@ -126,33 +150,33 @@ INLINE void moments_of(
 }
 
 template <class T>
-INLINE void forward_of(const T* x, std::int64_t rows, std::int64_t channels, Affine affine, T* out) {
+void forward_of(const T* x, std::int64_t rows, std::int64_t channels, Affine affine, T* out) {
   for_channels(channels, [=](std::int64_t c, auto lanes) __attribute__((always_inline)) {
-    const Floats mean = load(affine.mean + c, lanes);
-    const Floats scale = load(affine.scale + c, lanes);
-    const Floats bias = load(affine.bias + c, lanes);
+    const auto mean = load(affine.mean + c, lanes);
+    const auto scale = load(affine.scale + c, lanes);
+    const auto bias = load(affine.bias + c, lanes);
     for (std::int64_t i = c; i < rows * channels; i += channels) {
-      const Floats y = (load(x + i, lanes) - mean) * scale + bias;
-      store(out + i, y * sigmoid(y), lanes);
+      const auto y = (load(x + i, lanes) - mean) * scale + bias;
+      store(out + i, y * sigmoid(y, lanes), lanes);
     }
   });
 }
 
 template <class T>
-INLINE void backward_y_of(
+void backward_y_of(
     const T* x, const T* grad_out, std::int64_t stride, std::int64_t rows, std::int64_t channels, Affine affine,
     T* grad_y, float* sum, float* product) {
   for_channels(channels, [=](std::int64_t c, auto lanes) __attribute__((always_inline)) {
-    const Floats mean = load(affine.mean + c, lanes);
-    const Floats scale = load(affine.scale + c, lanes);
-    const Floats bias = load(affine.bias + c, lanes);
-    Floats sums{}, products{};
+    const auto mean = load(affine.mean + c, lanes);
+    const auto scale = load(affine.scale + c, lanes);
+    const auto bias = load(affine.bias + c, lanes);
+    typename decltype(lanes)::Floats sums{}, products{};
     for (std::int64_t row = 0; row < rows; ++row) {
       const std::int64_t i = row * channels + c;
-      const Floats d = load(x + i, lanes) - mean;
-      const Floats y = d * scale + bias;
-      const Floats s = sigmoid(y);
-      const Floats grad = load(grad_out + row * stride + c, lanes) * (s * (1.0F + y * (1.0F - s)));
+      const auto d = load(x + i, lanes) - mean;
+      const auto y = d * scale + bias;
+      const auto s = sigmoid(y, lanes);
+      const auto grad = load(grad_out + row * stride + c, lanes) * (s * (1.0F + y * (1.0F - s)));
       store(grad_y + i, grad, lanes);
       sums += grad;
       products += grad * d;
@@ -163,76 +187,54 @@ INLINE void backward_y_of(
 }
 
 template <class T>
-INLINE void backward_x_of(const T* x, std::int64_t rows, std::int64_t channels, Backward backward, T* grad) {
+void backward_x_of(const T* x, std::int64_t rows, std::int64_t channels, Backward backward, T* grad) {
   for_channels(channels, [=](std::int64_t c, auto lanes) __attribute__((always_inline)) {
-    const Floats mean = load(backward.mean + c, lanes);
-    const Floats scale = load(backward.scale + c, lanes);
-    const Floats slope = load(backward.slope + c, lanes);
-    const Floats offset = load(backward.offset + c, lanes);
+    const auto mean = load(backward.mean + c, lanes);
+    const auto scale = load(backward.scale + c, lanes);
+    const auto slope = load(backward.slope + c, lanes);
+    const auto offset = load(backward.offset + c, lanes);
     for (std::int64_t i = c; i < rows * channels; i += channels) {
-      const Floats d = load(x + i, lanes) - mean;
+      const auto d = load(x + i, lanes) - mean;
       store(grad + i, load(grad + i, lanes) * scale + (d * slope + offset), lanes);
     }
   });
 }
 
-} // namespace
-
-PER_MACHINE void moments(
-    const float* x, std::int64_t rows, std::int64_t channels, const float* shift, float* sum, float* square) {
-  moments_of(x, rows, channels, shift, sum, square);
-}
-
-PER_MACHINE void moments(
-    const bfloat16* x, std::int64_t rows, std::int64_t channels, const float* shift, float* sum, float* square) {
-  moments_of(x, rows, channels, shift, sum, square);
-}
-
-PER_MACHINE void forward(const float* x, std::int64_t rows, std::int64_t channels, Affine affine, float* out) {
-  forward_of(x, rows, channels, affine, out);
-}
-
-PER_MACHINE void forward(const bfloat16* x, std::int64_t rows, std::int64_t channels, Affine affine, bfloat16* out) {
-  forward_of(x, rows, channels, affine, out);
-}
-
-PER_MACHINE void backward_y(
-    const float* x, const float* grad_out, std::int64_t stride, std::int64_t rows, std::int64_t channels,
-    Affine affine, float* grad_y, float* sum, float* product) {
-  backward_y_of(x, grad_out, stride, rows, channels, affine, grad_y, sum, product);
-}
-
-PER_MACHINE void backward_y(
-    const bfloat16* x, const bfloat16* grad_out, std::int64_t stride, std::int64_t rows, std::int64_t channels,
-    Affine affine, bfloat16* grad_y, float* sum, float* product) {
-  backward_y_of(x, grad_out, stride, rows, channels, affine, grad_y, sum, product);
-}
-
-PER_MACHINE void backward_x(const float* x, std::int64_t rows, std::int64_t channels, Backward backward, float* grad) {
-  backward_x_of(x, rows, channels, backward, grad);
-}
-
-PER_MACHINE void backward_x(
-    const bfloat16* x, std::int64_t rows, std::int64_t channels, Backward backward, bfloat16* grad) {
-  backward_x_of(x, rows, channels, backward, grad);
-}
-
-PER_MACHINE double sum_of_squares(const float* values, std::int64_t count) {
-  // Short runs in float, their sums in double.
-  constexpr std::int64_t RUN = 4096;
+double sum_of_squares(const float* values, std::int64_t count) {
+  // Short runs in float, their sums in double. Sixteen columns, however many a register holds.
+  constexpr std::int64_t RUN = 4096, COLUMNS = 16;
   double total = 0.0;
   for (std::int64_t begin = 0; begin < count; begin += RUN) {
+    const float* const from = values + begin;
     const std::int64_t length = count - begin < RUN ? count - begin : RUN;
-    Floats sums{};
-    for_channels(length, [&](std::int64_t i, auto lanes) __attribute__((always_inline)) {
-      const Floats run = load(values + begin + i, lanes);
-      sums += run * run;
-    });
-    for (std::int64_t lane = 0; lane < LANES; ++lane) {
-      total += sums[lane];
+    Vectors<LANES>::Floats sums[COLUMNS / LANES] = {};
+    std::int64_t i = 0;
+    for (; i + COLUMNS <= length; i += COLUMNS) {
+      for (std::int64_t part = 0; part < COLUMNS / LANES; ++part) {
+        const auto run = load(from + i + part * LANES, All<LANES>{});
+        sums[part] += run * run;
+      }
+    }
+    for (std::int64_t part = 0; i + part * LANES < length; ++part) {
+      const std::int64_t left = length - i - part * LANES;
+      const auto run = load(from + i + part * LANES, Some{{}, left < LANES ? left : LANES});
+      sums[part] += run * run;
+    }
+    for (const auto& part : sums) {
+      for (std::int64_t lane = 0; lane < LANES; ++lane) {
+        total += part[lane];
+      }
     }
   }
   return total;
 }
+
+template <class T>
+constexpr Kernels<T> KERNELS = {moments_of<T>, forward_of<T>, backward_y_of<T>, backward_x_of<T>};
+
+} // namespace
+
+extern const Machine MACHINE;
+const Machine MACHINE = {TEXT(MACHINE), KERNELS<float>, KERNELS<bfloat16>, sum_of_squares};
 
 } // namespace torch_bridge::kernels

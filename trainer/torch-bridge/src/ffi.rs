@@ -184,6 +184,7 @@ mod bridge {
             momentum: f64,
             eps: f64,
         ) -> Result<*mut Tensor>;
+        fn use_machine(name: &str) -> bool;
 
         fn autocast_enabled(cuda: bool) -> Result<bool>;
         fn autocast_kind(cuda: bool) -> Result<i32>;

@@ -53,3 +53,9 @@ pub fn norm_silu(x: &Tensor, norm: &Normalisation<'_>) -> Result<Tensor, Error> 
     // SAFETY: the bridge returns an `at::Tensor` it has just made with `new`, and nobody else has it.
     Ok(unsafe { adopt(handle) })
 }
+
+/// Has [`norm_silu`] and the norm of gradients run on another instruction set than the best one of this machine: `avx512`,
+/// `avx2` or `plain`; for tests and measurements. `false` where the machine does not know it. Not while they run.
+pub fn use_machine(name: &str) -> bool {
+    ffi::use_machine(name)
+}

@@ -1,8 +1,11 @@
 //! Operations that libtorch has in parts: each against these parts, on tensors of many shapes.
 
+use std::sync::{Mutex, PoisonError};
+
 use tch::{Kind, Tensor};
 use torch_bridge::{
     Normalisation, can_norm_silu, contiguous_channels_last, norm_silu, optim, pick, runtime,
+    use_machine,
 };
 
 const MOMENTUM: f64 = 0.03;
@@ -147,7 +150,9 @@ fn assert_close(actual: &Outcome, expected: &Outcome, within: f64, what: &str) {
 }
 
 /// Channels that fill the lanes and that do not, one pixel, several chunks.
-const SHAPES: [[i64; 4]; 6] = [
+const SHAPES: [[i64; 4]; 8] = [
+    [2, 8, 6, 6],
+    [2, 24, 9, 5],
     [2, 16, 5, 7],
     [3, 48, 4, 4],
     [2, 19, 3, 5],
@@ -180,8 +185,51 @@ fn normalisation_with_silu_is_the_two_in_turn() {
     }
 }
 
+/// Who changes what the kernels run as, or compares bits of two runs.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+#[test]
+fn normalisation_with_silu_is_the_same_on_all_machines() {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let known: Vec<&str> = ["avx512", "avx2", "plain"]
+        .into_iter()
+        .filter(|name| use_machine(name))
+        .collect();
+    println!("this machine knows {known:?}");
+    assert!(!use_machine("another"));
+    for shape in SHAPES {
+        let case = Case::new(shape);
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let outcomes: Vec<(Outcome, f64)> = known
+                .iter()
+                .map(|name| {
+                    assert!(use_machine(name));
+                    let outcome = case.actual(kind, true);
+                    let gradients = [outcome.grad_x.to_kind(Kind::Float)];
+                    let norm = optim::grad_norm(&gradients).expect("a norm");
+                    (outcome, norm.double_value(&[]))
+                })
+                .collect();
+            for (name, (outcome, norm)) in known.iter().zip(&outcomes) {
+                let what = format!("{shape:?} {kind:?} on {name}");
+                let (best, best_norm) = &outcomes[0];
+                // Where both multiply and add in one step they are the same to the bit.
+                if *name == "plain" && known.len() > 1 {
+                    let within = if kind == Kind::Float { 3e-6 } else { 2e-2 };
+                    assert_close(outcome, best, within, &what);
+                } else {
+                    assert_close(outcome, best, 0.0, &what);
+                    assert_eq!(best_norm, norm, "{what}");
+                }
+            }
+        }
+    }
+    assert!(use_machine(known[0]));
+}
+
 #[test]
 fn normalisation_with_silu_does_not_depend_on_threads() {
+    let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let case = Case::new([4, 24, 40, 40]);
     let before = runtime::num_threads();
     let [one, three] = [1, 3].map(|threads| {
