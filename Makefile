@@ -71,7 +71,7 @@ test-faults: install ## the faults that test-cluster has no time for: etcd, DNS,
 	@scripts/long-test.sh faults
 
 .PHONY: test-neighbours
-test-neighbours: install ## jobs in queues of Kueue, gangs of Volcano, what the Prometheus operator scrapes, trials of Katib (half an hour, with their builds)
+test-neighbours: install ## jobs in queues of Kueue, gangs of Volcano, what the Prometheus operator scrapes, trials of Katib, devices of DRA, a PyTorch script (half an hour, with their builds)
 	@scripts/long-test.sh neighbours
 
 .PHONY: soak

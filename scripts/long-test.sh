@@ -4,8 +4,8 @@
 #   scripts/long-test.sh soak          breaks everything around one job: SOAK_SECONDS=600 SOAK_SEED=1 SOAK_EPOCHS=400;
 #                                      target/soak-SEED.md has what it broke and what came of it
 #   scripts/long-test.sh faults        the faults that the daily tests have no time for
-#   scripts/long-test.sh neighbours    beside Kueue, Volcano, the coscheduling plugin, the Prometheus operator and
-#                                      Katib, which are built, installed and removed again
+#   scripts/long-test.sh neighbours    beside Kueue, Volcano, the coscheduling plugin, a driver of devices, the
+#                                      Prometheus operator, Katib and PyTorch, which are built, installed and removed again
 #
 # What follows the name is given to the tests, a filter for example; of neighbours, those are installed whose names
 # filters begin with.
@@ -21,7 +21,7 @@ name=${1:-}
 shift
 if [[ $name == neighbours ]]; then
     neighbours=()
-    for neighbour in kueue volcano coscheduling prometheus-operator katib; do
+    for neighbour in kueue volcano coscheduling dra prometheus-operator katib pytorch; do
         # Those that the filters name, by the modules of their tests; all without any.
         (($# > 0)) && [[ " $*" != *" ${neighbour//-/_}"* ]] || neighbours+=("$neighbour")
     done

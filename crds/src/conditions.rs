@@ -125,6 +125,8 @@ reasons! {
     Unschedulable,
     /// Scheduled, `WorkersReady`: a PersistentVolumeClaim is not bound or not there.
     VolumeNotReady,
+    /// Scheduled, `WorkersReady`: claims of devices are not there.
+    DevicesNotClaimed,
     /// `WorkersReady`: an image cannot be pulled.
     ImagePullFailed,
     /// `WorkersReady`: a container cannot be created, for example because a volume does not mount.

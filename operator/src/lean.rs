@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use crds::conditions::ConditionType;
 use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobSpec, YoloTrainingJobStatus};
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStatus, Pod, PodCondition, PodSpec, PodStatus, PodTemplateSpec,
-    Service,
+    ContainerState, ContainerStatus, Pod, PodCondition, PodResourceClaim, PodSpec, PodStatus,
+    PodTemplateSpec, Service,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::Resource;
@@ -108,6 +108,7 @@ struct LeanPod {
 #[serde(rename_all = "camelCase", default)]
 struct LeanPodSpec {
     node_name: Option<String>,
+    resource_claims: Option<Vec<PodResourceClaim>>,
 }
 
 #[derive(serde::Deserialize)]
@@ -151,6 +152,7 @@ impl From<LeanPod> for Pod {
             metadata: pod.metadata.into(),
             spec: Some(PodSpec {
                 node_name: pod.spec.node_name,
+                resource_claims: pod.spec.resource_claims,
                 ..PodSpec::default()
             }),
             status: pod.status.map(|status| PodStatus {
@@ -300,6 +302,13 @@ mod tests {
                 }],
             },
         });
+        let mut waiting = pod.clone();
+        waiting["spec"] = json!({"containers": [], "resourceClaims": [
+            {"name": "gpu", "resourceClaimTemplateName": "one-gpu"}]});
+        waiting["status"] = json!({"phase": "Pending"});
+        let whole: Pod = serde_json::from_value(waiting.clone()).expect("a pod");
+        let Lean(lean) = event::<Lean<Pod>>(&waiting);
+        assert_eq!(PodView::of(&whole), PodView::of(&lean));
         let whole: Pod = serde_json::from_value(pod.clone()).expect("a pod");
         let Lean(lean) = event::<Lean<Pod>>(&pod);
         let view = PodView::of(&lean).expect("a worker");

@@ -14,8 +14,9 @@ WORSE_COMMENT=$RULE_COMMENT-worse
 
 # Places with one fixed path, given to each node as its own by a bind mount
 # inside its mount namespace: kubelet's device plugin socket, CNI's results,
-# containerd's shim sockets and the pods' logs are at such places.
-NODE_FOLDERS=(/var/lib/kubelet /var/lib/cni /var/lib/containerd /run/containerd /var/log)
+# containerd's shim sockets, what drivers tell it of devices, and the pods' logs
+# are at such places.
+NODE_FOLDERS=(/var/lib/kubelet /var/lib/cni /var/lib/containerd /run/containerd /run/cdi /var/log)
 
 make_bridge() {
     local n

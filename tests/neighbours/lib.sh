@@ -25,14 +25,21 @@ build_program() {
 
 # make_program_image OUT NAME VERSION [PLACE]: OUT/NAME.tar, an image that holds OUT/manager alone, at PLACE.
 make_program_image() {
-    local out=$1 name=$2 version=$3 place=${4:-/manager} container image=localhost/$2:v$3
+    local out=$1 name=$2 version=$3 place=${4:-/manager}
     mkdir -p root/tmp "root${place%/*}"
     chmod 1777 root/tmp
     mv "$out/manager" "root$place"
+    make_image "$out" "$name" "$version" --entrypoint "[\"$place\"]"
+}
+
+# make_image OUT NAME VERSION SETTING...: OUT/NAME.tar, an image of the folder root with these settings of buildah's.
+make_image() {
+    local out=$1 name=$2 version=$3 container image=localhost/$2:v$3
+    shift 3
     container=$(storage from scratch)
     storage copy --quiet "$container" root / >/dev/null
     # A number: the kubelet cannot tell whether a name is root.
-    storage config --user 65532:65532 --entrypoint "[\"$place\"]" "$container"
+    storage config --user 65532:65532 "$@" "$container"
     storage commit --quiet "$container" "$image" >/dev/null
     storage push --quiet "$image" "oci-archive:$out/$name.tar:$image"
     rm -rf root

@@ -13,7 +13,9 @@ mod seen;
 mod gangs;
 
 mod coscheduling;
+mod dra;
 mod katib;
 mod kueue;
 mod prometheus_operator;
+mod pytorch;
 mod volcano;

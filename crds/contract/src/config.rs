@@ -54,7 +54,7 @@ pub struct WorkerLayout {
     pub replicas: u32,
     /// Processes in each worker.
     pub processes_per_worker: u32,
-    /// GPUs of each worker; 0 or equal to `processes_per_worker`.
+    /// GPUs of each worker; 0 or equal to `processes_per_worker`, unless that is one launcher.
     pub gpus_per_worker: u32,
 }
 
@@ -62,6 +62,11 @@ impl WorkerLayout {
     /// Processes of the whole job.
     pub fn world_size(self) -> u32 {
         self.replicas * self.processes_per_worker
+    }
+
+    /// How many processes a launcher starts in each worker, where it is all that the agent starts there: one for each GPU.
+    pub fn slots(self) -> u32 {
+        self.processes_per_worker.max(self.gpus_per_worker)
     }
 }
 

@@ -195,7 +195,7 @@ fn spec_rules() -> Value {
             "message": VOLCANO_QUEUE_ALONE,
         },
         {
-            "rule": "self.workers.gpusPerWorker == 0 || !has(self.workers.processesPerWorker) || self.workers.processesPerWorker == self.workers.gpusPerWorker",
+            "rule": "self.workers.gpusPerWorker == 0 || !has(self.workers.processesPerWorker) || self.workers.processesPerWorker == self.workers.gpusPerWorker || (has(self.workers.container) && self.workers.processesPerWorker == 1)",
             "messageExpression": "'workers.processesPerWorker is %s, but workers.gpusPerWorker is %s and each process has one GPU: make them equal or leave processesPerWorker out'.format([self.workers.processesPerWorker, self.workers.gpusPerWorker])",
         },
         {

@@ -22,7 +22,8 @@ pub struct Workers {
     pub min_replicas: Option<u32>,
     /// NVIDIA GPUs of each worker, one for each of its processes. 0 trains on CPUs.
     pub gpus_per_worker: u32,
-    /// Processes (ranks) in each worker. With GPUs it is the number of GPUs; without, 1 by default.
+    /// Processes (ranks) in each worker. With GPUs it is the number of GPUs, or 1 for a `container` whose program
+    /// starts the others itself, as torchrun does; without, 1 by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub processes_per_worker: Option<u32>,
     /// The resource that a GPU is: `nvidia.com/gpu`, or a part of one such as `nvidia.com/mig-1g.10gb`. Empty where

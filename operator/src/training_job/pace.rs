@@ -107,7 +107,12 @@ pub fn urgency(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Urge
 /// each other closely.
 fn words(conditions: &[Condition]) -> Vec<(&str, &str, &str)> {
     let steps = [ConditionType::Scheduled, ConditionType::WorkersReady].map(ConditionType::as_str);
-    let usual = [Reason::CreatingPods, Reason::ContainersStarting].map(Reason::as_str);
+    let usual = [
+        Reason::CreatingPods,
+        Reason::DevicesNotClaimed,
+        Reason::ContainersStarting,
+    ]
+    .map(Reason::as_str);
     let step = |c: &Condition| {
         let well = c.status == "True" || usual.contains(&c.reason.as_str());
         steps.contains(&c.type_.as_str()) && well

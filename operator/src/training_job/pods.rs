@@ -98,9 +98,12 @@ impl PodView {
             deleting: pod.metadata.deletion_timestamp.is_some(),
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             ip: status.and_then(|status| status.pod_ip.clone()),
-            state: status.map_or(PodState::Waiting(WaitingOn::ContainersStarting), |status| {
-                state(status, names::WORKER_CONTAINER)
-            }),
+            state: match status.map(|status| state(status, names::WORKER_CONTAINER)) {
+                None | Some(PodState::Waiting(WaitingOn::ContainersStarting)) => {
+                    PodState::Waiting(devices(pod).unwrap_or(WaitingOn::ContainersStarting))
+                }
+                Some(state) => state,
+            },
             uid: pod.uid().unwrap_or_default(),
             name,
             end_seen: None,
@@ -308,6 +311,27 @@ fn last_words(ended: &ContainerStateTerminated) -> String {
     }
 }
 
+/// The claims of devices of a pod that no scheduler has looked at: before they are there, none does, nor says so.
+fn devices(pod: &Pod) -> Option<WaitingOn> {
+    let spec = pod.spec.as_ref()?;
+    let status = pod.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let mut conditions = conditions.into_iter().flatten();
+    if spec.node_name.is_some() || conditions.any(|condition| condition.type_ == "PodScheduled") {
+        return None;
+    }
+    let claims = spec.resource_claims.iter().flatten().filter_map(|claim| {
+        let made = claim.resource_claim_template_name.as_ref();
+        let made = made.map(|name| format!("ResourceClaimTemplate {name}"));
+        let there = claim.resource_claim_name.as_ref();
+        made.or(there.map(|name| format!("ResourceClaim {name}")))
+    });
+    let claims: Vec<_> = claims.collect();
+    (!claims.is_empty()).then(|| WaitingOn::Devices {
+        claims: claims.join(" and a "),
+    })
+}
+
 fn waiting(status: &PodStatus) -> WaitingOn {
     let containers = status
         .init_container_statuses
@@ -477,5 +501,53 @@ mod tests {
             PodState::Waiting(WaitingOn::ContainersStarting),
             container("PodInitializing")
         );
+    }
+
+    #[test]
+    fn a_pod_that_no_scheduler_looks_at_waits_for_its_claims_of_devices() {
+        let state = |change: &dyn Fn(&mut Value)| {
+            let mut pod = json!({
+                "metadata": {
+                    "name": "digits-worker-1-2",
+                    "labels": {
+                        names::JOB_NAME: "digits",
+                        names::WORKER_INDEX: "1",
+                        names::INCARNATION: "2",
+                    },
+                },
+                "spec": {"containers": [], "resourceClaims": [
+                    {"name": "gpu", "resourceClaimTemplateName": "one-gpu"},
+                    {"name": "nic", "resourceClaimName": "shared-nic"},
+                ]},
+                "status": {"phase": "Pending"},
+            });
+            change(&mut pod);
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            PodView::of(&pod).expect("a worker").state
+        };
+        let devices = PodState::Waiting(WaitingOn::Devices {
+            claims: "ResourceClaimTemplate one-gpu and a ResourceClaim shared-nic".to_owned(),
+        });
+        assert_eq!(devices, state(&|_| {}));
+        assert_eq!(devices, state(&|pod| pod["status"] = json!({})));
+        let starting = PodState::Waiting(WaitingOn::ContainersStarting);
+        let plain = |pod: &mut Value| pod["spec"] = json!({"containers": []});
+        assert_eq!(starting, state(&plain));
+        assert_eq!(starting, state(&|pod| pod["spec"]["nodeName"] = "a".into()));
+        let looked_at = |reason: &str| {
+            state(&|pod| {
+                pod["status"]["conditions"] = json!([{
+                    "type": "PodScheduled", "status": "False", "reason": reason, "message": "2 cannot allocate all claims",
+                }]);
+            })
+        };
+        assert_eq!(starting, looked_at("SchedulingGated"));
+        let message = "2 cannot allocate all claims".to_owned();
+        assert_eq!(
+            PodState::Waiting(WaitingOn::Unschedulable { message }),
+            looked_at("Unschedulable")
+        );
+        let evicted = state(&|pod| pod["status"] = json!({"phase": "Failed", "reason": "Evicted"}));
+        assert!(matches!(evicted, PodState::Evicted(_)), "{evicted:?}");
     }
 }

@@ -180,6 +180,8 @@ fn worker_problems(workers: &Workers) -> Vec<String> {
     if let Some(processes) = workers.processes_per_worker
         && workers.gpus_per_worker > 0
         && processes != workers.gpus_per_worker
+        // A launcher has all of them.
+        && (processes != 1 || workers.container.is_none())
     {
         problems.push(format!(
             "workers.processesPerWorker is {processes}, but workers.gpusPerWorker is {} and each process has one GPU: make them equal or leave processesPerWorker out",
@@ -266,7 +268,7 @@ fn device_problems(trainer: &TrainerSpec, gpus: u32) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use crds::v1alpha1::{FailureAction, FailureRule};
+    use crds::v1alpha1::{FailureAction, FailureRule, WorkerContainer};
 
     use super::*;
     use crate::sim::fixture;
@@ -287,6 +289,22 @@ mod tests {
             (2, 3),
             (valid.layout.world_size(), valid.failure_policy.max_restarts)
         );
+    }
+
+    #[test]
+    fn a_launcher_may_have_all_gpus_of_its_worker() {
+        let mut job = fixture::job("digits", 2);
+        job.spec.workers.gpus_per_worker = 8;
+        job.spec.workers.processes_per_worker = Some(1);
+        job.spec.workers.container = Some(WorkerContainer {
+            image: "team/train:7".to_owned(),
+            command: vec!["torchrun".to_owned(), "train.py".to_owned()],
+            env: Vec::new(),
+        });
+        let layout = validate(&job).expect("valid").layout;
+        assert_eq!((2, 8), (layout.world_size(), layout.slots()));
+        job.spec.workers.processes_per_worker = Some(2);
+        validate(&job).expect_err("neither one nor all");
     }
 
     #[test]

@@ -68,6 +68,11 @@ pub enum WaitingOn {
         /// The scheduler's words.
         message: String,
     },
+    /// The claims of devices are not there, before which no node is looked for.
+    Devices {
+        /// What makes them, or what they are.
+        claims: String,
+    },
     /// Images are pulled, volumes mounted, containers created.
     ContainersStarting,
     /// Pods are being created.
@@ -125,6 +130,7 @@ impl WaitingOn {
             Self::ContainerCreate { .. } => Reason::ContainerCreateFailed,
             Self::Volume { .. } => Reason::VolumeNotReady,
             Self::Unschedulable { .. } => Reason::Unschedulable,
+            Self::Devices { .. } => Reason::DevicesNotClaimed,
             Self::ContainersStarting => Reason::ContainersStarting,
             Self::PodCreation => Reason::CreatingPods,
             Self::Queue { .. } => Reason::Queued,
@@ -167,6 +173,9 @@ impl WaitingOn {
             }
             Self::Volume { message } => format!("a volume is not ready: {message}"),
             Self::Unschedulable { message } => format!("no node can take the pod: {message}"),
+            Self::Devices { claims } => format!(
+                "no node is looked for before the pod's claims of devices are there: look whether there is a {claims}; the pod's events may say more"
+            ),
             Self::ContainersStarting => {
                 "images are being pulled, volumes mounted and containers started".to_owned()
             }
@@ -206,7 +215,8 @@ impl WaitingOn {
             Self::ContainersStarting => 0,
             Self::PodCreation | Self::Fetching { .. } => 1,
             Self::FetchPod { what, .. } => what.urgency(),
-            Self::Queue { .. }
+            Self::Devices { .. }
+            | Self::Queue { .. }
             | Self::BackOff { .. }
             | Self::FetchBackOff { .. }
             | Self::OtherResults => 2,

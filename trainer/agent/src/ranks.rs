@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -15,7 +16,7 @@ use contract::env;
 use contract::exit::FailureReason;
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitOptions, getpid, kill_process_group, set_child_subreaper, wait,
+    Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, set_child_subreaper, wait,
 };
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::debug;
@@ -173,17 +174,58 @@ impl Ranks {
         }
     }
 
-    /// Kills what is left of all ranks and of the processes they started.
-    pub fn kill_leftovers(&self) {
+    /// Kills what is left of all ranks and of the processes they started; whether there was something. Launchers give the
+    /// processes that they start groups of their own (torchrun does), so all that descend from this process are meant.
+    pub fn kill_leftovers(&self) -> bool {
         for &group in self.gone.iter().chain(self.running.values()) {
             send(group, Signal::KILL);
         }
+        let left = descendants(getpid(), &parents());
+        for &pid in &left {
+            if let Err(error) = kill_process(pid, Signal::KILL) {
+                debug!(pid = pid.as_raw_nonzero(), "cannot signal: {error}");
+            }
+        }
+        !left.is_empty()
     }
 
     /// The last lines the rank wrote to stderr.
     pub fn log_end(&self, rank: u32) -> Vec<String> {
         self.tails.get(&rank).map(Tail::lines).unwrap_or_default()
     }
+}
+
+/// All processes that have not ended, each with its parent. Of those that end meanwhile nothing is known.
+fn parents() -> Vec<(Pid, Pid)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    let processes = entries.filter_map(|entry| {
+        let pid = Pid::from_raw(entry.ok()?.file_name().to_str()?.parse().ok()?)?;
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+        Some((pid, parent(&stat)?))
+    });
+    processes.collect()
+}
+
+/// The parent in a `/proc/PID/stat`; `None` when there is none, or the process has ended.
+fn parent(stat: &str) -> Option<Pid> {
+    // The program's name in front of it may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?;
+    let parent = fields.next()?.parse().ok()?;
+    Pid::from_raw(parent).filter(|_| !matches!(state, "Z" | "X"))
+}
+
+/// The processes below `root`, by their parents.
+fn descendants(root: Pid, parents: &[(Pid, Pid)]) -> Vec<Pid> {
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(&above) = found.get(next) {
+        let below = parents.iter().filter(|(_, parent)| *parent == above);
+        found.extend(below.map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.split_off(1)
 }
 
 fn send(group: Pid, signal: Signal) {
@@ -218,4 +260,32 @@ fn connect_output(
         Arc::clone(&note),
     )?;
     forward(stderr, Target::Stderr, form, Some(tail), note)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pid(number: i32) -> Pid {
+        Pid::from_raw(number).expect("a pid")
+    }
+
+    #[test]
+    fn a_parent_is_read_behind_any_name() {
+        assert_eq!(Some(pid(7)), parent("9 (sh) S 7 9 9 0 -1"));
+        assert_eq!(Some(pid(7)), parent("9 (a) b) (c)) R 7 9 9 0 -1"));
+        for nothing in ["9 (sh) Z 7 9", "1 (init) S 0 1", "9 (sh)", ""] {
+            assert_eq!(None, parent(nothing), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn descendants_are_all_below_and_nobody_else() {
+        let pairs = [(5, 4), (4, 1), (3, 2), (2, 7), (6, 4), (8, 5)];
+        let parents = pairs.map(|(child, parent)| (pid(child), pid(parent)));
+        let mut below = descendants(pid(1), &parents);
+        below.sort_by_key(|pid| pid.as_raw_nonzero());
+        assert_eq!([4, 5, 6, 8].map(pid).to_vec(), below);
+        assert!(descendants(pid(8), &parents).is_empty());
+    }
 }

@@ -11,7 +11,7 @@ use contract::protocol::AgentMessage;
 use tokio::select;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
-use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::group::coordinator::{SILENCE, lost};
@@ -31,6 +31,10 @@ use crate::{error_chain, telemetry};
 const OUT_OF_TOUCH_LIMIT: Duration = Duration::from_secs(30);
 /// How much longer than the coordinator a worker waits for the order to begin.
 const FIRST_ORDER_GRACE: Duration = Duration::from_secs(5);
+
+/// How long the kernel is given to end what ranks left behind, and how often that is looked at.
+const LEFTOVERS_END: Duration = Duration::from_secs(5);
+const LEFTOVERS_LOOK: Duration = Duration::from_millis(10);
 
 /// How long a worker that was asked to end waits for the last order.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -292,7 +296,7 @@ impl<'a> Worker<'a> {
         self.supervisor = Supervisor::new(self.place.ranks(), self.settings.patience());
         self.tell(Phase::Running, None);
         let verdict = self.supervise(signals, &sender, events).await;
-        self.ranks.kill_leftovers();
+        self.end_leftovers().await;
         let strayed = self.lost_touch && verdict.interrupted;
         let failure = verdict
             .failure
@@ -361,6 +365,20 @@ impl<'a> Worker<'a> {
                 }
                 () = tick => vec![Event::Tick],
             };
+        }
+    }
+
+    /// Ends what the ranks started and left behind: the next attempt must not meet it, at a port or in a GPU's memory.
+    async fn end_leftovers(&mut self) {
+        let until = Instant::now() + LEFTOVERS_END;
+        while self.ranks.kill_leftovers() {
+            if Instant::now() >= until {
+                warn!("processes that the ranks started do not end");
+                return;
+            }
+            sleep(LEFTOVERS_LOOK).await;
+            // Whoever takes them in has to.
+            self.ranks.reap();
         }
     }
 

@@ -28,7 +28,7 @@ pub fn config_map(config: &JobConfig) -> Result<ConfigMap, serde_json::Error> {
 
 /// The workers as `mpirun` wants them: a host and its processes in each line.
 fn hostfile(config: &JobConfig) -> String {
-    let slots = config.workers.processes_per_worker;
+    let slots = config.workers.slots();
     let lines = (0..config.workers.replicas).map(|worker| {
         let host = names::worker_address(&config.job.name, worker);
         format!("{host} slots={slots}\n")

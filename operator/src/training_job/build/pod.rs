@@ -167,7 +167,8 @@ fn environment(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Vec<
     ];
     let torchrun = env::TORCHRUN_NAMES.into_iter().filter_map(|(name, of)| {
         let (_, value) = pairs.iter().find(|(pair, _)| *pair == of)?;
-        Some((name, value.clone()))
+        let launched = (of == env::NPROC_PER_NODE).then(|| config.workers.slots().to_string());
+        Some((name, launched.unwrap_or_else(|| value.clone())))
     });
     let others = [
         (env::ATTEMPT, place.attempt.to_string()),
@@ -384,6 +385,25 @@ pub(super) mod tests {
             worker["args"]
         );
         assert!(!worker["env"].to_string().contains("HOSTFILE"));
+    }
+
+    #[test]
+    fn a_launcher_starts_a_process_for_each_gpu() {
+        let launched = |gpus, processes| {
+            let pod = built(|config, workers| {
+                config.command = vec!["torchrun".to_owned()];
+                workers.gpus_per_worker = gpus;
+                workers.processes_per_worker = processes;
+                config.workers = workers.layout();
+            });
+            let env = &pod["spec"]["containers"][0]["env"];
+            let names = ["NPROC_PER_NODE", "PET_NPROC_PER_NODE"];
+            names.map(|name| named(env, name)["value"].clone())
+        };
+        assert_eq!(["1", "8"].map(Value::from), launched(8, Some(1)));
+        assert_eq!(["8", "8"].map(Value::from), launched(8, None));
+        assert_eq!(["1", "1"].map(Value::from), launched(0, None));
+        assert_eq!(["2", "2"].map(Value::from), launched(0, Some(2)));
     }
 
     #[test]

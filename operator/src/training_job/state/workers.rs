@@ -119,6 +119,7 @@ pub(super) fn scheduled(outlook: &Outlook) -> Stated {
         matches!(
             waiting_on,
             WaitingOn::Unschedulable { .. }
+                | WaitingOn::Devices { .. }
                 | WaitingOn::Volume { .. }
                 | WaitingOn::CreateRefused { .. }
         )

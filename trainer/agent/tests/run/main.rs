@@ -75,6 +75,7 @@ fn main() -> ExitCode {
         stopping::a_second_sigterm_ends_everything_at_once,
         stopping::user_signals_reach_the_ranks,
         stopping::orphans_are_reaped_and_leftovers_killed,
+        stopping::what_a_launcher_started_ends_before_the_next_attempt,
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use contract::exit::FailureReason;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{agent, comes_true};
 
@@ -140,6 +140,30 @@ pub fn orphans_are_reaped_and_leftovers_killed() {
     // Killed with its group, and then collected by whoever adopted it.
     let gone = || status_field(long, "State:").is_none_or(|state| state.starts_with('Z'));
     assert!(comes_true(gone), "the long orphan outlived the agent");
+}
+
+/// A launcher gives what it starts a session of its own, and is killed before it can end it.
+pub fn what_a_launcher_started_ends_before_the_next_attempt() {
+    let script = "if [ $YOLO_ATTEMPT = 2.0 ]; then \
+                  setsid sh -c 'trap \"\" TERM; echo started $$; exec sleep 600 >/dev/null 2>&1' & \
+                  sleep 600; fi; echo again; sleep 600";
+    let agent = agent(1)
+        .flag("--restarts-left=1")
+        .env("NNODES", "1")
+        .env("NODE_RANK", "0")
+        .shell(script);
+    agent.wait_for_stdout("started", 1);
+    let text = agent.stdout_text();
+    let line = text.lines().find_map(|line| line.strip_prefix("started "));
+    let started: u32 = line.expect("printed").parse().expect("a pid");
+    let launcher = status_field(started, "PPid:").expect("it runs");
+    let launcher = launcher.parse().ok().and_then(Pid::from_raw);
+    kill_process(launcher.expect("a pid"), Signal::KILL).expect("the launcher runs");
+    agent.wait_for_stdout("again", 1);
+    assert_eq!(None, status_field(started, "State:"), "it is still there");
+    agent.signal(Signal::TERM);
+    let ended = agent.finish();
+    assert_eq!(143, ended.code, "{}", ended.stderr);
 }
 
 /// A field of `/proc/PID/status`; `None` when there is no such process.
