@@ -156,9 +156,7 @@ pub fn break_something(
         }
         Fault::ApiServerAway => {
             let _without = WithoutApiServer::new();
-            last(10);
-            processes::signal(rank()?, "KILL");
-            last(10);
+            killed_in_the_middle(rank)?;
             format!("20 s without API server, SIGKILL to rank {worker} in the middle")
         }
         Fault::PutBackToBackup => {
@@ -172,9 +170,7 @@ pub fn break_something(
         }
         Fault::NoNames => {
             let _worse = WorseNetwork::new(&["dns-stop"]);
-            last(10);
-            processes::signal(rank()?, "KILL");
-            last(10);
+            killed_in_the_middle(rank)?;
             format!("20 s without DNS, SIGKILL to rank {worker} in the middle")
         }
         Fault::SlowNetwork => worse(&["slow", "20mbit"]),
@@ -199,6 +195,13 @@ pub fn break_something(
         }
     };
     Some(what.into())
+}
+
+fn killed_in_the_middle(rank: impl Fn() -> Option<u32>) -> Option<()> {
+    last(10);
+    processes::signal(rank()?, "KILL");
+    last(10);
+    Some(())
 }
 
 fn worse(how: &[&str]) -> String {
