@@ -187,14 +187,16 @@ pub fn break_something(
             let how = if cut { "torn" } else { "left behind" };
             format!("all pods deleted without grace, and a checkpoint {how}")
         }
-        Fault::FullVolume => {
-            volume.fill();
-            last(15);
-            volume.resize(VOLUME);
-            "no room on the output volume for 15 s".to_owned()
-        }
+        Fault::FullVolume => full(volume),
     };
     Some(what.into())
+}
+
+fn full(volume: &SmallVolume) -> String {
+    volume.fill();
+    last(15);
+    volume.resize(VOLUME);
+    "no room on the output volume for 15 s".to_owned()
 }
 
 fn killed_in_the_middle(rank: impl Fn() -> Option<u32>) -> Option<()> {
