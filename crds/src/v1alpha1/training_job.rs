@@ -149,6 +149,8 @@ fn spec_rules() -> Value {
     let processes = "(has(self.workers.processesPerWorker) ? self.workers.processesPerWorker : \
          (self.workers.gpusPerWorker > 0 ? self.workers.gpusPerWorker : 1))";
     let ranks = format!("(self.workers.replicas * {processes})");
+    // A program of the user's own divides its batches as it likes.
+    let program = "has(self.workers.container)";
     let large = ModelSize::ALL
         .iter()
         .filter(|size| size.largest_stride() == 64)
@@ -157,14 +159,14 @@ fn spec_rules() -> Value {
         .join(", ");
     json!([
         {
-            "rule": format!("{ranks} <= 0 || self.training.batchSize % {ranks} == 0"),
+            "rule": format!("{program} || {ranks} <= 0 || self.training.batchSize % {ranks} == 0"),
             "messageExpression": format!(
                 "'training.batchSize is %s, which %s processes cannot share equally: choose a multiple of %s'\
                  .format([self.training.batchSize, {ranks}, {ranks}])"
             ),
         },
         {
-            "rule": format!("!has(self.workers.minReplicas) || (self.workers.minReplicas > 0 && self.workers.minReplicas <= self.workers.replicas && self.training.batchSize % (self.workers.minReplicas * {processes}) == 0)"),
+            "rule": format!("!has(self.workers.minReplicas) || (self.workers.minReplicas > 0 && self.workers.minReplicas <= self.workers.replicas && ({program} || self.training.batchSize % (self.workers.minReplicas * {processes}) == 0))"),
             "messageExpression": format!(
                 "'workers.minReplicas is %s: choose a number from 1 to %s (workers.replicas) whose processes can share training.batchSize, %s, equally'\
                  .format([self.workers.minReplicas, self.workers.replicas, self.training.batchSize])"
@@ -219,7 +221,7 @@ fn spec_rules() -> Value {
             "message": "training.precision is float16, which needs GPUs, but workers.gpusPerWorker is 0: choose bfloat16 or float32, or set workers.gpusPerWorker",
         },
         {
-            "rule": format!("!self.training.quad || {ranks} <= 0 || self.training.batchSize % (4 * {ranks}) == 0"),
+            "rule": format!("!self.training.quad || {program} || {ranks} <= 0 || self.training.batchSize % (4 * {ranks}) == 0"),
             "messageExpression": format!(
                 "'training.quad is true, but training.batchSize is %s: choose a multiple of %s, four for each process'\
                  .format([self.training.batchSize, 4 * {ranks}])"

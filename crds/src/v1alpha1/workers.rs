@@ -78,6 +78,13 @@ impl Workers {
             .unwrap_or_else(|| self.gpus_per_worker.max(1))
     }
 
+    /// Whether the processes of so many workers can share a batch equally. A program of the user's own divides its
+    /// batches as it likes.
+    pub fn can_share(&self, batch: u32, workers: u32) -> bool {
+        let processes = workers.saturating_mul(self.processes());
+        self.container.is_some() || processes > 0 && batch.is_multiple_of(processes)
+    }
+
     /// The numbers that the trainer needs.
     pub fn layout(&self) -> WorkerLayout {
         WorkerLayout {

@@ -357,7 +357,7 @@ pub fn replicas(valid: &ValidJob, observed: &Observed) -> u32 {
     let admitted = entry.admission.as_ref().and_then(|given| given.workers);
     let most = admitted.unwrap_or(wanted).clamp(least, wanted);
     let batch = valid.trainer.training.batch_size;
-    let shared = |workers: &u32| batch.is_multiple_of(workers * valid.layout.processes_per_worker);
+    let shared = |workers: &u32| valid.workers.can_share(batch, *workers);
     (least..=most).rev().find(shared).unwrap_or(least)
 }
 

@@ -14,7 +14,7 @@ use crds::v1alpha1::{
 use kube::ResourceExt as _;
 use serde_json::json;
 
-use super::gang::VOLCANO_SCHEDULER;
+use super::gang::{DEFAULT_SCHEDULER, VOLCANO_SCHEDULER};
 use super::queue::QueueRequest;
 use crate::kueue::{PRIORITY_LABEL, QUEUE_LABEL};
 
@@ -104,7 +104,7 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
             && workers.template.scheduler_name.as_deref() == Some(VOLCANO_SCHEDULER);
     let named = workers.template.scheduler_name.as_deref();
     let other = match (scheduling.gang, named) {
-        (Gang::Kubernetes, Some(name)) => name != "default-scheduler",
+        (Gang::Kubernetes, Some(name)) => name != DEFAULT_SCHEDULER,
         (Gang::Volcano, Some(name)) => name != VOLCANO_SCHEDULER,
         _ => false,
     };
@@ -128,7 +128,11 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
     let queue = queue_request(job);
     let batch = trainer.training.batch_size;
     problems.extend(partial_problems(&workers, batch));
-    let ranks = workers.replicas.saturating_mul(workers.processes());
+    // Those that share `training.batchSize`.
+    let ranks = match &workers.container {
+        None => workers.replicas.saturating_mul(workers.processes()),
+        Some(_) => 0,
+    };
     problems.extend(device_problems(&trainer, workers.gpus_per_worker));
     let known: Vec<String> = contract::spec::check(&trainer, ranks)
         .into_iter()
@@ -166,8 +170,8 @@ fn queue_request(job: &YoloTrainingJob) -> Option<QueueRequest> {
 
 fn partial_problems(workers: &Workers, batch: u32) -> Option<String> {
     let least = workers.min_replicas?;
-    let shared = least > 0 && batch.is_multiple_of(least.saturating_mul(workers.processes()));
-    (least > workers.replicas || !shared).then(|| {
+    let fits = (1..=workers.replicas).contains(&least) && workers.can_share(batch, least);
+    (!fits).then(|| {
         format!(
             "workers.minReplicas is {least}: choose a number from 1 to {} (workers.replicas) whose processes can share training.batchSize, {batch}, equally",
             workers.replicas

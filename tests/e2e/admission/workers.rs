@@ -90,6 +90,15 @@ fn what_schedules_the_workers_must_fit_together() {
         .set("/workers/network", "RoCE")
         .set("/workers/sharedMemory", "64Mi");
     namespace.apply(&fine.manifest()).expect("a job that fits");
+    // Three processes could not share a batch of eight; a program divides as it likes.
+    let program = Job::new("program")
+        .set("/workers/replicas", 3)
+        .set("/workers/minReplicas", 3)
+        .set(
+            "/workers/container",
+            json!({"image": "team/train:7", "command": ["train"]}),
+        );
+    namespace.apply(&program.manifest()).expect("a program");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::{cache, fetch, output};
 pub struct SpecProblem(pub String);
 
 /// Every rule of the spec that the API server also holds, for manifests that never saw one; `ranks` is
-/// the number of processes over all workers.
+/// the number of processes, over all workers, that share a batch; 0 where that is nobody's business.
 ///
 /// Returns all problems, not the first.
 pub fn check(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
@@ -105,8 +105,8 @@ fn schedule(hyperparameters: &Hyperparameters) -> Vec<SpecProblem> {
 fn batches(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
     let (training, augmentation) = (&spec.training, &spec.augmentation);
     let mut problems = Vec::new();
-    let together = 4 * ranks.max(1);
-    if training.quad && !training.batch_size.is_multiple_of(together) {
+    let together = 4 * ranks;
+    if training.quad && ranks > 0 && !training.batch_size.is_multiple_of(together) {
         problems.push(SpecProblem(format!(
             "training.quad is true, but training.batchSize is {}: choose a multiple of {together}, four for each process",
             training.batch_size
