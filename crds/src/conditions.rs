@@ -127,6 +127,8 @@ reasons! {
     VolumeNotReady,
     /// Scheduled, `WorkersReady`: claims of devices are not there.
     DevicesNotClaimed,
+    /// Scheduled, `WorkersReady`: no scheduler has looked at a pod.
+    WaitingForScheduler,
     /// `WorkersReady`: an image cannot be pulled.
     ImagePullFailed,
     /// `WorkersReady`: a container cannot be created, for example because a volume does not mount.

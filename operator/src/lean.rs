@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::context::GuardedJob;
 use crate::kueue::Workload;
+use crate::training_job::gang::DEFAULT_SCHEDULER;
 use crate::training_job::status::has_ended;
 
 /// What people's tools keep in annotations, which can be as large as the object itself.
@@ -108,6 +109,7 @@ struct LeanPod {
 #[serde(rename_all = "camelCase", default)]
 struct LeanPodSpec {
     node_name: Option<String>,
+    scheduler_name: Option<String>,
     resource_claims: Option<Vec<PodResourceClaim>>,
 }
 
@@ -152,6 +154,8 @@ impl From<LeanPod> for Pod {
             metadata: pod.metadata.into(),
             spec: Some(PodSpec {
                 node_name: pod.spec.node_name,
+                // That of most pods is not kept for each of them.
+                scheduler_name: (pod.spec.scheduler_name).filter(|name| name != DEFAULT_SCHEDULER),
                 resource_claims: pod.spec.resource_claims,
                 ..PodSpec::default()
             }),
@@ -306,9 +310,16 @@ mod tests {
         waiting["spec"] = json!({"containers": [], "resourceClaims": [
             {"name": "gpu", "resourceClaimTemplateName": "one-gpu"}]});
         waiting["status"] = json!({"phase": "Pending"});
-        let whole: Pod = serde_json::from_value(waiting.clone()).expect("a pod");
-        let Lean(lean) = event::<Lean<Pod>>(&waiting);
-        assert_eq!(PodView::of(&whole), PodView::of(&lean));
+        waiting["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
+        let mut of_another = waiting.clone();
+        of_another["spec"] = json!({"containers": [], "schedulerName": "volcano"});
+        let mut of_the_default = waiting.clone();
+        of_the_default["spec"] = json!({"containers": [], "schedulerName": "default-scheduler"});
+        for waiting in [waiting, of_another, of_the_default] {
+            let whole: Pod = serde_json::from_value(waiting.clone()).expect("a pod");
+            let Lean(lean) = event::<Lean<Pod>>(&waiting);
+            assert_eq!(PodView::of(&whole), PodView::of(&lean));
+        }
         let whole: Pod = serde_json::from_value(pod.clone()).expect("a pod");
         let Lean(lean) = event::<Lean<Pod>>(&pod);
         let view = PodView::of(&lean).expect("a worker");

@@ -25,7 +25,7 @@ use crate::poller;
 use crate::progress_board::ProgressBoard;
 use crate::settings::Settings;
 use crate::training_job::controller::{self, Writers};
-use crate::training_job::kubernetes::KubeCluster;
+use crate::training_job::kubernetes::{KubeCluster, is_not_found};
 
 /// Time for the reconciles that have begun when the process is asked to stop. Together with giving the
 /// lease back it stays below five seconds.
@@ -265,7 +265,7 @@ async fn watch_readiness(
         let list = ListParams::default().limit(1);
         match tokio::time::timeout(limit, jobs.list_metadata(&list)).await {
             Ok(Ok(_)) => {}
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
+            Ok(Err(error)) if is_not_found(&error) => {
                 tracing::warn!(
                     name = YoloTrainingJob::crd_name(),
                     "the CustomResourceDefinition is not installed"

@@ -31,7 +31,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use self::build::{BuildError, build};
 use self::cluster::{ApplyError, Cluster, WriteError};
-use self::observe::{EndsSeen, ObserveError, Observed, remember_ends};
+use self::observe::{EndsSeen, ObserveError, Observed, allow_for_scheduling, remember_ends};
 use self::pace::{Pace, Urgency, due, urgency};
 use self::plan::{Phase, Plan, plan, refuse};
 use self::status::{Applied, refused_status, status};
@@ -199,12 +199,16 @@ fn decide(
     now: Timestamp,
 ) -> Decided {
     remember_ends(&mut observed, &mut memory.ends, now);
+    let scheduled = allow_for_scheduling(&mut observed, now);
     let run = job.spec.run_policy();
     let job = valid(job, &observed);
-    let plan = match &job {
+    let mut plan = match &job {
         Ok(valid) => plan(valid, &observed, now),
         Err(refusal) => refuse(&observed, refusal.clone(), run, now),
     };
+    if let Some(at) = scheduled {
+        plan.wake_by(at);
+    }
     Decided {
         observed,
         job,

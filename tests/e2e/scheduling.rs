@@ -111,6 +111,25 @@ fn a_scheduler_that_is_not_installed_is_waited_for_in_words() {
         "{told}"
     );
     assert!(seen::worker_names(&namespace, "hot").is_empty());
+    // One that is only named makes no pod wait for anything that could be looked up, and is told after a while.
+    let job = Job::new("alone").set("/workers/template", json!({"schedulerName": "nobody"}));
+    namespace.apply(&job.manifest()).expect("applying the job");
+    let waiting = seen::wait(&namespace, "alone", "the wait to be explained", |job| {
+        let scheduled = seen::stated(job, "Scheduled");
+        scheduled.is_some_and(|condition| condition["reason"] == "WaitingForScheduler")
+    });
+    let told = waiting["status"]["waitingOn"].as_str().expect("words");
+    assert!(
+        told.contains("the scheduler nobody has not looked"),
+        "{told}"
+    );
+    let job = Job::new("queued").label("kueue.x-k8s.io/queue-name", "team");
+    namespace.apply(&job.manifest()).expect("applying the job");
+    let waiting = seen::wait(&namespace, "queued", "the wait to be explained", |job| {
+        job["status"]["waitingOn"].is_string()
+    });
+    let told = waiting["status"]["waitingOn"].as_str().expect("words");
+    assert!(told.contains("Kueue is not installed"), "{told}");
 }
 
 #[test]

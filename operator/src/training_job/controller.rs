@@ -7,7 +7,7 @@ use contract::config::JobIdentity;
 use crds::conditions::{ConditionType, Reason};
 use crds::names;
 use crds::v1alpha1::YoloTrainingJob;
-use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, future, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -90,7 +90,7 @@ pub async fn run(
         let mut writer = Some(writers.workloads);
         move |()| {
             let writer = writer.take().expect("the signal comes once");
-            watched(api.clone(), ours(), |_| {}, writer)
+            while_served(watched(api.clone(), ours(), |_| {}, writer))
         }
     });
     let progressed = stream::unfold(progressed, |mut receiver| async move {
@@ -165,6 +165,32 @@ where
             tokio::time::sleep(SERVED_RETRY).await;
         }
     })
+}
+
+/// Says once of a kind that is served no longer that it is so: its watch fails until the kind is served again.
+fn while_served<K>(
+    watch: impl Stream<Item = watcher::Result<K>> + Send + 'static,
+) -> impl Stream<Item = watcher::Result<K>> + Send + 'static
+where
+    K: Resource<DynamicType = ()> + Send + 'static,
+{
+    let mut served = true;
+    watch.filter_map(move |result| {
+        let gone = result.as_ref().is_err_and(is_unserved);
+        if gone && served {
+            tracing::warn!(kind = %K::kind(&()), "the API server no longer serves this kind; jobs in queues wait for it");
+        }
+        served = !gone;
+        future::ready((!gone).then_some(result))
+    })
+}
+
+fn is_unserved(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(error) | WatchStartFailed(error) => kubernetes::is_not_found(error),
+        _ => false,
+    }
 }
 
 /// How long a watch that failed waits before it is tried again: as everybody else's, but never for long. An API server
@@ -352,4 +378,27 @@ fn on_error(object: Arc<GuardedJob>, error: &ReconcileError, context: Arc<Contex
         "a reconcile failed and is retried"
     );
     Action::requeue(wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn failed(code: u16) -> watcher::Error {
+        let status = Status::failure("no", "Why").with_code(code).boxed();
+        watcher::Error::WatchStartFailed(kube::Error::Api(status))
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_is_served_no_longer_is_no_failure_of_its_watch() {
+        let watch = [Err(failed(404)), Err(failed(500)), Err(failed(404))];
+        let watch = watch.into_iter().chain([Ok(Pod::default())]);
+        let seen: Vec<_> = while_served(stream::iter(watch)).collect().await;
+        assert!(
+            matches!(&seen[..], [Err(error), Ok(_)] if !is_unserved(error)),
+            "{seen:?}"
+        );
+    }
 }

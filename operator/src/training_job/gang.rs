@@ -18,6 +18,8 @@ pub const KUBERNETES: &str = "scheduling.k8s.io";
 pub const VOLCANO: &str = "scheduling.volcano.sh";
 /// That of the coscheduling plugin's.
 pub const COSCHEDULING: &str = "scheduling.x-k8s.io";
+/// The scheduler of pods that name none.
+pub const DEFAULT_SCHEDULER: &str = "default-scheduler";
 /// Volcano's scheduler.
 pub const VOLCANO_SCHEDULER: &str = "volcano";
 
@@ -66,7 +68,7 @@ pub fn choose(valid: &ValidJob, served: &Served) -> Result<Option<Scheduler>, Wa
         Gang::None => return Ok(None),
         _ if valid.layout.replicas < 2 => return Ok(None),
         Gang::Auto if named == Some(VOLCANO_SCHEDULER) => Gang::Volcano,
-        Gang::Auto if named.is_some_and(|name| name != "default-scheduler") => return Ok(None),
+        Gang::Auto if named.is_some_and(|name| name != DEFAULT_SCHEDULER) => return Ok(None),
         Gang::Auto => Gang::Kubernetes,
         other => other,
     };

@@ -474,7 +474,7 @@ async fn delete_own(api: &Api<YoloTrainingJob>, id: &JobIdentity) -> Result<(), 
     let params = DeleteParams::background().preconditions(only_this);
     match api.delete(&id.name, &params).await {
         // A new job of the same name is another one.
-        Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 || status.is_conflict() => Ok(()),
         Err(error) => Err(ApplyError::DeleteJob(Box::new(error))),
         Ok(_) => Ok(()),
     }
@@ -502,6 +502,8 @@ fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.is_already_exists())
 }
 
-fn is_not_found(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.is_not_found())
+/// Whether there is no such object, or no such kind: of a group that it does not serve the API server says that in
+/// plain text, which the client's own question does not understand.
+pub fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }

@@ -8,15 +8,17 @@ use contract::spec::DataFile;
 use crds::conditions::{ConditionType, Reason};
 use crds::names;
 use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt as _};
 
 use super::gang::Served;
-use super::pods::PodView;
+use super::kubernetes::is_not_found;
+use super::pods::{PodState, PodView};
 use super::prefetch::FetchView;
 use super::queue::{self, QueueView};
+use super::waiting::WaitingOn;
 use crate::kueue::{QUEUE_LABEL, ResourceFlavor, Workload};
 use crate::lean::Lean;
 use crate::metadata::owned_by;
@@ -308,8 +310,8 @@ async fn queue_of(
         // Without the right to look (the chart's kueue.enabled) nothing of ours stands in a queue. A job that is
         // to wait in one learns that when it enters.
         Err(kube::Error::Api(status)) if status.is_forbidden() && !labelled => None,
-        // So does nothing where Kueue is not installed: the path itself is unknown then, and the answer no object.
-        Err(kube::Error::Api(status)) if status.code == 404 => None,
+        // So does nothing where Kueue is not installed.
+        Err(error) if is_not_found(&error) => None,
         read => read.map_err(failed("Workload", &name))?,
     };
     let mut view = queue::view(workload.as_ref(), &id.uid);
@@ -366,6 +368,25 @@ pub fn remember_ends(observed: &mut Observed, seen: &mut EndsSeen, now: Timestam
             pod.end_seen = Some(*seen.entry(pod.uid.clone()).or_insert(now));
         }
     }
+}
+
+/// How long a scheduler may take before it is told that it has not looked at a pod.
+const TO_SCHEDULE: SignedDuration = SignedDuration::from_secs(10);
+
+/// Gives schedulers time before they are spoken of, and returns when that is over.
+pub fn allow_for_scheduling(observed: &mut Observed, now: Timestamp) -> Option<Timestamp> {
+    let mut next = None;
+    for pod in &mut observed.pods {
+        let PodState::Waiting(WaitingOn::Scheduler { since, .. }) = &pod.state else {
+            continue;
+        };
+        let late = *since + TO_SCHEDULE;
+        if now < late {
+            pod.state = PodState::Waiting(WaitingOn::ContainersStarting);
+            next = next.into_iter().chain([late]).min();
+        }
+    }
+    next
 }
 
 fn identity(job: &YoloTrainingJob) -> Result<JobIdentity, ObserveError> {

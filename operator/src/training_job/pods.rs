@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 use kube::ResourceExt as _;
 
+use super::gang::DEFAULT_SCHEDULER;
 use super::waiting::WaitingOn;
 
 /// One pod of a job.
@@ -100,7 +101,7 @@ impl PodView {
             ip: status.and_then(|status| status.pod_ip.clone()),
             state: match status.map(|status| state(status, names::WORKER_CONTAINER)) {
                 None | Some(PodState::Waiting(WaitingOn::ContainersStarting)) => {
-                    PodState::Waiting(devices(pod).unwrap_or(WaitingOn::ContainersStarting))
+                    PodState::Waiting(unseen(pod).unwrap_or(WaitingOn::ContainersStarting))
                 }
                 Some(state) => state,
             },
@@ -311,8 +312,9 @@ fn last_words(ended: &ContainerStateTerminated) -> String {
     }
 }
 
-/// The claims of devices of a pod that no scheduler has looked at: before they are there, none does, nor says so.
-fn devices(pod: &Pod) -> Option<WaitingOn> {
+/// What a pod waits for that no scheduler has looked at: its claims of devices, before which none does, nor says so, or
+/// the scheduler.
+fn unseen(pod: &Pod) -> Option<WaitingOn> {
     let spec = pod.spec.as_ref()?;
     let status = pod.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_ref());
@@ -327,7 +329,13 @@ fn devices(pod: &Pod) -> Option<WaitingOn> {
         made.or(there.map(|name| format!("ResourceClaim {name}")))
     });
     let claims: Vec<_> = claims.collect();
-    (!claims.is_empty()).then(|| WaitingOn::Devices {
+    if claims.is_empty() {
+        let name = spec.scheduler_name.as_deref();
+        let name = name.unwrap_or(DEFAULT_SCHEDULER).to_owned();
+        let since = pod.metadata.creation_timestamp.as_ref()?.0;
+        return Some(WaitingOn::Scheduler { name, since });
+    }
+    Some(WaitingOn::Devices {
         claims: claims.join(" and a "),
     })
 }
@@ -504,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_that_no_scheduler_looks_at_waits_for_its_claims_of_devices() {
+    fn a_pod_that_no_scheduler_looks_at_waits_for_its_claims_of_devices_or_for_that() {
         let state = |change: &dyn Fn(&mut Value)| {
             let mut pod = json!({
                 "metadata": {
@@ -531,8 +539,15 @@ mod tests {
         assert_eq!(devices, state(&|_| {}));
         assert_eq!(devices, state(&|pod| pod["status"] = json!({})));
         let starting = PodState::Waiting(WaitingOn::ContainersStarting);
-        let plain = |pod: &mut Value| pod["spec"] = json!({"containers": []});
-        assert_eq!(starting, state(&plain));
+        let late = |pod: &mut Value| {
+            pod["spec"] = json!({"containers": [], "schedulerName": "mine"});
+            pod["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
+        };
+        let scheduler = WaitingOn::Scheduler {
+            name: "mine".to_owned(),
+            since: "2026-01-01T00:00:00Z".parse().expect("a time"),
+        };
+        assert_eq!(PodState::Waiting(scheduler), state(&late));
         assert_eq!(starting, state(&|pod| pod["spec"]["nodeName"] = "a".into()));
         let looked_at = |reason: &str| {
             state(&|pod| {

@@ -2,6 +2,7 @@
 
 use crds::conditions::Reason;
 use crds::v1alpha1::Gang;
+use jiff::Timestamp;
 
 use super::status::shorten;
 
@@ -73,6 +74,13 @@ pub enum WaitingOn {
         /// What makes them, or what they are.
         claims: String,
     },
+    /// No scheduler has looked at the pod.
+    Scheduler {
+        /// The one that is to.
+        name: String,
+        /// When the pod was created.
+        since: Timestamp,
+    },
     /// Images are pulled, volumes mounted, containers created.
     ContainersStarting,
     /// Pods are being created.
@@ -131,6 +139,7 @@ impl WaitingOn {
             Self::Volume { .. } => Reason::VolumeNotReady,
             Self::Unschedulable { .. } => Reason::Unschedulable,
             Self::Devices { .. } => Reason::DevicesNotClaimed,
+            Self::Scheduler { .. } => Reason::WaitingForScheduler,
             Self::ContainersStarting => Reason::ContainersStarting,
             Self::PodCreation => Reason::CreatingPods,
             Self::Queue { .. } => Reason::Queued,
@@ -176,6 +185,9 @@ impl WaitingOn {
             Self::Devices { claims } => format!(
                 "no node is looked for before the pod's claims of devices are there: look whether there is a {claims}; the pod's events may say more"
             ),
+            Self::Scheduler { name, .. } => format!(
+                "the scheduler {name} has not looked at the pod: look whether one of that name runs (workers.template.schedulerName)"
+            ),
             Self::ContainersStarting => {
                 "images are being pulled, volumes mounted and containers started".to_owned()
             }
@@ -216,6 +228,7 @@ impl WaitingOn {
             Self::PodCreation | Self::Fetching { .. } => 1,
             Self::FetchPod { what, .. } => what.urgency(),
             Self::Devices { .. }
+            | Self::Scheduler { .. }
             | Self::Queue { .. }
             | Self::BackOff { .. }
             | Self::FetchBackOff { .. }

@@ -70,7 +70,7 @@ async fn enter(
     if let Some(class) = &workload.spec.priority_class_ref {
         match priority(client, class).await {
             Ok(value) => workload.spec.priority = Some(value),
-            Err(kube::Error::Api(status)) if status.is_not_found() => {
+            Err(error) if is_not_found(&error) => {
                 return Ok(Some(format!("there is no {} {}", class.kind, class.name)));
             }
             // With watchNamespace the right to read them is the installer's choice.

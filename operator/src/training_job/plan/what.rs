@@ -196,7 +196,7 @@ impl Plan {
         self.claims = Vec::new();
     }
 
-    pub(super) fn wake_by(&mut self, at: Timestamp) {
+    pub(in crate::training_job) fn wake_by(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
     }
 

@@ -120,6 +120,7 @@ pub(super) fn scheduled(outlook: &Outlook) -> Stated {
             waiting_on,
             WaitingOn::Unschedulable { .. }
                 | WaitingOn::Devices { .. }
+                | WaitingOn::Scheduler { .. }
                 | WaitingOn::Volume { .. }
                 | WaitingOn::CreateRefused { .. }
         )
