@@ -45,15 +45,13 @@ struct Needs {
     ranks: u32,
 }
 
-/// Looks around; returns the first thing with which the trainer could only fail, and what to do about it.
+/// Looks around; returns the first thing with which the ranks could only fail, and what to do about it.
 pub async fn check(settings: &Settings, shared: &Shared) -> Option<String> {
-    if settings.other_program {
-        return None;
-    }
-    let needs = Needs {
+    // What another program needs, only its volumes tell.
+    let needs = (!settings.other_program).then_some(Needs {
         gpus: settings.gpus,
         ranks: settings.place.ranks_per_node,
-    };
+    });
     let place = settings.group.node.as_ref();
     let place = place.map_or_else(String::new, |node| format!("on the node {node}: "));
     let is_slow = |folder: &Path| {
@@ -69,7 +67,7 @@ pub async fn check(settings: &Settings, shared: &Shared) -> Option<String> {
     Some(format!("{place}{}", problem?))
 }
 
-async fn look(needs: Needs, is_slow: impl Fn(&Path)) -> Option<String> {
+async fn look(needs: Option<Needs>, is_slow: impl Fn(&Path)) -> Option<String> {
     let until = Instant::now() + VOLUME_LIMIT;
     let mut output = None;
     for folder in [paths::DATASET_DIR, paths::OUTPUT_DIR].map(Path::new) {
@@ -93,7 +91,7 @@ async fn look(needs: Needs, is_slow: impl Fn(&Path)) -> Option<String> {
         shm: total(Path::new("/dev/shm")),
         output,
     };
-    problem(needs, found)
+    problem(needs?, found)
 }
 
 /// What is found at a folder, or that nothing there answers. A thread that hangs in the kernel is left behind: nobody could
