@@ -341,6 +341,10 @@ fn what_is_fetched_has_an_address_without_secrets_and_a_place() {
             "dataset.objectStorage.endpoint is no address: write https://host or http://host:port, without user, password and query",
         ),
         (
+            storage(json!({"url": "s3://data", "caBundle": "MIIB"})),
+            "dataset.objectStorage.caBundle has no certificate: write what begins with -----BEGIN CERTIFICATE-----",
+        ),
+        (
             storage(json!({"url": "s3://data", "endpoint": "http://host"})),
             "dataset.objectStorage.endpoint begins with http://, and data would be sent in the clear: write https:// or set allowHttp to true",
         ),
@@ -348,8 +352,8 @@ fn what_is_fetched_has_an_address_without_secrets_and_a_place() {
         refused(&namespace, &job, &[words]);
     }
     let tar = json!({"url": "http://host:81/a/b.tar.zst", "sha256": "aB".repeat(32)});
-    let minio =
-        json!({"url": "s3://data/digits/v 1/", "endpoint": "http://minio:9000", "allowHttp": true});
+    let minio = json!({"url": "s3://data/digits/v 1/", "endpoint": "http://minio:9000", "allowHttp": true,
+        "caBundle": "-----BEGIN CERTIFICATE-----"});
     for (name, job) in [
         ("tar", archive(tar)),
         ("minio", storage(minio)),

@@ -1,6 +1,7 @@
 //! Where a data set comes from, as a store; and what its errors mean.
 
 use std::error::Error;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,9 +54,10 @@ impl Kind {
         }
     }
 
-    fn storage_field(self) -> &'static str {
+    fn field(self) -> &'static str {
         match self {
-            Self::Objects | Self::Archive => "dataset.objectStorage",
+            Self::Objects => "dataset.objectStorage",
+            Self::Archive => "dataset.archive",
             Self::Output => "output.objectStorage",
         }
     }
@@ -178,7 +180,7 @@ fn general(error: &object_store::Error, url: String, kind_of_source: Kind) -> Fe
     {
         return FetchError::NoCredentials {
             url,
-            field: kind_of_source.storage_field(),
+            field: kind_of_source.field(),
         };
     }
     let status = text
@@ -186,10 +188,20 @@ fn general(error: &object_store::Error, url: String, kind_of_source: Kind) -> Fe
         .and_then(|(_, rest)| rest.get(..3)?.parse().ok());
     match (status, kind) {
         (Some(status), _) => FetchError::Server { url, status },
-        (None, Some(_)) => FetchError::Network {
-            url,
-            problem: innermost.to_string(),
-        },
+        (None, Some(_)) => {
+            let mut problem = innermost.to_string();
+            if ["UnknownIssuer", "BadSignature"]
+                .iter()
+                .any(|why| problem.contains(why))
+            {
+                let field = kind_of_source.field();
+                let _ = write!(
+                    problem,
+                    ": write the certificate of the authority that vouches for it into {field}.caBundle"
+                );
+            }
+            FetchError::Network { url, problem }
+        }
         (None, None) if text.contains("Content-Length") => FetchError::Answer {
             url,
             problem: "it does not say how long the file is",
@@ -216,10 +228,11 @@ fn objects(storage: &ObjectStorage, kind: Kind, patience: Patience) -> Result<So
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     let path = Path::parse(prefix)
         .map_err(|_| failed("its folder has empty parts, '.' or '..'".to_owned()))?;
+    let options = options(patience, &url, kind, storage.ca_bundle.as_deref())?;
     // Credentials and identities of the pod are in the environment.
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
-        .with_client_options(options(patience, storage.allow_http)?)
+        .with_client_options(options.with_allow_http(storage.allow_http))
         .with_retry(retries(patience));
     if let Some(region) = &storage.region {
         builder = builder.with_region(region);
@@ -230,7 +243,7 @@ fn objects(storage: &ObjectStorage, kind: Kind, patience: Patience) -> Result<So
     let store = builder.build().map_err(|_| {
         failed(format!(
             "see whether {} names a bucket, and credentials are whole",
-            kind.storage_field()
+            kind.field()
         ))
     })?;
     let identity = match &storage.endpoint {
@@ -256,7 +269,8 @@ fn file(
         url: url.clone(),
         problem: problem.to_owned(),
     };
-    let mut options = options(patience, true)?;
+    let bundle = archive.ca_bundle.as_deref();
+    let mut options = options(patience, &url, Kind::Archive, bundle)?.with_allow_http(true);
     if let Some(value) = authorization {
         let mut value = HeaderValue::from_str(value.trim()).map_err(|_| {
             failed("the Secret's value under 'authorization' is no value of an HTTP header")
@@ -293,11 +307,16 @@ fn retries(patience: Patience) -> RetryConfig {
     }
 }
 
-fn options(patience: Patience, allow_http: bool) -> Result<ClientOptions, FetchError> {
+/// How servers are asked: authorities of public names vouch for them, and those of `bundle`, in PEM.
+fn options(
+    patience: Patience,
+    url: &str,
+    kind: Kind,
+    bundle: Option<&str>,
+) -> Result<ClientOptions, FetchError> {
     // A second call finds the first one's, which is the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut options = ClientOptions::new()
-        .with_allow_http(allow_http)
         .with_connect_timeout(Duration::from_secs(10))
         // A file may take hours, but its bytes must keep coming.
         .with_timeout_disabled()
@@ -309,5 +328,20 @@ fn options(patience: Patience, allow_http: bool) -> Result<ClientOptions, FetchE
         })?;
         options = options.with_root_certificate(root);
     }
-    Ok(options)
+    let own = bundle.map(|pem| Certificate::from_pem_bundle(pem.as_bytes()));
+    let own = own
+        .transpose()
+        .ok()
+        .filter(|own| own.as_ref().is_none_or(|own| !own.is_empty()));
+    let own = own.ok_or_else(|| FetchError::Client {
+        url: url.to_owned(),
+        problem: format!(
+            "{}.caBundle has a certificate that cannot be read",
+            kind.field()
+        ),
+    })?;
+    Ok(own
+        .into_iter()
+        .flatten()
+        .fold(options, ClientOptions::with_root_certificate))
 }

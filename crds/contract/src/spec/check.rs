@@ -459,6 +459,10 @@ mod tests {
             );
         }
         one_problem_of(
+            &json!({"archive": {"url": "https://host/a.tar", "caBundle": "MIIB"}}),
+            "dataset.archive.caBundle has no certificate: write what begins with -----BEGIN CERTIFICATE-----",
+        );
+        one_problem_of(
             &json!({"archive": {"url": "https://host/a.tar", "sha256": "12"}}),
             "dataset.archive.sha256 is '12': write the 64 hexadecimal digits that sha256sum prints",
         );
@@ -478,6 +482,10 @@ mod tests {
         one_problem_of(
             &storage(json!({"url": "s3://data", "endpoint": "https://u:p@host"})),
             "dataset.objectStorage.endpoint is no address: write https://host or http://host:port, without user, password and query",
+        );
+        one_problem_of(
+            &storage(json!({"url": "s3://data", "caBundle": "/etc/ca.crt"})),
+            "dataset.objectStorage.caBundle has no certificate: write what begins with -----BEGIN CERTIFICATE-----",
         );
         one_problem_of(
             &storage(json!({"url": "s3://data", "endpoint": "http://host"})),

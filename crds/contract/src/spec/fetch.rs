@@ -40,6 +40,14 @@ pub struct ObjectStorage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 253)))]
     pub credentials_secret: Option<String>,
+    /// Certificates (PEM) of the authorities that vouch for the store, where no public one does. They are trusted
+    /// besides the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 16384), extend("x-kubernetes-validations" = json!([{
+        "rule": "self.contains('-----BEGIN CERTIFICATE-----')",
+        "message": "{path} has no certificate: write what begins with -----BEGIN CERTIFICATE-----",
+    }]))))]
+    pub ca_bundle: Option<String>,
 }
 
 /// A zip or tar file at an HTTP address. It is fetched as a whole and unpacked.
@@ -76,6 +84,14 @@ pub struct Archive {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 253)))]
     pub credentials_secret: Option<String>,
+    /// Certificates (PEM) of the authorities that vouch for the server, where no public one does. They are trusted
+    /// besides the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 16384), extend("x-kubernetes-validations" = json!([{
+        "rule": "self.contains('-----BEGIN CERTIFICATE-----')",
+        "message": "{path} has no certificate: write what begins with -----BEGIN CERTIFICATE-----",
+    }]))))]
+    pub ca_bundle: Option<String>,
 }
 
 /// The volume that a data set is fetched to: name exactly one claim. The workers mount it read-only. A later job
@@ -191,11 +207,22 @@ pub(super) fn storage_problems(owner: &str, storage: &ObjectStorage) -> Vec<Stri
             ));
         }
     }
+    let field = format!("{owner}.objectStorage.caBundle");
+    problems.extend(bundle_problem(&field, storage.ca_bundle.as_deref()));
     problems
+}
+
+fn bundle_problem(field: &str, bundle: Option<&str>) -> Option<String> {
+    let empty = !bundle?.contains("-----BEGIN CERTIFICATE-----");
+    empty.then(|| {
+        format!("{field} has no certificate: write what begins with -----BEGIN CERTIFICATE-----")
+    })
 }
 
 fn archive(archive: &Archive) -> Vec<String> {
     let mut problems = Vec::new();
+    let bundle = archive.ca_bundle.as_deref();
+    problems.extend(bundle_problem("dataset.archive.caBundle", bundle));
     let path = host_and_path(&archive.url).and_then(|(_, path)| path);
     if path.and_then(ArchiveFormat::of).is_none() {
         problems.push(

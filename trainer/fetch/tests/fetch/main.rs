@@ -2,6 +2,7 @@
 
 mod keep;
 mod servers;
+mod tls;
 
 use std::fs;
 use std::path::{Path, PathBuf};
