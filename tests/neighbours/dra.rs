@@ -164,7 +164,9 @@ fn each_worker_gets_devices_of_its_own_and_the_next_job_waits_for_them() {
     let devices = assert_devices_of_their_own(&namespace, "first", 1, 1);
     assert_eq!(4, devices.len(), "{devices:?}");
 
-    for waiting in [job("second", 2, "one"), job("other", 1, "none")] {
+    // Long enough to be looked at.
+    let second = job("second", 2, "one").set("/training/epochs", 60);
+    for waiting in [second, job("other", 1, "none")] {
         namespace.apply(&waiting.manifest()).expect("applying it");
     }
     wait_for_devices(&namespace, "second");
