@@ -52,6 +52,8 @@ fn main() {
             "cpp/tensor_ops.cpp",
         ])
         .std("c++20")
+        // Without it `at::parallel_for` is a plain loop, and says nothing.
+        .flag("-fopenmp")
         // Glue gains nothing from optimisation, and these units take most of this crate's build time.
         .opt_level(1)
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
@@ -70,7 +72,7 @@ fn main() {
     }
     println!("cargo::rustc-link-search=native={}", lib.display());
     // torch-sys links these too; named here because this crate calls them itself.
-    for library in ["torch_cpu", "c10"] {
+    for library in ["torch_cpu", "c10", "gomp"] {
         println!("cargo::rustc-link-lib=dylib={library}");
     }
     link_test_programs(&lib);
