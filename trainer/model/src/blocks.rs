@@ -163,6 +163,14 @@ impl<T> Block<T> {
 }
 
 impl Block<Tensor> {
+    /// The bottleneck, if it is one.
+    fn as_bottleneck(&self) -> Option<&Bottleneck<Tensor>> {
+        match self {
+            Self::Bottleneck(bottleneck) => Some(bottleneck),
+            _ => None,
+        }
+    }
+
     /// The outputs for one input or, from Concat and Detect, for several: one output, or the raw predictions of each
     /// level from Detect.
     pub(crate) fn forward(

@@ -148,10 +148,13 @@ at::Tensor* elu(const at::Tensor& tensor, double alpha);
 // One column of all rows, and the rows at some places; see pick.rs.
 std::unique_ptr<Tensors> pick(const at::Tensor& table, std::int64_t column, const Tensors& places);
 
-// Changes the running mean and variance. norm_silu.rs checks what the tensors are like.
-at::Tensor* norm_silu(
-    const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& running_mean,
-    const at::Tensor& running_var, double momentum, double eps);
+// A normalisation is weight, bias, running mean and running variance, of which the last two are changed. `added` and
+// `beside` have one tensor or none. norm_silu.rs checks what the tensors are like.
+std::unique_ptr<Tensors> norm_silu(
+    const at::Tensor& x, const Tensors& norm, double momentum, double eps, const Tensors& added, const Tensors& beside,
+    bool twice);
+std::unique_ptr<Tensors> split_norm_silu(
+    const at::Tensor& x, const Tensors& first, const Tensors& last, double momentum, double eps, bool twice);
 
 // See norm_silu_kernels.h.
 bool use_machine(rust::Str name);

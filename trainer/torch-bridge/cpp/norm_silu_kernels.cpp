@@ -135,12 +135,12 @@ INLINE void for_channels(std::int64_t channels, Body body) {
 
 template <class T>
 void moments_of(
-    const T* x, std::int64_t rows, std::int64_t channels, const float* shift, float* sum, float* square) {
+    Rows<const T> x, std::int64_t rows, std::int64_t channels, const float* shift, float* sum, float* square) {
   for_channels(channels, [=](std::int64_t c, auto lanes) __attribute__((always_inline)) {
     const auto from = load(shift + c, lanes);
     typename decltype(lanes)::Floats sums{}, squares{};
     for (std::int64_t row = 0; row < rows; ++row) {
-      const auto d = load(x + row * channels + c, lanes) - from;
+      const auto d = load(x.first + row * x.stride + c, lanes) - from;
       sums += d;
       squares += d * d;
     }
@@ -149,53 +149,81 @@ void moments_of(
   });
 }
 
+template <bool Value>
+struct Bool {
+  static constexpr bool value = Value;
+};
+
+// Calls `body` with whether there are such rows, as a type: loops without them do not look.
+template <class T, class Body>
+INLINE void if_any(Rows<const T> rows, Body body) {
+  if (rows.first) {
+    body(Bool<true>{});
+  } else {
+    body(Bool<false>{});
+  }
+}
+
 template <class T>
-void forward_of(const T* x, std::int64_t rows, std::int64_t channels, Affine affine, T* out) {
-  for_channels(channels, [=](std::int64_t c, auto lanes) __attribute__((always_inline)) {
-    const auto mean = load(affine.mean + c, lanes);
-    const auto scale = load(affine.scale + c, lanes);
-    const auto bias = load(affine.bias + c, lanes);
-    for (std::int64_t i = c; i < rows * channels; i += channels) {
-      const auto y = (load(x + i, lanes) - mean) * scale + bias;
-      store(out + i, y * sigmoid(y, lanes), lanes);
-    }
+void forward_of(
+    Rows<const T> x, std::int64_t rows, std::int64_t channels, Affine affine, Rows<const T> added, Rows<T> out) {
+  if_any(added, [=](auto adds) __attribute__((always_inline)) {
+    for_channels(channels, [=](std::int64_t c, auto lanes) __attribute__((always_inline)) {
+      const auto mean = load(affine.mean + c, lanes);
+      const auto scale = load(affine.scale + c, lanes);
+      const auto bias = load(affine.bias + c, lanes);
+      for (std::int64_t row = 0; row < rows; ++row) {
+        const auto y = (load(x.first + row * x.stride + c, lanes) - mean) * scale + bias;
+        auto value = y * sigmoid(y, lanes);
+        if constexpr (adds.value) {
+          value += load(added.first + row * added.stride + c, lanes);
+        }
+        store(out.first + row * out.stride + c, value, lanes);
+      }
+    });
   });
 }
 
 template <class T>
 void backward_y_of(
-    const T* x, const T* grad_out, std::int64_t stride, std::int64_t rows, std::int64_t channels, Affine affine,
-    T* grad_y, float* sum, float* product) {
-  for_channels(channels, [=](std::int64_t c, auto lanes) __attribute__((always_inline)) {
-    const auto mean = load(affine.mean + c, lanes);
-    const auto scale = load(affine.scale + c, lanes);
-    const auto bias = load(affine.bias + c, lanes);
-    typename decltype(lanes)::Floats sums{}, products{};
-    for (std::int64_t row = 0; row < rows; ++row) {
-      const std::int64_t i = row * channels + c;
-      const auto d = load(x + i, lanes) - mean;
-      const auto y = d * scale + bias;
-      const auto s = sigmoid(y, lanes);
-      const auto grad = load(grad_out + row * stride + c, lanes) * (s * (1.0F + y * (1.0F - s)));
-      store(grad_y + i, grad, lanes);
-      sums += grad;
-      products += grad * d;
-    }
-    store(sum + c, load(sum + c, lanes) + sums, lanes);
-    store(product + c, load(product + c, lanes) + products, lanes);
+    Rows<const T> x, Rows<const T> grad_out, Rows<const T> other, std::int64_t rows, std::int64_t channels,
+    Affine affine, Rows<T> grad_y, float* sum, float* product) {
+  if_any(other, [=](auto has_other) __attribute__((always_inline)) {
+    for_channels(channels, [=](std::int64_t c, auto lanes) __attribute__((always_inline)) {
+      const auto mean = load(affine.mean + c, lanes);
+      const auto scale = load(affine.scale + c, lanes);
+      const auto bias = load(affine.bias + c, lanes);
+      typename decltype(lanes)::Floats sums{}, products{};
+      for (std::int64_t row = 0; row < rows; ++row) {
+        const auto d = load(x.first + row * x.stride + c, lanes) - mean;
+        const auto y = d * scale + bias;
+        const auto s = sigmoid(y, lanes);
+        auto grad = load(grad_out.first + row * grad_out.stride + c, lanes);
+        if constexpr (has_other.value) {
+          grad += load(other.first + row * other.stride + c, lanes);
+        }
+        grad = grad * (s * (1.0F + y * (1.0F - s)));
+        store(grad_y.first + row * grad_y.stride + c, grad, lanes);
+        sums += grad;
+        products += grad * d;
+      }
+      store(sum + c, load(sum + c, lanes) + sums, lanes);
+      store(product + c, load(product + c, lanes) + products, lanes);
+    });
   });
 }
 
 template <class T>
-void backward_x_of(const T* x, std::int64_t rows, std::int64_t channels, Backward backward, T* grad) {
+void backward_x_of(Rows<const T> x, std::int64_t rows, std::int64_t channels, Backward backward, Rows<T> grad) {
   for_channels(channels, [=](std::int64_t c, auto lanes) __attribute__((always_inline)) {
     const auto mean = load(backward.mean + c, lanes);
     const auto scale = load(backward.scale + c, lanes);
     const auto slope = load(backward.slope + c, lanes);
     const auto offset = load(backward.offset + c, lanes);
-    for (std::int64_t i = c; i < rows * channels; i += channels) {
-      const auto d = load(x + i, lanes) - mean;
-      store(grad + i, load(grad + i, lanes) * scale + (d * slope + offset), lanes);
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const auto d = load(x.first + row * x.stride + c, lanes) - mean;
+      T* const at = grad.first + row * grad.stride + c;
+      store(at, load(at, lanes) * scale + (d * slope + offset), lanes);
     }
   });
 }

@@ -28,23 +28,32 @@ struct Backward {
   const float* offset;
 };
 
+// Rows that begin `stride` elements apart; none where first is null.
+template <class T>
+struct Rows {
+  T* first;
+  std::int64_t stride;
+};
+
 // For elements of type T, compiled for one kind of machine.
 template <class T>
 struct Kernels {
   // Adds x - shift and its square, over the rows, to one number per channel each.
-  void (*moments)(const T* x, std::int64_t rows, std::int64_t channels, const float* shift, float* sum, float* square);
+  void (*moments)(
+      Rows<const T> x, std::int64_t rows, std::int64_t channels, const float* shift, float* sum, float* square);
 
-  // out = y * sigmoid(y).
-  void (*forward)(const T* x, std::int64_t rows, std::int64_t channels, Affine affine, T* out);
+  // out = y * sigmoid(y), and what is added to that, if anything.
+  void (*forward)(
+      Rows<const T> x, std::int64_t rows, std::int64_t channels, Affine affine, Rows<const T> added, Rows<T> out);
 
-  // From the gradient of out, whose rows begin `stride` elements apart, that of y; adds it, and its product with
-  // x - mean, to one number per channel each.
+  // From the gradient of out, in one summand or two, that of y; adds it, and its product with x - mean, to one number
+  // per channel each.
   void (*backward_y)(
-      const T* x, const T* grad_out, std::int64_t stride, std::int64_t rows, std::int64_t channels, Affine affine,
-      T* grad_y, float* sum, float* product);
+      Rows<const T> x, Rows<const T> grad_out, Rows<const T> other, std::int64_t rows, std::int64_t channels,
+      Affine affine, Rows<T> grad_y, float* sum, float* product);
 
   // Turns the gradient of y into that of x, in place.
-  void (*backward_x)(const T* x, std::int64_t rows, std::int64_t channels, Backward backward, T* grad);
+  void (*backward_x)(Rows<const T> x, std::int64_t rows, std::int64_t channels, Backward backward, Rows<T> grad);
 };
 
 // All kernels.

@@ -177,13 +177,21 @@ mod bridge {
         fn pick(table: &Tensor, column: i64, places: &Tensors) -> Result<UniquePtr<Tensors>>;
         fn norm_silu(
             x: &Tensor,
-            weight: &Tensor,
-            bias: &Tensor,
-            running_mean: &Tensor,
-            running_var: &Tensor,
+            norm: &Tensors,
             momentum: f64,
             eps: f64,
-        ) -> Result<*mut Tensor>;
+            added: &Tensors,
+            beside: &Tensors,
+            twice: bool,
+        ) -> Result<UniquePtr<Tensors>>;
+        fn split_norm_silu(
+            x: &Tensor,
+            first: &Tensors,
+            last: &Tensors,
+            momentum: f64,
+            eps: f64,
+            twice: bool,
+        ) -> Result<UniquePtr<Tensors>>;
         fn use_machine(name: &str) -> bool;
 
         fn autocast_enabled(cuda: bool) -> Result<bool>;

@@ -51,7 +51,9 @@ pub use cuda::{Cuda, NoCuda};
 pub use error::{Error, Fault};
 pub use group::{Backend, GroupOptions, ProcessGroup, ReduceOp, Work};
 pub use layout::{contiguous_channels_last, is_channels_last};
-pub use norm_silu::{can_norm_silu, norm_silu, use_machine};
+pub use norm_silu::{
+    Besides, Split, Twice, can_norm_silu, norm_silu, norm_silu_with, split_norm_silu, use_machine,
+};
 pub use pick::pick;
 pub use reducer::{Compression, Reducer, ReducerOptions, verify_params};
 pub use store::{Store, TcpStoreOptions};

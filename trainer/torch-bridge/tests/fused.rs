@@ -1,11 +1,12 @@
 //! Operations that libtorch has in parts: each against these parts, on tensors of many shapes.
 
+use std::error::Error as _;
 use std::sync::{Mutex, PoisonError};
 
 use tch::{Kind, Tensor};
 use torch_bridge::{
-    Normalisation, can_norm_silu, contiguous_channels_last, norm_silu, optim, pick, runtime,
-    use_machine,
+    Besides, Normalisation, Split, Twice, can_norm_silu, contiguous_channels_last, norm_silu,
+    norm_silu_with, optim, pick, runtime, split_norm_silu, use_machine,
 };
 
 const MOMENTUM: f64 = 0.03;
@@ -225,6 +226,153 @@ fn normalisation_with_silu_is_the_same_on_all_machines() {
         }
     }
     assert!(use_machine(known[0]));
+}
+
+/// Scale, shift and running statistics of one of several normalisations.
+struct Norm {
+    scale: Tensor,
+    shift: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+}
+
+impl Norm {
+    fn new(case: &Case, kind: Kind) -> Self {
+        let leaf = |tensor: &Tensor| tensor.to_kind(kind).copy().set_requires_grad(true);
+        Self {
+            scale: leaf(&case.weight),
+            shift: leaf(&case.bias),
+            mean: case.bias.zeros_like().to_kind(kind),
+            variance: case.bias.ones_like().to_kind(kind),
+        }
+    }
+
+    fn view(&self) -> Normalisation<'_> {
+        Normalisation {
+            scale: &self.scale,
+            shift: &self.shift,
+            mean: &self.mean,
+            variance: &self.variance,
+            momentum: MOMENTUM,
+            eps: EPS,
+        }
+    }
+
+    /// By libtorch's own operations.
+    fn apply(&self, x: &Tensor) -> Tensor {
+        let Self {
+            scale,
+            shift,
+            mean,
+            variance,
+        } = self;
+        x.batch_norm(
+            Some(scale),
+            Some(shift),
+            Some(mean),
+            Some(variance),
+            true,
+            MOMENTUM,
+            EPS,
+            false,
+        )
+        .silu()
+    }
+
+    fn outcome(&self) -> [Tensor; 4] {
+        let Self {
+            scale, shift, mean, ..
+        } = self;
+        let variance = self.variance.shallow_clone();
+        [scale.grad(), shift.grad(), mean.shallow_clone(), variance]
+    }
+}
+
+/// A block of YOLOv5 without its convolutions, which `factor` stands for: two halves of the input, of which the first
+/// goes through two bottlenecks that add their inputs. Returns output and all gradients and statistics.
+fn block(case: &Case, kind: Kind, ours: bool) -> Vec<Tensor> {
+    let computed = if ours { kind } else { Kind::Double };
+    let images = |tensor: Tensor| {
+        contiguous_channels_last(&tensor.to_kind(kind).to_kind(computed)).expect("four dimensions")
+    };
+    let x = Tensor::cat(&[&case.x, &(&case.x * 0.5 + 1.0)], 1);
+    let x = images(x).copy().set_requires_grad(true);
+    let factor = images(case.grad_out.cos());
+    let grad = images(Tensor::cat(&[&case.grad_out, &case.grad_out.sin()], 1));
+    let parameters = if ours { Kind::Float } else { Kind::Double };
+    let norms: Vec<Norm> = (0..4).map(|_| Norm::new(case, parameters)).collect();
+    let out = if ours {
+        let Split { first, last } =
+            split_norm_silu(&x, &norms[0].view(), &norms[1].view(), true).expect("it is suited");
+        let of = |x: &Twice, norm: &Norm, beside, twice| {
+            let besides = Besides {
+                added: x.again.as_ref(),
+                beside,
+                twice,
+            };
+            let hidden = &x.result * &factor;
+            norm_silu_with(&hidden, &norm.view(), &besides).expect("it is suited")
+        };
+        let middle = of(&first, &norms[2], None, true);
+        let end = of(&middle, &norms[3], Some(&last), false);
+        assert!(end.again.is_none());
+        end.result
+    } else {
+        let channels = case.weight.size()[0];
+        let first = norms[0].apply(&x.narrow(1, 0, channels));
+        let last = norms[1].apply(&x.narrow(1, channels, channels));
+        let middle = &first + norms[2].apply(&(&first * &factor));
+        let end = &middle + norms[3].apply(&(&middle * &factor));
+        Tensor::cat(&[end, last], 1)
+    };
+    (&out * grad).sum(out.kind()).backward();
+    let mut all = vec![out.detach(), x.grad()];
+    all.extend(norms.iter().flat_map(Norm::outcome));
+    all
+}
+
+#[test]
+fn a_block_written_where_it_belongs_is_the_operations_in_turn() {
+    for shape in SHAPES {
+        // With one pixel nothing is left of its gradient but the error.
+        if shape[2] * shape[3] == 1 {
+            continue;
+        }
+        let case = Case::new(shape);
+        for (kind, within) in [(Kind::Float, 1e-5), (Kind::BFloat16, 4e-2)] {
+            let pairs = block(&case, kind, true)
+                .into_iter()
+                .zip(block(&case, kind, false));
+            for (number, (actual, expected)) in pairs.enumerate() {
+                let difference = difference(&actual, &expected);
+                assert!(
+                    difference <= within,
+                    "{shape:?} {kind:?}: result {number} differs by {difference:.1e}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_lies_beside_must_have_room_for_it() {
+    let case = Case::new([2, 16, 4, 4]);
+    let x = contiguous_channels_last(&case.x).expect("four dimensions");
+    let norm = Norm::new(&case, Kind::Float);
+    let refused = |added, beside| {
+        let besides = Besides {
+            added,
+            beside,
+            twice: false,
+        };
+        let error = norm_silu_with(&x, &norm.view(), &besides).expect_err("it does not fit");
+        format!("{error}: {:?}", error.source().map(ToString::to_string))
+    };
+    let told = refused(None, Some(&x));
+    assert!(told.contains("not the last channels"), "{told}");
+    let half = x.to_kind(Kind::BFloat16);
+    let told = refused(Some(&half), None);
+    assert!(told.contains("of the same shape and kind"), "{told}");
 }
 
 #[test]

@@ -10,9 +10,9 @@ use crate::error::Error;
 
 /// `cv2(cv1(x))`, plus x if it is told and possible.
 pub(crate) struct Bottleneck<T> {
-    cv1: Conv<T>,
-    cv2: Conv<T>,
-    adds_input: bool,
+    pub(super) cv1: Conv<T>,
+    pub(super) cv2: Conv<T>,
+    pub(super) adds_input: bool,
 }
 
 impl<T> Bottleneck<T> {

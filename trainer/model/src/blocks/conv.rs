@@ -1,7 +1,10 @@
 //! Convolutions and normalisations.
 
-use tch::{TchError, Tensor};
-use torch_bridge::{Normalisation, can_norm_silu, norm_silu};
+use tch::{Device, Kind, TchError, Tensor};
+use torch_bridge::{
+    Besides, Normalisation, Split, Twice, can_norm_silu, is_channels_last, norm_silu,
+    norm_silu_with, split_norm_silu,
+};
 
 use super::Phase;
 use super::activation::{activate, activate_own};
@@ -106,6 +109,15 @@ impl<T> Conv2d<T> {
 
 impl Conv2d<Tensor> {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
+        self.forward_with_weight(&self.weight, self.bias.as_ref(), x)
+    }
+
+    fn forward_with_weight(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        x: &Tensor,
+    ) -> Result<Tensor, TchError> {
         let Convolution {
             stride,
             padding,
@@ -113,14 +125,7 @@ impl Conv2d<Tensor> {
             groups,
             ..
         } = self.settings;
-        x.f_conv2d(
-            &self.weight,
-            self.bias.as_ref(),
-            stride,
-            padding,
-            dilation,
-            groups,
-        )
+        x.f_conv2d(weight, bias, stride, padding, dilation, groups)
     }
 }
 
@@ -246,6 +251,68 @@ impl Conv<Tensor> {
             // Nothing else needs the values before the activation.
             Phase::Evaluation => activate_own(self.activation, x),
         }
+    }
+}
+
+/// What is computed together in training on CPUs, where the channels of a pixel lie next to each other.
+impl Conv<Tensor> {
+    /// Whether its normalisation and activation are one operation in training.
+    pub(crate) fn is_norm_silu(&self) -> bool {
+        self.normalisation.is_some() && self.activation == Activation::Silu
+    }
+
+    /// Whether images are such as that operation works on.
+    pub(crate) fn suits(x: &Tensor) -> bool {
+        x.device() == Device::Cpu
+            && matches!(x.kind(), Kind::Float | Kind::BFloat16)
+            && is_channels_last(x)
+    }
+
+    /// [`Conv::forward`] in training, with what else can be done meanwhile.
+    pub(crate) fn forward_with(
+        &self,
+        x: &Tensor,
+        besides: &Besides<'_>,
+    ) -> Result<Twice, TchError> {
+        let hidden = self.convolution.forward(x)?;
+        if let Some(normalisation) = &self.normalisation
+            && can_norm_silu(&hidden)
+        {
+            return bridged(norm_silu_with(&hidden, &normalisation.tensors(), besides));
+        }
+        let mut result = self.forward(x, Phase::Training)?;
+        if let Some(added) = besides.added {
+            result = added.f_add(&result)?;
+        }
+        if let Some(beside) = besides.beside {
+            result = Tensor::f_cat(&[&result, beside], 1)?;
+        }
+        let again = besides.twice.then(|| result.shallow_clone());
+        Ok(Twice { result, again })
+    }
+
+    /// This and another one of the same input, as one convolution; `None` where they cannot be one.
+    pub(crate) fn forward_both(
+        &self,
+        other: &Self,
+        x: &Tensor,
+        twice: bool,
+    ) -> Result<Option<Split>, TchError> {
+        let (Some(first), Some(last)) = (&self.normalisation, &other.normalisation) else {
+            return Ok(None);
+        };
+        let weight = Tensor::f_cat(&[&self.convolution.weight, &other.convolution.weight], 0)?;
+        let both = self.convolution.forward_with_weight(&weight, None, x)?;
+        if !can_norm_silu(&both) {
+            return Ok(None);
+        }
+        bridged(split_norm_silu(
+            &both,
+            &first.tensors(),
+            &last.tensors(),
+            twice,
+        ))
+        .map(Some)
     }
 }
 

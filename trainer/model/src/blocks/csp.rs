@@ -2,7 +2,10 @@
 
 use tch::{TchError, Tensor};
 
+use torch_bridge::{Besides, Split};
+
 use super::activation::activate;
+use super::bottleneck::Bottleneck;
 use super::conv::{BatchNorm, Conv, Conv2d};
 use super::pyramid::Spp;
 use super::scope::{Maker, Scope};
@@ -69,6 +72,14 @@ impl<T> Branch<T> {
 }
 
 impl Branch<Tensor> {
+    /// The branch as a row of bottlenecks, if it is one.
+    fn bottlenecks(&self) -> Option<Vec<&Bottleneck<Tensor>>> {
+        match self {
+            Self::Row(all) if !all.is_empty() => all.iter().map(Block::as_bottleneck).collect(),
+            _ => None,
+        }
+    }
+
     fn forward(&self, mut x: Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
         match self {
             Self::Row(all) => {
@@ -108,9 +119,43 @@ impl<T> C3<T> {
 
 impl C3<Tensor> {
     pub(crate) fn forward(&self, x: &Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
-        let main = self.branch.forward(self.cv1.forward(x, phase)?, phase)?;
-        let side = self.cv2.forward(x, phase)?;
-        self.cv3.forward(&Tensor::f_cat(&[main, side], 1)?, phase)
+        let both = match self.forward_together(x, phase)? {
+            Some(both) => both,
+            None => {
+                let main = self.branch.forward(self.cv1.forward(x, phase)?, phase)?;
+                Tensor::f_cat(&[main, self.cv2.forward(x, phase)?], 1)?
+            }
+        };
+        self.cv3.forward(&both, phase)
+    }
+
+    /// The input of cv3, with fewer walks through memory: cv1 and cv2 are one convolution, and the bottlenecks' sums and
+    /// what lies side by side are written where they belong. `None` where that cannot be done.
+    fn forward_together(&self, x: &Tensor, phase: Phase<'_>) -> Result<Option<Tensor>, TchError> {
+        let Some(bottlenecks) = self.branch.bottlenecks() else {
+            return Ok(None);
+        };
+        let ends = [&self.cv1, &self.cv2];
+        let known = ends.into_iter().all(Conv::is_norm_silu)
+            && bottlenecks.iter().all(|one| one.cv2.is_norm_silu());
+        if !matches!(phase, Phase::Training) || !known || !Conv::suits(x) {
+            return Ok(None);
+        }
+        let adds = |index: usize| bottlenecks.get(index).is_some_and(|one| one.adds_input);
+        let Some(Split { mut first, last }) = self.cv1.forward_both(&self.cv2, x, adds(0))? else {
+            return Ok(None);
+        };
+        for (index, one) in bottlenecks.iter().enumerate() {
+            let hidden = one.cv1.forward(&first.result, phase)?;
+            let is_last = index + 1 == bottlenecks.len();
+            let besides = Besides {
+                added: first.again.as_ref(),
+                beside: is_last.then_some(&last),
+                twice: adds(index + 1),
+            };
+            first = one.cv2.forward_with(&hidden, &besides)?;
+        }
+        Ok(Some(first.result))
     }
 }
 
