@@ -219,7 +219,9 @@ fn buckets_are_rebuilt_once_to_their_sizes() {
 
 #[test]
 fn a_parameter_without_a_gradient_is_an_error_at_the_next_pass() {
-    on_ranks(2, |group| {
+    on_ranks(2, |mut group| {
+        // Neither waits for the other later: one would be gone before the other had met it.
+        group.barrier().expect("both are here");
         let model = Model::new();
         let mut named = model.named();
         named.push((
