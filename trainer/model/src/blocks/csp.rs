@@ -119,12 +119,11 @@ impl<T> C3<T> {
 
 impl C3<Tensor> {
     pub(crate) fn forward(&self, x: &Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
-        let both = match self.forward_together(x, phase)? {
-            Some(both) => both,
-            None => {
-                let main = self.branch.forward(self.cv1.forward(x, phase)?, phase)?;
-                Tensor::f_cat(&[main, self.cv2.forward(x, phase)?], 1)?
-            }
+        let both = if let Some(both) = self.forward_together(x, phase)? {
+            both
+        } else {
+            let main = self.branch.forward(self.cv1.forward(x, phase)?, phase)?;
+            Tensor::f_cat(&[main, self.cv2.forward(x, phase)?], 1)?
         };
         self.cv3.forward(&both, phase)
     }
