@@ -255,7 +255,8 @@ main() {
     ./images.sh
 
     check "up within $UP_LIMIT s" up_in_time
-    check "status is healthy" ./status.sh
+    # A node that has just joined may get the taint of one that is not ready once more, from a stale cache.
+    check "status is healthy" eventually 10 ./status.sh
     check "up.sh --keep leaves it" ./up.sh --keep
     check "gang scheduling API" gang_api_there
 
