@@ -205,7 +205,7 @@ fn jobs_go_on_through_an_upgrade_and_stay_through_an_uninstall() {
     let _reinstall = Reinstall;
     let namespace = Namespace::new("upgrade");
     data::digits(&namespace, 64, 16, 64);
-    let job = Job::new("steady").set("/training/epochs", 40);
+    let job = Job::new("steady").set("/training/epochs", 60);
     namespace.apply(&job.manifest()).expect("applying the job");
     seen::wait_training(&namespace, "steady");
     let pods = seen::worker_names(&namespace, "steady");

@@ -7,7 +7,7 @@ use tests::{Job, Namespace, OPERATOR_NAMESPACE, data, kubectl, measured, process
 
 use crate::seen;
 
-const EPOCHS: u64 = 40;
+const EPOCHS: u64 = 60;
 
 fn step(job: &Value) -> u64 {
     job["status"]["progress"]["step"].as_u64().unwrap_or(0)

@@ -11,7 +11,7 @@ use crate::seen;
 
 fn job(name: &str) -> Job {
     Job::new(name)
-        .set("/training/epochs", 30)
+        .set("/training/epochs", 45)
         // One in two seconds or so, of which three are kept: long enough to be looked at.
         .set("/training/checkpointEvery", 6)
 }

@@ -37,7 +37,7 @@ fn dashboard_queries(namespace: &str) -> Vec<(String, String)> {
 fn every_query_of_the_dashboard_returns_data_while_a_job_runs() {
     let namespace = Namespace::new("metrics");
     data::digits(&namespace, 64, 16, 64);
-    let job = Job::new("watched").set("/training/epochs", 40);
+    let job = Job::new("watched").set("/training/epochs", 60);
     namespace.apply(&job.manifest()).expect("applying the job");
     seen::wait(&namespace, "watched", "a first evaluation", |job| {
         job["status"]["latest"]["mAP50"].is_number()
@@ -71,7 +71,7 @@ fn every_query_of_the_dashboard_returns_data_while_a_job_runs() {
 fn every_training_series_of_the_contract_is_scraped_with_its_labels() {
     let namespace = Namespace::new("series");
     data::digits(&namespace, 64, 16, 64);
-    let job = Job::new("scraped").set("/training/epochs", 40);
+    let job = Job::new("scraped").set("/training/epochs", 60);
     namespace.apply(&job.manifest()).expect("applying the job");
     // First, while both workers live.
     let ranks = format!(

@@ -8,7 +8,7 @@ use tests::{Job, Namespace, data, measured, processes};
 
 use crate::seen;
 
-const EPOCHS: u64 = 40;
+const EPOCHS: u64 = 80;
 
 /// A job of two workers on two nodes that writes no checkpoint before its end, once it has trained for longer
 /// than the time between two copies of its state; returns its pods.

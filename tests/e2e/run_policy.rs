@@ -7,7 +7,7 @@ use tests::{Job, Namespace, data, until};
 
 use crate::seen;
 
-const EPOCHS: u64 = 40;
+const EPOCHS: u64 = 60;
 
 fn patch(namespace: &Namespace, job: &str, spec: &str) {
     let patch = format!("{{\"spec\": {spec}}}");

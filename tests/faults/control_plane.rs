@@ -12,7 +12,7 @@ use crate::{
 
 #[test]
 fn a_minute_without_an_api_server_is_no_event_even_when_a_process_dies_in_it() {
-    let job = |name: &str| long_job(name).set("/training/epochs", 300);
+    let job = |name: &str| long_job(name).set("/training/epochs", 400);
     let namespace = training("no-api", &job("run"));
     let pods = seen::worker_names(&namespace, "run");
     let pod = namespace.get("pod", &pods[1]).expect("a pod");
@@ -39,7 +39,7 @@ fn a_minute_without_an_api_server_is_no_event_even_when_a_process_dies_in_it() {
 
 #[test]
 fn a_cluster_that_is_put_back_to_a_backup_does_not_put_the_run_back() {
-    let job = |name: &str| long_job(name).set("/training/epochs", 300);
+    let job = |name: &str| long_job(name).set("/training/epochs", 400);
     let namespace = training("etcd", &job("run"));
     let backup = Backup::new();
     // What the backup does not know: a restart, and another pod.

@@ -25,7 +25,7 @@ use tests::{Job, Namespace, data, until};
 /// A job that trains for a while, with its last checkpoint at the end: what a fault loses is then seen.
 fn long_job(name: &str) -> Job {
     Job::new(name)
-        .set("/training/epochs", 60)
+        .set("/training/epochs", 90)
         .set("/training/checkpointEvery", 5)
         .set("/training/snapshotSeconds", 2)
 }

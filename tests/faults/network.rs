@@ -35,7 +35,7 @@ fn is_slower_and_nothing_else(test: &str, how: &[&str]) {
 
 #[test]
 fn a_process_that_dies_while_no_name_is_answered_is_replaced() {
-    let job = |name: &str| long_job(name).set("/training/epochs", 300);
+    let job = |name: &str| long_job(name).set("/training/epochs", 400);
     let namespace = training("dns", &job("run"));
     let pods = seen::worker_names(&namespace, "run");
     let pod = namespace.get("pod", &pods[1]).expect("a pod");

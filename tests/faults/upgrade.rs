@@ -29,7 +29,7 @@ fn images(namespace: &Namespace) -> Vec<Value> {
 
 #[test]
 fn a_worker_that_is_lost_after_an_upgrade_comes_back_as_it_was() {
-    let job = |name: &str| long_job(name).set("/training/epochs", 100);
+    let job = |name: &str| long_job(name).set("/training/epochs", 150);
     let namespace = training("upgrade", &job("run"));
     let before = images(&namespace);
     let pods = seen::worker_names(&namespace, "run");
@@ -49,7 +49,7 @@ fn a_worker_that_is_lost_after_an_upgrade_comes_back_as_it_was() {
 /// Its definition, its operator and its agents are of the release before; then the operator is this one.
 #[test]
 fn a_job_of_the_release_before_goes_on_under_this_one() {
-    let job = |name: &str| long_job(name).set("/training/epochs", 100);
+    let job = |name: &str| long_job(name).set("/training/epochs", 150);
     let reinstall = Reinstall;
     println!("the release before is built when it is not there: some minutes");
     let previous = script("tests/faults/previous.sh", &[]).expect("building the release before");
