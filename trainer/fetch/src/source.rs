@@ -328,11 +328,11 @@ fn options(
         })?;
         options = options.with_root_certificate(root);
     }
-    let own = bundle.map(|pem| Certificate::from_pem_bundle(pem.as_bytes()));
-    let own = own
-        .transpose()
-        .ok()
-        .filter(|own| own.as_ref().is_none_or(|own| !own.is_empty()));
+    let Some(pem) = bundle else {
+        return Ok(options);
+    };
+    let own = Certificate::from_pem_bundle(pem.as_bytes()).ok();
+    let own = own.filter(|own| !own.is_empty());
     let own = own.ok_or_else(|| FetchError::Client {
         url: url.to_owned(),
         problem: format!(
@@ -342,6 +342,5 @@ fn options(
     })?;
     Ok(own
         .into_iter()
-        .flatten()
         .fold(options, ClientOptions::with_root_certificate))
 }

@@ -65,8 +65,7 @@ pub fn norm_silu_with(
     norm: &Normalisation<'_>,
     besides: &Besides<'_>,
 ) -> Result<Twice, Error> {
-    let channels = x.size().get(1).copied().unwrap_or_default();
-    check(x, channels, &[norm])?;
+    check(x, &[norm])?;
     let like_x = |added: &Tensor| added.size() == x.size() && added.kind() == x.kind();
     if !besides.added.is_none_or(like_x) {
         return Err(unsuited("a summand of the same shape and kind"));
@@ -98,8 +97,7 @@ pub fn split_norm_silu(
     last: &Normalisation<'_>,
     twice: bool,
 ) -> Result<Split, Error> {
-    let channels = x.size().get(1).copied().unwrap_or_default();
-    check(x, channels, &[first, last])?;
+    check(x, &[first, last])?;
     let made = ffi::split_norm_silu(
         as_ffi(x),
         &tensors(first),
@@ -125,7 +123,8 @@ fn tensors(norm: &Normalisation<'_>) -> UniquePtr<ffi::Tensors> {
 }
 
 /// Whether `x` is as it has to be, and these normalisations together have as many channels.
-fn check(x: &Tensor, channels: i64, norms: &[&Normalisation<'_>]) -> Result<(), Error> {
+fn check(x: &Tensor, norms: &[&Normalisation<'_>]) -> Result<(), Error> {
+    let channels = x.size().get(1).copied().unwrap_or_default();
     let mut of_norms = 0;
     let mut fit = true;
     for norm in norms {

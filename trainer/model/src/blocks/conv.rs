@@ -1,9 +1,8 @@
 //! Convolutions and normalisations.
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{TchError, Tensor};
 use torch_bridge::{
-    Besides, Normalisation, Split, Twice, can_norm_silu, is_channels_last, norm_silu,
-    norm_silu_with, split_norm_silu,
+    Besides, Normalisation, Split, Twice, can_norm_silu, norm_silu, norm_silu_with, split_norm_silu,
 };
 
 use super::Phase;
@@ -236,7 +235,11 @@ impl<T> Conv<T> {
 
 impl Conv<Tensor> {
     pub(crate) fn forward(&self, x: &Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
-        let mut x = self.convolution.forward(x)?;
+        self.finish(self.convolution.forward(x)?, phase)
+    }
+
+    /// What follows the convolution.
+    fn finish(&self, mut x: Tensor, phase: Phase<'_>) -> Result<Tensor, TchError> {
         if let Some(normalisation) = &self.normalisation {
             if matches!(phase, Phase::Training)
                 && self.activation == Activation::Silu
@@ -261,13 +264,6 @@ impl Conv<Tensor> {
         self.normalisation.is_some() && self.activation == Activation::Silu
     }
 
-    /// Whether images are such as that operation works on.
-    pub(crate) fn suits(x: &Tensor) -> bool {
-        x.device() == Device::Cpu
-            && matches!(x.kind(), Kind::Float | Kind::BFloat16)
-            && is_channels_last(x)
-    }
-
     /// [`Conv::forward`] in training, with what else can be done meanwhile.
     pub(crate) fn forward_with(
         &self,
@@ -280,7 +276,7 @@ impl Conv<Tensor> {
         {
             return bridged(norm_silu_with(&hidden, &normalisation.tensors(), besides));
         }
-        let mut result = self.forward(x, Phase::Training)?;
+        let mut result = self.finish(hidden, Phase::Training)?;
         if let Some(added) = besides.added {
             result = added.f_add(&result)?;
         }

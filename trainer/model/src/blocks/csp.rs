@@ -2,7 +2,7 @@
 
 use tch::{TchError, Tensor};
 
-use torch_bridge::{Besides, Split};
+use torch_bridge::{Besides, Split, can_norm_silu};
 
 use super::activation::activate;
 use super::bottleneck::Bottleneck;
@@ -137,7 +137,7 @@ impl C3<Tensor> {
         let ends = [&self.cv1, &self.cv2];
         let known = ends.into_iter().all(Conv::is_norm_silu)
             && bottlenecks.iter().all(|one| one.cv2.is_norm_silu());
-        if !matches!(phase, Phase::Training) || !known || !Conv::suits(x) {
+        if !matches!(phase, Phase::Training) || !known || !can_norm_silu(x) {
             return Ok(None);
         }
         let adds = |index: usize| bottlenecks.get(index).is_some_and(|one| one.adds_input);
