@@ -44,7 +44,11 @@ fn main() -> Result<()> {
 
     let mut options = NetworkOptions::new(ModelSize::N, classes);
     options.kind = kind;
-    options.layout = Layout::ChannelsFirst;
+    // As the trainer does it; operations in one are of float32, channels last.
+    options.layout = match kind {
+        Kind::Float => Layout::ChannelsLast,
+        _ => Layout::ChannelsFirst,
+    };
     let mut network = Network::blank(&options)?;
     network
         .state_mut()
