@@ -1,5 +1,6 @@
 //! Which changes of a status deserve a Kubernetes event.
 
+use contract::progress::failure_sentence;
 use crds::conditions::{ConditionType, Reason};
 use crds::v1alpha1::{FetchFailure, WorkerState, YoloTrainingJobStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -98,14 +99,8 @@ pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<J
     if let Some(restarting) = restart(old, new) {
         events.push(event(true, "Restarting", restarting.message.clone()));
     }
-    if let Some(restarted) = restart_in_place(old, new) {
-        // The restart of a replaced worker is under way; that of ranks in place is over when it is heard of.
-        let reason = if restarted.status == "True" {
-            "WorkerReplaced"
-        } else {
-            "RestartedInPlace"
-        };
-        events.push(event(true, reason, restarted.message.clone()));
+    if let Some((reason, note)) = restart_in_place(old, new) {
+        events.push(event(true, reason, note));
     }
     if let Some(suspended) = became_true(old, new, ConditionType::Suspended) {
         events.push(event(false, "Suspended", suspended.message.clone()));
@@ -209,13 +204,32 @@ fn restart<'a>(
 }
 
 /// A restart in living pods that the old status does not know.
-fn restart_in_place<'a>(
+fn restart_in_place(
     old: &YoloTrainingJobStatus,
-    new: &'a YoloTrainingJobStatus,
-) -> Option<&'a Condition> {
+    new: &YoloTrainingJobStatus,
+) -> Option<(&'static str, String)> {
     let (before, after) = (old.attempt?, new.attempt?);
-    let later = before.incarnation == after.incarnation && before.restart < after.restart;
-    find(&new.conditions, ConditionType::Restarting).filter(|_| later)
+    if before.incarnation != after.incarnation || before.restart >= after.restart {
+        return None;
+    }
+    let restarting = find(&new.conditions, ConditionType::Restarting)?;
+    // The restart of a replaced worker is under way; that of ranks in place is over when it is heard of.
+    if restarting.status == "True" {
+        return Some(("WorkerReplaced", restarting.message.clone()));
+    }
+    let note = if restarting.reason == Reason::Restarted.as_str() {
+        restarting.message.clone()
+    } else {
+        // The job has ended meanwhile, of which the condition speaks.
+        let mut failures = new.failures.iter();
+        let cause = failures.find(|failure| failure.attempt.next_restart() == after);
+        let because = cause.map_or_else(String::new, |cause| {
+            let sentence = failure_sentence(cause.worker, cause.rank, &cause.message);
+            format!(", because of {sentence}")
+        });
+        format!("restarted in place as attempt {after}{because}")
+    };
+    Some(("RestartedInPlace", note))
 }
 
 /// Something that a user may have to put right and that the old status does not name.

@@ -30,6 +30,9 @@ pub struct WorkerResult {
     /// The failure of another worker that ended this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<RankFailure>,
+    /// The failure after which the attempt began in place; an attempt can end before anybody asked its agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarted_after: Option<RankFailure>,
     /// What a user should read.
     #[serde(default)]
     pub message: String,
@@ -52,8 +55,10 @@ impl WorkerResult {
         if let Some(text) = fitting(&result) {
             return text;
         }
-        if let Some(because) = &mut result.because {
-            because.message = because.message.chars().take(512).collect();
+        for failure in [&mut result.because, &mut result.restarted_after] {
+            if let Some(failure) = failure {
+                failure.message = failure.message.chars().take(512).collect();
+            }
         }
         let full: Vec<char> = result.message.chars().collect();
         // Half the message at a time: escaping makes the length of the JSON hard to foresee.
@@ -93,6 +98,7 @@ mod tests {
             reason: Some(FailureReason::InvalidDataset),
             rank: Some(1),
             because: None,
+            restarted_after: None,
             message: message.to_owned(),
             report: Some(RunReport {
                 warnings: vec!["images/7.png: not an image".to_owned(); warnings],
@@ -120,19 +126,23 @@ mod tests {
     }
 
     #[test]
-    fn the_cause_is_kept_however_long_it_is() {
+    fn the_causes_are_kept_however_long_they_are() {
         let mut long = result(&"x".repeat(4000), 0);
-        long.because = Some(RankFailure {
+        let failure = RankFailure {
             worker: 1,
             rank: None,
             reason: FailureReason::PeerLost,
             exit_code: 76,
             message: "y".repeat(4000),
-        });
+        };
+        long.because = Some(failure.clone());
+        long.restarted_after = Some(failure);
         let text = long.to_termination_message();
         assert!(text.len() <= MAX_BYTES);
-        let because = WorkerResult::parse(&text).and_then(|result| result.because);
-        assert_eq!(Some(512), because.map(|because| because.message.len()));
+        let read = WorkerResult::parse(&text).expect("still JSON");
+        let lengths = [read.because, read.restarted_after]
+            .map(|failure| failure.map(|failure| failure.message.len()));
+        assert_eq!([Some(512); 2], lengths);
     }
 
     #[test]

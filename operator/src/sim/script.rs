@@ -62,7 +62,7 @@ use contract::attempt::Attempt;
 use contract::exit::FailureReason;
 use contract::progress::{
     AgentProgress, CheckpointRef, EpochMetrics, Losses, PROGRESS_VERSION, Phase, Progress,
-    RunReport,
+    RankFailure, RunReport,
 };
 use contract::result::{RESULT_VERSION, WorkerResult};
 use crds::v1alpha1::{WorkerContainer, YoloTrainingJobSpec};
@@ -110,6 +110,8 @@ pub(super) struct Player {
     pub(super) progress: Option<AgentProgress>,
     /// The attempt that the agents restarted their ranks for, in place.
     agents: Attempt,
+    /// Because of this failure.
+    restarted_after: Option<RankFailure>,
     remembered: World,
     policy: Policy,
     now: Timestamp,
@@ -122,6 +124,7 @@ impl Player {
             memory: JobMemory::default(),
             progress: None,
             agents: Attempt::default(),
+            restarted_after: None,
             remembered: World::default(),
             policy: Policy {
                 images: fixture::images(),
@@ -450,6 +453,7 @@ impl Player {
                 reason,
                 rank: reason.map(|_| view.index),
                 because: None,
+                restarted_after: self.restarted_after.clone(),
                 message: words.get(3..).unwrap_or_default().join(" "),
                 report,
             }
@@ -547,10 +551,7 @@ impl Player {
             lost: Vec::new(),
             absent: Vec::new(),
             slow_check: None,
-            restarted_after: self
-                .progress
-                .as_ref()
-                .and_then(|progress| progress.restarted_after.clone()),
+            restarted_after: self.restarted_after.clone(),
         });
     }
 }

@@ -4,7 +4,7 @@
 
 use contract::attempt::Attempt;
 use contract::exit::FailureReason;
-use contract::progress::RunReport;
+use contract::progress::{RankFailure, RunReport};
 use contract::result::WorkerResult;
 use crds::names;
 use jiff::Timestamp;
@@ -122,6 +122,12 @@ impl PodView {
         told.filter(|told| told.incarnation == self.incarnation)
             .unwrap_or_default()
             .max(self.made_for)
+    }
+
+    /// The failure after which this attempt began in place, as the worker said when it ended.
+    pub fn restarted_after(&self, attempt: Attempt) -> Option<&RankFailure> {
+        let result = self.result().filter(|result| result.attempt == attempt);
+        result?.restarted_after.as_ref()
     }
 
     fn result(&self) -> Option<&WorkerResult> {

@@ -143,8 +143,11 @@ pub fn in_place(observed: &Observed, attempt: Attempt) -> Option<InPlace<'_>> {
     }
     let told = observed.progress.as_ref();
     let told = told.filter(|progress| progress.attempt == attempt);
+    let told = told.and_then(|progress| progress.restarted_after.as_ref());
+    let mut pods = observed.pods.iter();
     Some(InPlace {
-        cause: told.and_then(|progress| progress.restarted_after.as_ref()),
+        // A run can end before its agents were asked once more; then those that ended tell.
+        cause: told.or_else(|| pods.find_map(|pod| pod.restarted_after(attempt))),
     })
 }
 

@@ -170,6 +170,11 @@ impl Board {
         }
     }
 
+    /// The failure after which this attempt began in place.
+    pub fn restarted_after(&self) -> Option<RankFailure> {
+        self.restarted_after.clone()
+    }
+
     /// Whether a rank has done a training step in this attempt.
     pub fn trained(&self) -> bool {
         self.ranks

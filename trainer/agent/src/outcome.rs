@@ -35,6 +35,7 @@ impl Outcome {
             reason: None,
             rank: None,
             because: None,
+            restarted_after: None,
             message: verdict.last_words,
             report,
         };
@@ -63,6 +64,7 @@ impl Outcome {
                 reason: None,
                 rank: None,
                 because: None,
+                restarted_after: None,
                 message: "the others had completed the run".to_owned(),
                 report,
             },
@@ -80,6 +82,7 @@ impl Outcome {
                 reason: Some(reason),
                 rank: None,
                 because: None,
+                restarted_after: None,
                 message,
                 report: None,
             },

@@ -168,6 +168,7 @@ async fn run_worker(settings: &Settings) -> Result<Outcome, RunError> {
         membership,
     );
     let mut outcome = worker.run(&mut signals).await;
+    outcome.result.restarted_after = shared.board().restarted_after();
     if let Some(keeper) = &keeper {
         let asked = worker.asked_at();
         keeper.settle(&mut outcome, asked, &mut signals).await;

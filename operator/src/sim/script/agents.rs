@@ -40,6 +40,7 @@ impl Player {
                 exit_code: reason.exit_code(),
                 message: message.to_owned(),
             }),
+            restarted_after: None,
             message: "its ranks were stopped".to_owned(),
             report: None,
         };
@@ -88,12 +89,13 @@ impl Player {
         progress.attempt = progress.attempt.next_restart();
         self.agents = progress.attempt;
         progress.report.phase = Phase::Starting;
-        progress.restarted_after = Some(RankFailure {
+        self.restarted_after = Some(RankFailure {
             worker,
             rank: Some(worker),
             reason,
             exit_code: reason.exit_code(),
             message: message.to_owned(),
         });
+        progress.restarted_after.clone_from(&self.restarted_after);
     }
 }

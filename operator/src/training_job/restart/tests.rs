@@ -40,6 +40,7 @@ fn failed(index: u32, reason: FailureReason) -> PodView {
                 reason: Some(reason),
                 rank: Some(index),
                 because: None,
+                restarted_after: None,
                 message: reason.as_str().to_owned(),
                 report: None,
             })),

@@ -94,6 +94,8 @@ pub fn ranks_start_together_and_a_killed_one_restarts_all_in_place() {
         let ended = agent.finish();
         assert_eq!(0, ended.code, "{}", ended.stderr);
         assert_eq!("2.1", ended.result.attempt.to_string());
+        let told = ended.result.restarted_after.expect("a cause");
+        assert_eq!((1, Some(1)), (told.worker, told.rank));
         assert!(ended.stderr.contains("attempt=2.1"), "{}", ended.stderr);
     }
 }
