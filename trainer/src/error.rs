@@ -61,6 +61,14 @@ pub enum Error {
         /// The checkpoint.
         checkpoint: String,
     },
+    /// The network's anchors cannot be made.
+    #[error(
+        "the training images have too few different boxes to make the model's {anchors} anchors of: label more of them, or write widths and heights into model.anchors"
+    )]
+    TooFewBoxes {
+        /// How many it has.
+        anchors: usize,
+    },
     /// There is no place for decoded images.
     #[error(transparent)]
     ImageCache(#[from] ImageCacheError),
@@ -249,9 +257,10 @@ impl Error {
             | Self::NothingFits { .. }
             | Self::OtherOptimizer { .. }
             | Self::Architecture(_) => FailureReason::InvalidConfig,
-            Self::Dataset(_) | Self::OtherDataset { .. } | Self::ChangedDataset { .. } => {
-                FailureReason::InvalidDataset
-            }
+            Self::Dataset(_)
+            | Self::OtherDataset { .. }
+            | Self::ChangedDataset { .. }
+            | Self::TooFewBoxes { .. } => FailureReason::InvalidDataset,
             Self::Rendezvous(_) => FailureReason::RendezvousFailed,
             Self::Ranks { source, .. } => of_ranks(source),
             Self::RunFolder(error) => match error {

@@ -202,7 +202,12 @@ fn summarise(architecture: &Architecture, subject: &Subject) -> Result<Summary, 
         gflops: Work(traced.iter().map(|traced| traced.work.0).sum()).gflops(),
         image_multiple: architecture.multiple(),
         strides: levels.iter().map(|level| level.stride).collect(),
-        anchors: levels.iter().map(|level| level.anchors.clone()).collect(),
+        // Of one whose anchors are still to be made there are none to tell.
+        anchors: levels
+            .iter()
+            .filter(|_| !architecture.wants_anchors())
+            .map(|level| level.anchors.clone())
+            .collect(),
     })
 }
 

@@ -181,6 +181,10 @@ pub fn resolve(
 /// wrong with their size.
 fn check_architecture(spec: &TrainerSpec) -> Result<Option<SpecProblem>, JobError> {
     let architecture = Architecture::of(&spec.model, None).map_err(JobError::Architecture)?;
+    if architecture.wants_anchors() && !spec.training.auto_anchor {
+        let problem = "training.autoAnchor is false, but model.architecture gives only the number of anchors, so that they have to be made from the data set: leave training.autoAnchor out, or write their widths and heights (yolo-trainer anchors finds some)";
+        return Ok(Some(SpecProblem(problem.to_owned())));
+    }
     let multiple = architecture.multiple().max(32);
     let because = format!("the largest stride of model.architecture is {multiple}");
     let size = spec.training.image_size;
@@ -361,6 +365,8 @@ head:
 ";
         assert_eq!(None, told(serde_json::json!({"size": "n"}), 64));
         assert_eq!(None, told(serde_json::json!({"architecture": deep}), 384));
+        let made = deep.replace("[[10, 13], [90, 80]]", "1");
+        assert_eq!(None, told(serde_json::json!({"architecture": made}), 384));
         assert_eq!(
             Some("training.imageSize is 320: choose a multiple of 128 from 256 to 8192 (the largest stride of model.architecture is 128)".to_owned()),
             told(serde_json::json!({"architecture": deep}), 320)

@@ -38,39 +38,53 @@ pub struct Choice {
     pub anchors: Option<Vec<[f32; 2]>>,
 }
 
+/// Anchors made from a data set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// In hundredths of a pixel, smallest area first.
+    pub anchors: Vec<[f32; 2]>,
+    /// Best possible recall with them.
+    pub recall: f32,
+}
+
 /// Tests `anchors` against `boxes` whose sides vary by 0.9 to 1.1, and looks for others where 98 % of them or
 /// fewer can be matched (YOLOv5 v7.0).
 pub fn choose(boxes: &[[f32; 2]], anchors: &[[f32; 2]], threshold: f32, seed: u64) -> Choice {
-    let mut rng = stream(seed, Purpose::Anchors, 0, 3);
-    let varied: Vec<[f32; 2]> = boxes
-        .iter()
-        .map(|sides| {
-            let factor = uniform(&mut rng, JITTER.0, JITTER.1) as f32;
-            sides.map(|side| side * factor)
-        })
-        .collect();
-    let recall = |anchors: &[[f32; 2]]| fit(&varied, anchors, threshold).best_possible_recall;
+    let recall = fit(&varied(boxes, seed), anchors, threshold).best_possible_recall;
     let mut choice = Choice {
-        recall: recall(anchors),
+        recall,
         other_recall: None,
         anchors: None,
     };
-    if choice.recall > ENOUGH_RECALL {
-        return choice;
+    if recall <= ENOUGH_RECALL
+        && let Some(found) = make(boxes, anchors.len(), threshold, seed)
+    {
+        choice.other_recall = Some(found.recall);
+        choice.anchors = (found.recall > recall).then_some(found.anchors);
     }
+    choice
+}
+
+/// `count` anchors for a network that has none of its own; none where fewer than that many different boxes have
+/// sides of at least 2 pixels.
+pub fn make(boxes: &[[f32; 2]], count: usize, threshold: f32, seed: u64) -> Option<Found> {
     let step = boxes.len().div_ceil(MOST_BOXES).max(1);
     let some: Vec<[f32; 2]> = boxes.iter().step_by(step).copied().collect();
-    let Some(found) = evolve(&some, anchors.len(), threshold, seed) else {
-        return choice;
+    let anchors = evolve(&some, count, threshold, seed)?;
+    let rounded = |side: f32| (side * 100.0).round() / 100.0;
+    let anchors: Vec<[f32; 2]> = anchors.iter().map(|sides| sides.map(rounded)).collect();
+    let recall = fit(&varied(boxes, seed), &anchors, threshold).best_possible_recall;
+    Some(Found { anchors, recall })
+}
+
+/// The boxes with sides that vary by 0.9 to 1.1, the same for every call.
+fn varied(boxes: &[[f32; 2]], seed: u64) -> Vec<[f32; 2]> {
+    let mut rng = stream(seed, Purpose::Anchors, 0, 3);
+    let vary = |sides: &[f32; 2]| {
+        let factor = uniform(&mut rng, JITTER.0, JITTER.1) as f32;
+        sides.map(|side| side * factor)
     };
-    let rounded: Vec<[f32; 2]> = found
-        .iter()
-        .map(|sides| sides.map(|side| (side * 100.0).round() / 100.0))
-        .collect();
-    let found = recall(&rounded);
-    choice.other_recall = Some(found);
-    choice.anchors = (found > choice.recall).then_some(rounded);
-    choice
+    boxes.iter().map(vary).collect()
 }
 
 /// The `count` anchors that fit `boxes` best, smallest area first; none if fewer than that many different
@@ -297,6 +311,13 @@ mod tests {
             "too few to cluster"
         );
         assert_eq!(0.0, choose(&[], own, 4.0, 0).recall);
+    }
+
+    #[test]
+    fn a_network_without_anchors_gets_some_however_well_others_would_fit() {
+        let made = make(&small(), 3, 4.0, 0).expect("enough boxes");
+        assert_eq!((3, 1.0), (made.anchors.len(), made.recall));
+        assert_eq!(None, make(&small()[..2], 3, 4.0, 0));
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub struct Layer {
     pub repeats: usize,
     /// For Detect, the anchors of each input as written.
     anchors: Vec<Vec<[f32; 2]>>,
+    /// Whether those only stand for others, which the data set gives.
+    wants_anchors: bool,
 }
 
 /// One level of predictions.
@@ -105,7 +107,7 @@ impl Architecture {
         };
         let anchors = model.anchors.as_ref().map(|anchors| {
             let written = serde_json::to_value(anchors).unwrap_or_default();
-            document::anchors("model.anchors", &written)
+            document::sizes("model.anchors", &written)
         });
         let request = Request {
             name: model.name(),
@@ -160,6 +162,12 @@ impl Architecture {
     /// Anchors of each level.
     pub fn anchors_per_level(&self) -> usize {
         self.levels[0].anchors.len()
+    }
+
+    /// Whether its file gives only the number of anchors (`anchors: 3`), and the data set has to give their sizes
+    /// before the first step.
+    pub fn wants_anchors(&self) -> bool {
+        self.layers.iter().any(|layer| layer.wants_anchors)
     }
 
     /// Numbers predicted for each anchor.

@@ -132,7 +132,7 @@ pub const HYPERPARAMETERS: &[(&str, Rule)] = &[
         "anchors",
         Only(
             &["null", "3"],
-            "asks for other numbers of anchors: write them into model.anchors, and leave it out",
+            "asks for another number of anchors: write it into the model file (anchors: 4), or their sizes into model.anchors, and leave it out",
         ),
     ),
     ("fl_gamma", Field("/hyperparameters/focalGamma")),

@@ -39,6 +39,63 @@ fn run(arguments: &[&str]) -> Ended {
     ended(program().args(arguments).output().expect("ran"))
 }
 
+/// A file may leave the anchors to the data set, as YOLOv5's may.
+#[test]
+fn anchors_of_which_only_the_number_is_given_are_made_from_the_data_set() {
+    let own = OWN.replace(
+        "anchors:\n  - [8, 12, 14, 20]\n  - [24, 36, 40, 30]",
+        "anchors: 2",
+    );
+    // The level with the largest cells comes first here.
+    let own = own.replace("[[9, 6], 1, Detect", "[[6, 9], 1, Detect");
+    let mut manifest = manifest(&own);
+    manifest["training"]["epochs"] = json!(1);
+    let fixture = Fixture::new(&manifest);
+    let first = fixture.succeed(&Start::new("o", 2));
+    let told = "anchors made from the labels: best possible recall 1.0000; ";
+    let anchors = first[0]
+        .text
+        .split(told)
+        .nth(1)
+        .and_then(|rest| rest.lines().next());
+    let anchors: Vec<Vec<f64>> = serde_json::from_str(anchors.expect("told")).expect("anchors");
+    assert_eq!([4, 4], [anchors[0].len(), anchors[1].len()]);
+    let area = |level: &[f64], at: usize| level[2 * at] * level[2 * at + 1];
+    assert!(area(&anchors[1], 1) <= area(&anchors[0], 0), "{anchors:?}");
+
+    let best = fixture.run_folder("o").join("weights/best.safetensors");
+    let info = run(&["info", "--json", &best.display().to_string()]);
+    assert_eq!(Some(0), info.code, "{}", info.text);
+    let info: serde_json::Value = serde_json::from_str(&info.text).expect("a document");
+    let told: Vec<Vec<f64>> = info["anchors"]
+        .as_array()
+        .expect("levels")
+        .iter()
+        .map(sides)
+        .collect();
+    for (told, made) in told.iter().flatten().zip(anchors.iter().flatten()) {
+        assert!((told - made).abs() < 1e-4, "{info}");
+    }
+
+    manifest["training"]["autoAnchor"] = json!(false);
+    let refused = &Fixture::new(&manifest).run(&Start::new("o", 1))[0];
+    assert_eq!(Some(64), refused.code, "{}", refused.text);
+    assert!(
+        refused.text.contains("training.autoAnchor is false"),
+        "{}",
+        refused.text
+    );
+}
+
+/// Of pairs, all numbers.
+fn sides(level: &serde_json::Value) -> Vec<f64> {
+    let pairs = level.as_array().expect("pairs").iter();
+    pairs
+        .flat_map(|pair| pair.as_array().expect("a pair"))
+        .filter_map(serde_json::Value::as_f64)
+        .collect()
+}
+
 #[test]
 fn a_network_of_ones_own_trains_resumes_evaluates_and_predicts() {
     let fixture = Fixture::new(&manifest(OWN));

@@ -22,10 +22,28 @@ pub(crate) struct Document {
     pub classes: Option<usize>,
     pub depth: f64,
     pub width: f64,
-    /// Widths and heights in pixels, for each level.
-    pub anchors: Option<Vec<Vec<[f32; 2]>>>,
+    pub anchors: Option<Anchors>,
     pub activation: Option<Activation>,
     pub rows: Vec<Row>,
+}
+
+/// The anchors of all levels.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Anchors {
+    /// Widths and heights in pixels, for each level.
+    Sizes(Vec<Vec<[f32; 2]>>),
+    /// So many for each level, which the data set gives their sizes.
+    Made(usize),
+}
+
+impl Anchors {
+    /// How many each level has.
+    pub fn per_level(&self) -> usize {
+        match self {
+            Self::Sizes(levels) => levels[0].len(),
+            Self::Made(number) => *number,
+        }
+    }
 }
 
 /// One layer as written.
@@ -117,17 +135,29 @@ fn activation(value: &Value) -> Result<Activation, ArchitectureError> {
     }
 }
 
-/// Anchors as a list of widths and heights for each level; `key` is where they are written.
-pub(crate) fn anchors(
+/// Anchors as a number for each level, or as a list of widths and heights for each; `key` is where they are written.
+pub(crate) fn anchors(key: &'static str, value: &Value) -> Result<Anchors, ArchitectureError> {
+    if !value.is_number() {
+        return sizes(key, value).map(Anchors::Sizes);
+    }
+    let number = value
+        .as_u64()
+        .and_then(|number| usize::try_from(number).ok());
+    let number = number.filter(|number| (1..=MAX_ANCHORS).contains(number));
+    number.map(Anchors::Made).ok_or_else(|| {
+        let problem = format!(
+            "is {value}: write how many anchors of each level are to be made from the data set, 1 to {MAX_ANCHORS}, or their widths and heights in pixels, for example [[10, 13, 16, 30, 33, 23], [30, 61, 62, 45, 59, 119], [116, 90, 156, 198, 373, 326]]"
+        );
+        ArchitectureError::key(key, problem)
+    })
+}
+
+/// Widths and heights for each level; `key` is where they are written.
+pub(crate) fn sizes(
     key: &'static str,
     value: &Value,
 ) -> Result<Vec<Vec<[f32; 2]>>, ArchitectureError> {
     let problem = |problem: String| ArchitectureError::key(key, problem);
-    if value.is_number() {
-        return Err(problem(format!(
-            "is {value}, which asks for anchors made from the data set; that is not possible yet: write widths and heights in pixels for each level, for example [[10, 13, 16, 30, 33, 23], [30, 61, 62, 45, 59, 119], [116, 90, 156, 198, 373, 326]]"
-        )));
-    }
     let levels = value
         .as_array()
         .filter(|levels| (1..=MAX_LEVELS).contains(&levels.len()))

@@ -7,6 +7,7 @@ mod plain;
 
 use super::activation::{self, Activation};
 use super::arguments::{Arguments, MAX_CHANNELS, Problem, python};
+use super::document::Anchors;
 use super::module::Module;
 use super::shape::Shape;
 use branches::{bottleneck_csp, c3, c3_cross, c3_ghost, c3_pyramid, c3_transformer, spp, sppf};
@@ -21,8 +22,8 @@ pub(crate) struct Context {
     pub unscaled: Option<i64>,
     pub activation: Activation,
     pub classes: usize,
-    /// Widths and heights in pixels for each level, by the job or by the file's key.
-    pub anchors: Option<Vec<Vec<[f32; 2]>>>,
+    /// By the job or by the file's key.
+    pub anchors: Option<Anchors>,
     /// Whether they are the job's, which go before those that Detect itself has in the file.
     pub own_anchors: bool,
 }
@@ -48,6 +49,8 @@ pub(crate) struct Made {
     pub printed: String,
     /// For Detect: the anchors of each input.
     pub anchors: Vec<Vec<[f32; 2]>>,
+    /// Whether those only stand for others, which the data set gives.
+    pub wants_anchors: bool,
 }
 
 /// Reads the arguments of one kind of module.
@@ -263,6 +266,7 @@ impl Reading<'_> {
             repeats,
             printed: format!("[{}]", parts.join(", ")),
             anchors: Vec::new(),
+            wants_anchors: false,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::activation::Activation;
 use super::arguments::{Arguments, MAX_CHANNELS};
-use super::document::{Document, Row};
+use super::document::{Anchors, Document, Row};
 use super::error::ArchitectureError;
 use super::modules::{self, Context, Made, Reading};
 use super::shape::{Shape, Work};
@@ -35,12 +35,13 @@ pub(crate) fn plan(
     request: Request,
 ) -> Result<Architecture, ArchitectureError> {
     let own_anchors = request.anchors.is_some();
-    let anchors = request.anchors.or_else(|| document.anchors.clone());
+    let anchors = request.anchors.map(Anchors::Sizes);
+    let anchors = anchors.or_else(|| document.anchors.clone());
     let context = Context {
         width: document.width,
         unscaled: anchors
             .as_ref()
-            .map(|anchors| anchors[0].len() as i64 * outputs_per_anchor(request.classes)),
+            .map(|anchors| anchors.per_level() as i64 * outputs_per_anchor(request.classes)),
         activation: request
             .activation
             .or(document.activation)
@@ -128,6 +129,7 @@ impl Planner {
             module: made.module,
             repeats: made.repeats,
             anchors: made.anchors,
+            wants_anchors: made.wants_anchors,
         });
         Ok(())
     }

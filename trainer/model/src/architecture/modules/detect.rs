@@ -2,6 +2,7 @@
 
 use super::{Made, Reading};
 use crate::architecture::arguments::Problem;
+use crate::architecture::document::Anchors;
 use crate::architecture::module::Module;
 use crate::architecture::plan::PROBE;
 use crate::architecture::{document, outputs_per_anchor};
@@ -31,7 +32,10 @@ pub(super) fn detect(reading: &Reading<'_>) -> Result<Made, Problem> {
     let anchors = anchors.ok_or(
         "there are no anchors: write the key anchors with a list of widths and heights for each level",
     )?;
-    if anchors.len() != levels {
+    let wants_anchors = matches!(anchors, Anchors::Made(_));
+    if let Anchors::Sizes(anchors) = &anchors
+        && anchors.len() != levels
+    {
         return Err(format!(
             "it has {levels} levels, but {} has {}: write one list for each",
             if context.own_anchors {
@@ -55,23 +59,45 @@ pub(super) fn detect(reading: &Reading<'_>) -> Result<Made, Problem> {
             })
         })
         .collect::<Result<_, _>>()?;
+    let per_level = anchors.per_level();
+    let (anchors, printed) = match anchors {
+        Anchors::Sizes(sizes) => {
+            let printed = written(&sizes);
+            (sizes, printed)
+        }
+        Anchors::Made(number) => (placeholders(number, &strides), number.to_string()),
+    };
     let inputs: Vec<i64> = reading.inputs.iter().map(|input| input.channels).collect();
     let module = Module::Detect {
-        anchors: anchors[0].len(),
+        anchors: per_level,
         outputs: outputs_per_anchor(context.classes),
         strides,
         inputs: inputs.clone(),
     };
-    let lists: Vec<String> = anchors
+    Ok(Made {
+        printed: format!("[{}, {printed}, {inputs:?}]", context.classes),
+        anchors,
+        wants_anchors,
+        ..reading.plain(module)
+    })
+}
+
+fn written(sizes: &[Vec<[f32; 2]>]) -> String {
+    let lists: Vec<String> = sizes
         .iter()
         .map(|level| {
             let sides: Vec<String> = level.as_flattened().iter().map(f32::to_string).collect();
             format!("[{}]", sides.join(", "))
         })
         .collect();
-    Ok(Made {
-        printed: format!("[{}, [{}], {inputs:?}]", context.classes, lists.join(", ")),
-        anchors,
-        ..reading.plain(module)
-    })
+    format!("[{}]", lists.join(", "))
+}
+
+/// Squares of two, four, six… cells, in pixels: they stand there until the data set has given others.
+fn placeholders(number: usize, strides: &[u32]) -> Vec<Vec<[f32; 2]>> {
+    let level = |stride: &u32| {
+        let sides = (1..=number).map(|at| 2.0 * at as f32 * *stride as f32);
+        sides.map(|side| [side; 2]).collect()
+    };
+    strides.iter().map(level).collect()
 }
