@@ -188,7 +188,7 @@ pub enum Error {
         portions: u32,
         /// What failed.
         #[source]
-        source: StepError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Not even one image at a time fits.
     #[error(
@@ -199,7 +199,7 @@ pub enum Error {
         step: u64,
         /// What failed.
         #[source]
-        source: StepError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The loss or the gradient is NaN or infinite.
     #[error(

@@ -42,6 +42,9 @@ pub enum EvaluateError {
     /// Pixels or losses could not become tensors or numbers.
     #[error("a tensor could not be made or read")]
     Tensor(#[from] tch::TchError),
+    /// Memory was made to run out.
+    #[error("out of memory")]
+    OutOfMemory,
     /// Images could not be loaded.
     #[error(transparent)]
     Loader(#[from] LoaderError),

@@ -7,6 +7,8 @@
 mod input;
 mod message;
 
+use std::error::Error;
+
 use contract::spec::LossNormalisation;
 use tch::{Kind, Tensor};
 use torch_bridge::optim::{GradScale, clip_grad_norm, grad_norm, scale_to_norm};
@@ -54,14 +56,12 @@ pub enum StepError {
     },
 }
 
-impl StepError {
-    /// Whether there was too little memory, of the GPU or otherwise: libtorch says so in words only.
-    pub fn is_out_of_memory(&self) -> bool {
-        let text = chain(self);
-        ["out of memory", "can't allocate memory"]
-            .iter()
-            .any(|words| text.contains(words))
-    }
+/// Whether there was too little memory, of the GPU or otherwise: libtorch says so in words only.
+pub fn is_out_of_memory(error: &(dyn Error + 'static)) -> bool {
+    let text = chain(error);
+    ["out of memory", "can't allocate memory"]
+        .iter()
+        .any(|words| text.contains(words))
 }
 
 /// Everything that learns, on this rank. After each step of the optimiser it is the same, byte for byte,

@@ -12,7 +12,7 @@ use trainer_data::Batch;
 use crate::checkpoint::{self, EpochSums, Saved};
 use crate::distributed::Gradients;
 use crate::error::Error;
-use crate::evaluate::{Audience, Measured, Outcome};
+use crate::evaluate::{Audience, EvaluateError, Measured, Outcome};
 use crate::finder::Finder;
 use crate::pictures::{Sheets, Shown};
 use crate::report::{EpochTimes, Timing};
@@ -258,9 +258,9 @@ impl Session<'_> {
     /// Also returns what pictures need, if there are to be any.
     fn evaluate(&mut self, epoch: u32) -> Result<(Outcome, Option<Shown>), Error> {
         self.reporter.phase(Phase::Evaluating);
-        let failed = |source| Error::Evaluate { epoch, source };
         let network = self.learner.ema.network().fuse();
-        let finder = Finder::of(network.map_err(|source| failed(source.into()))?);
+        let network = network.map_err(|source| self.evaluation_failed(epoch, source.into()))?;
+        let finder = Finder::of(network);
         // The same on all ranks, which put their confusion together.
         let plots = self.spec().output.plots;
         let mut audience = Listener {
@@ -269,8 +269,11 @@ impl Session<'_> {
             confusion: plots.then(|| ConfusionMatrix::new(self.data.train.classes() as u16)),
             sheets: (plots && self.ranks.is_first()).then(Sheets::default),
         };
-        let result = self.evaluator.run(&finder, &mut self.ranks, &mut audience);
-        let outcome = result.map_err(failed)?;
+        let result = match self.made() {
+            Some(Made::OutOfMemory) => Err(EvaluateError::OutOfMemory),
+            _ => self.evaluator.run(&finder, &mut self.ranks, &mut audience),
+        };
+        let outcome = result.map_err(|source| self.evaluation_failed(epoch, source))?;
         if let Outcome::Whole(measured) = &outcome {
             self.skipped.note(&measured.skipped);
         } else {

@@ -13,7 +13,7 @@ use crate::job::Job;
 use crate::memory::Meter;
 use crate::report::Reporter;
 use crate::run_folder::{RunFolder, RunFolderError, json, read_json};
-use crate::step::{Learner, StepError};
+use crate::step::{Learner, StepError, is_out_of_memory};
 
 /// Batches that are tried.
 const TRIED: [u32; 5] = [1, 2, 4, 8, 16];
@@ -68,7 +68,8 @@ fn agree(
     }
     let own = fit(job, learner).map_err(|source| {
         let step = 0;
-        if source.is_out_of_memory() {
+        if is_out_of_memory(&source) {
+            let source = source.into();
             Error::NothingFits { step, source }
         } else {
             Error::Step { step, source }
@@ -117,7 +118,7 @@ fn fit(job: &Job, learner: &mut Learner) -> Result<u32, StepError> {
         meter.reset()?;
         match learner.try_images(images, side) {
             Ok(()) => points.push((images, meter.peak()?)),
-            Err(error) if error.is_out_of_memory() && images > 1 => {
+            Err(error) if is_out_of_memory(&error) && images > 1 => {
                 return Ok(largest(&points, budget, images - 1));
             }
             Err(error) => return Err(error),

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Session;
 use crate::error::Error;
-use crate::step::StepError;
+use crate::evaluate::EvaluateError;
+use crate::step::{StepError, is_out_of_memory};
 
 /// Where a loss that is not finite may come from, on one rank.
 #[derive(Serialize, Deserialize)]
@@ -22,8 +23,8 @@ impl Session<'_> {
     /// can put together where it comes from.
     pub(crate) fn step_failed(&mut self, source: StepError) -> Error {
         let step = self.state.step;
-        if source.is_out_of_memory() {
-            return self.out_of_memory(source);
+        if is_out_of_memory(&source) {
+            return self.out_of_memory(source.into());
         }
         let StepError::NonFinite { what } = source else {
             return Error::Step { step, source };
@@ -36,6 +37,14 @@ impl Session<'_> {
             details,
             images,
         }
+    }
+
+    /// What to tell of a failed evaluation, whose batches are smaller, too, where a step is computed in portions.
+    pub(crate) fn evaluation_failed(&mut self, epoch: u32, source: EvaluateError) -> Error {
+        if is_out_of_memory(&source) {
+            return self.out_of_memory(source.into());
+        }
+        Error::Evaluate { epoch, source }
     }
 
     /// What all ranks know of a loss that was not finite, and the images of those steps.

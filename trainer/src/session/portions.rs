@@ -4,6 +4,8 @@
 //! next start, which then needs half of the memory. The note is the one file of the run's folder that a rank other
 //! than the first may write.
 
+use std::error::Error as StdError;
+
 use serde::{Deserialize, Serialize};
 
 use super::Session;
@@ -12,7 +14,6 @@ use crate::durable;
 use crate::error::Error;
 use crate::report::Reporter;
 use crate::run_folder::{RunFolder, RunFolderError, json, read_json};
-use crate::step::StepError;
 
 /// The content of `portions.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -48,8 +49,8 @@ pub fn agree(folder: &RunFolder, ranks: &mut Ranks, reporter: &Reporter) -> Resu
 }
 
 impl Session<'_> {
-    /// What to tell of a step that had too little memory; leaves the note for the next start.
-    pub(super) fn out_of_memory(&mut self, source: StepError) -> Error {
+    /// What to tell of a step, or of the evaluation after it, that had too little memory; leaves the note for the next start.
+    pub(super) fn out_of_memory(&mut self, source: Box<dyn StdError + Send + Sync>) -> Error {
         let (step, before) = (self.state.step, self.state.machine.portions);
         let training = &self.spec().training;
         let share = training.batch_size.div_ceil(self.ranks.world());

@@ -87,6 +87,42 @@ fn what_does_not_fit_the_memory_is_computed_in_portions() {
     assert_eq!(26, state["imagesSeen"]);
 }
 
+/// So is what an evaluation needs: its batches are divided with those of the steps.
+#[test]
+fn an_evaluation_that_does_not_fit_the_memory_is_done_in_smaller_batches() {
+    let fixture = Fixture::new(&json!({"training": {"epochs": 1, "evaluateEvery": 1}}));
+    let step = STEPS_PER_EPOCH.to_string();
+    let flags = ["--make-out-of-memory", &step];
+    let start = |restart| Start {
+        restart,
+        flags: &flags,
+        ..Start::new("o", 2)
+    };
+    let ended = fixture.run(&start(0));
+    assert_eq!(
+        (Some(76), Some(82)),
+        (ended[0].code, ended[1].code),
+        "{}",
+        ended[1].text
+    );
+    assert!(
+        ended[1]
+            .text
+            .contains("images of each process in 2 portions"),
+        "{}",
+        ended[1].text
+    );
+    fixture.succeed(&start(1));
+    let state = fixture.state("o", STEPS_PER_EPOCH);
+    assert_eq!(
+        (json!(2), json!(26)),
+        (
+            state["machine"]["portions"].clone(),
+            state["imagesSeen"].clone()
+        )
+    );
+}
+
 /// A batch of 0 is the most that fits, the same for the whole run.
 #[test]
 fn the_largest_batch_is_found_once() {
