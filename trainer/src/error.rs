@@ -247,6 +247,16 @@ impl Error {
 
     /// The word that decides the exit code, and whether another try is worth it.
     pub fn reason(&self) -> FailureReason {
+        match self.plain_reason() {
+            // Any tensor operation can be the one that a GPU fails in.
+            FailureReason::Internal if matches!(Fault::from_text(chain(self)), Fault::Gpu(_)) => {
+                FailureReason::GpuFailed
+            }
+            reason => reason,
+        }
+    }
+
+    fn plain_reason(&self) -> FailureReason {
         match self {
             Self::Job(_)
             | Self::Device(_)
@@ -286,7 +296,7 @@ impl Error {
                 // Normalisations by the images of all ranks wait for them in the middle of the network.
                 StepError::Model(source) => match Fault::from_text(chain(source)) {
                     Fault::PeerLost(_) | Fault::TimedOut(_) => FailureReason::PeerLost,
-                    Fault::Other(_) => FailureReason::Internal,
+                    Fault::Gpu(_) | Fault::Other(_) => FailureReason::Internal,
                 },
                 StepError::Tensor(_) => FailureReason::Internal,
             },
@@ -317,5 +327,21 @@ fn of_ranks(error: &torch_bridge::Error) -> FailureReason {
         FailureReason::PeerLost
     } else {
         FailureReason::Internal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_of_a_gpu_is_told_wherever_it_shows() {
+        let failed = |text: &str| {
+            let source = EvaluateError::Tensor(tch::TchError::Torch(text.to_owned()));
+            Error::Evaluate { epoch: 3, source }.reason()
+        };
+        let ecc = "CUDA error: uncorrectable ECC error encountered";
+        assert_eq!(FailureReason::GpuFailed, failed(ecc));
+        assert_eq!(FailureReason::Internal, failed("shape mismatch"));
     }
 }

@@ -25,6 +25,8 @@ pub enum FailureReason {
     /// A training step needed more memory of the GPU than there is: the next attempt computes each process's images
     /// of a step in twice as many portions.
     OutOfMemory,
+    /// CUDA or NCCL reported an error: of a GPU, its driver, or the way between GPUs. Another node may do better.
+    GpuFailed,
     /// There are checkpoints, and none of them is whole.
     CheckpointUnreadable,
     /// The data set could not be fetched, for a reason that may pass: a server or a network.
@@ -55,7 +57,7 @@ pub enum Retry {
 
 impl FailureReason {
     /// All reasons, for tables and tests.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidConfig,
         Self::InvalidDataset,
         Self::OutputUnwritable,
@@ -64,6 +66,7 @@ impl FailureReason {
         Self::PeerLost,
         Self::NonFiniteLoss,
         Self::OutOfMemory,
+        Self::GpuFailed,
         Self::CheckpointUnreadable,
         Self::FetchFailed,
         Self::IoFailed,
@@ -82,6 +85,7 @@ impl FailureReason {
             Self::InvalidDataset => 65,
             Self::OutputUnwritable => 73,
             Self::PreflightFailed => 84,
+            Self::GpuFailed => 85,
             Self::RendezvousFailed => 69,
             Self::PeerLost => 76,
             Self::NonFiniteLoss => 80,
@@ -123,6 +127,7 @@ impl FailureReason {
             | Self::RendezvousFailed
             | Self::PeerLost
             | Self::OutOfMemory
+            | Self::GpuFailed
             | Self::FetchFailed
             | Self::IoFailed
             | Self::Killed
@@ -152,6 +157,7 @@ impl FailureReason {
             Self::PeerLost => "PeerLost",
             Self::NonFiniteLoss => "NonFiniteLoss",
             Self::OutOfMemory => "OutOfMemory",
+            Self::GpuFailed => "GpuFailed",
             Self::CheckpointUnreadable => "CheckpointUnreadable",
             Self::FetchFailed => "FetchFailed",
             Self::IoFailed => "IoFailed",

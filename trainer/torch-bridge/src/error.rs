@@ -15,6 +15,9 @@ pub enum Fault {
     /// A connection broke: a peer or server has ended.
     #[error("{0}")]
     PeerLost(String),
+    /// CUDA, one of its libraries or NCCL failed, and no peer's end is behind it.
+    #[error("{0}")]
+    Gpu(String),
     /// Anything else, such as an argument libtorch refuses.
     #[error("{0}")]
     Other(String),
@@ -40,12 +43,21 @@ impl Fault {
             "Timeout",
             "failed to pass monitoredBarrier",
         ];
+        const GPU: [&str; 5] = [
+            "CUDA error",
+            "CUDA driver error",
+            "NCCL error",
+            "cuDNN error",
+            "cusolver error",
+        ];
         let text = text.into();
         let names_any = |marks: &[&str]| marks.iter().any(|mark| text.contains(mark));
         if names_any(&PEER_LOST) {
             Self::PeerLost(text)
         } else if names_any(&TIMED_OUT) {
             Self::TimedOut(text)
+        } else if names_any(&GPU) {
+            Self::Gpu(text)
         } else {
             Self::Other(text)
         }
@@ -327,6 +339,15 @@ mod tests {
         ];
         for text in timed_out {
             assert_eq!(Fault::from_text(text), Fault::TimedOut(text.to_owned()));
+        }
+        let gpu = [
+            "NCCL error in: NCCLUtils.cpp:104, unhandled cuda error (run with NCCL_DEBUG=INFO for details), NCCL version 2.28.9\nncclUnhandledCudaError: Call to CUDA function failed.",
+            "CUDA error: uncorrectable ECC error encountered",
+            "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`",
+            "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        ];
+        for text in gpu {
+            assert_eq!(Fault::from_text(text), Fault::Gpu(text.to_owned()));
         }
         let other = "result type Float can't be cast to the desired output type Long";
         assert_eq!(Fault::from_text(other), Fault::Other(other.to_owned()));
