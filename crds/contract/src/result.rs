@@ -55,10 +55,9 @@ impl WorkerResult {
         if let Some(text) = fitting(&result) {
             return text;
         }
-        for failure in [&mut result.because, &mut result.restarted_after] {
-            if let Some(failure) = failure {
-                failure.message = failure.message.chars().take(512).collect();
-            }
+        let causes = [&mut result.because, &mut result.restarted_after];
+        for cause in causes.into_iter().flatten() {
+            cause.message = cause.message.chars().take(512).collect();
         }
         let full: Vec<char> = result.message.chars().collect();
         // Half the message at a time: escaping makes the length of the JSON hard to foresee.
