@@ -110,6 +110,10 @@ impl Session<'_> {
         self.learner
             .end_epoch(&mut self.ranks)
             .map_err(|source| self.step_failed(source))?;
+        // Before an evaluation, which may take long.
+        if save && !stop {
+            self.take_snapshot()?;
+        }
         Ok(if stop { Flow::Stop } else { Flow::On })
     }
 
@@ -154,6 +158,9 @@ impl Session<'_> {
             checkpoint,
         };
         self.state.training_seconds += timing.step.as_secs_f64();
+        if let Some(snapshots) = &mut self.snapshots {
+            snapshots.stepped(timing.step);
+        }
         self.reporter.step(&self.state, &plan, timing);
         Ok((output, gradients))
     }
@@ -211,6 +218,9 @@ impl Session<'_> {
         } else {
             None
         };
+        if let (Some(_), Some(snapshots)) = (&measured, &mut self.snapshots) {
+            snapshots.evaluated(start.elapsed());
+        }
         let evaluation = start.elapsed().as_secs_f64();
         self.state.training_seconds += evaluation;
 

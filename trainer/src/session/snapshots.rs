@@ -30,6 +30,9 @@ pub(crate) struct Snapshots {
     taken: Instant,
     /// How long the last one kept the training loop.
     cost: Duration,
+    /// How long the last step and the last evaluation took.
+    step: Duration,
+    evaluation: Duration,
 }
 
 impl Snapshots {
@@ -42,6 +45,8 @@ impl Snapshots {
             interval: Duration::from_secs(seconds.into()),
             taken: Instant::now(),
             cost: Duration::ZERO,
+            step: Duration::ZERO,
+            evaluation: Duration::ZERO,
         }
     }
 
@@ -50,8 +55,26 @@ impl Snapshots {
         self.taken = Instant::now();
     }
 
-    fn is_due(&self) -> bool {
-        self.writer.is_some() && self.taken.elapsed() >= self.interval.max(self.cost * SHARE)
+    /// A step took so long.
+    pub(crate) fn stepped(&mut self, took: Duration) {
+        self.step = took;
+    }
+
+    /// An evaluation took so long.
+    pub(crate) fn evaluated(&mut self, took: Duration) {
+        self.evaluation = took;
+    }
+
+    /// Whether one is to be taken after the step that is about to begin, because the occasion after that would be
+    /// later than the interval: after one more step, and the evaluation before it where one comes first.
+    fn is_due(&self, evaluates: bool) -> bool {
+        let until = self.taken.elapsed() + 2 * self.step;
+        let until = if evaluates {
+            until + self.evaluation
+        } else {
+            until
+        };
+        self.writer.is_some() && until >= self.interval.max(self.cost * SHARE)
     }
 }
 
@@ -224,7 +247,11 @@ impl Session<'_> {
     /// snapshot takes it for written.
     pub(crate) fn wants_snapshot(&self) -> bool {
         let writes = self.writer.as_ref().is_some_and(Writer::is_busy);
-        !writes && self.snapshots.as_ref().is_some_and(Snapshots::is_due)
+        let left = self.images() - self.state.position;
+        let is_last = left <= u64::from(self.spec().training.batch_size);
+        let evaluates = is_last && self.plan.evaluates_after(self.state.epoch + 1);
+        let snapshots = self.snapshots.as_ref();
+        !writes && snapshots.is_some_and(|snapshots| snapshots.is_due(evaluates))
     }
 
     /// Copies the state, where snapshots are kept. Trouble with them is no trouble of the run.
@@ -253,5 +280,36 @@ impl Session<'_> {
             ));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::attempt::Attempt;
+
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_taken_before_the_next_occasion_would_be_too_late() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut kept = Snapshots::start(
+            CheckpointStore::new(folder.path().to_owned(), Attempt::default()),
+            1000,
+        );
+        let seconds = Duration::from_secs;
+        let mut due = |step, evaluation, cost| {
+            kept.stepped(seconds(step));
+            kept.evaluated(seconds(evaluation));
+            kept.cost = seconds(cost);
+            [kept.is_due(false), kept.is_due(true)]
+        };
+        assert_eq!([false, false], due(1, 900, 1));
+        assert_eq!([false, true], due(1, 998, 1));
+        assert_eq!([true, true], due(500, 0, 1));
+        assert_eq!(
+            [false, false],
+            due(500, 998, 60),
+            "it would cost more than a fiftieth"
+        );
     }
 }
