@@ -7,10 +7,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType};
 
 use crate::conditions::{find, holds};
-use crate::training_job::status::shorten;
 
-/// The API server refuses longer notes.
-pub const NOTE_LIMIT: usize = 1000;
+/// Bytes of a note; the API server refuses longer ones.
+const NOTE_LIMIT: usize = 1024;
+
+/// The text as the note of an event, shortened where it is longer than the API server takes: it counts bytes.
+pub fn note(text: &str) -> String {
+    const MORE: &str = "…";
+    if text.len() <= NOTE_LIMIT {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(NOTE_LIMIT - MORE.len());
+    format!("{}{MORE}", &text[..end])
+}
 
 /// An event to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,10 +54,10 @@ impl JobEvent {
 /// The events that a change of status deserves.
 pub fn events(old: &YoloTrainingJobStatus, new: &YoloTrainingJobStatus) -> Vec<JobEvent> {
     let attempt = new.attempt.unwrap_or_default();
-    let event = |warning: bool, reason: &str, note: String| JobEvent {
+    let event = |warning: bool, reason: &str, text: String| JobEvent {
         warning,
         reason: reason.to_owned(),
-        note: shorten(&note, NOTE_LIMIT),
+        note: note(&text),
         action: format!("{reason}-{attempt}"),
     };
     let mut events = Vec::new();
@@ -282,6 +291,16 @@ mod tests {
             .into_iter()
             .map(|event| event.reason)
             .collect()
+    }
+
+    #[test]
+    fn a_note_is_as_long_as_the_api_server_takes_in_bytes() {
+        assert_eq!("why", note("why"));
+        let bars = "█".repeat(400);
+        let short = note(&bars);
+        assert!(short.len() <= 1024 && short.len() > 1020, "{}", short.len());
+        assert!(short.ends_with("█…"));
+        assert_eq!("x".repeat(1024), note(&"x".repeat(1024)));
     }
 
     #[test]

@@ -26,11 +26,10 @@ use tokio::sync::{mpsc, watch};
 use super::cluster::Cluster as _;
 use super::news::news;
 use super::observe::from_cache;
-use super::status::shorten;
 use super::{JobMemory, Policy, ReconcileError, advance, kubernetes};
 use crate::conditions::{Stated, merge};
 use crate::context::{Context, GuardedJob};
-use crate::events::{JobEvent, NOTE_LIMIT};
+use crate::events::{JobEvent, note};
 use crate::kueue::Workload;
 use crate::lean::Lean;
 use crate::retry::backoff;
@@ -291,7 +290,7 @@ fn failed(error: &ReconcileError) -> JobEvent {
     JobEvent {
         warning: true,
         reason: "ReconcileFailed".to_owned(),
-        note: shorten(&format!("{}; trying again", chain(error)), NOTE_LIMIT),
+        note: note(&format!("{}; trying again", chain(error))),
         action: format!("ReconcileFailed-{}", error.label()),
     }
 }
