@@ -89,8 +89,15 @@ fn a_queue_of_volcano_bounds_what_its_jobs_take() {
     namespace
         .apply(&queued("modest", "200m"))
         .expect("applying the modest job");
+    let alone = job("alone", 1)
+        .set("/workers/resources", json!({"requests": {"cpu": "1100m"}}))
+        .set("/scheduling/volcanoQueue", namespace.name());
+    namespace
+        .apply(&alone.manifest())
+        .expect("applying the job of one worker");
     seen::wait_complete(&namespace, "modest");
     assert_eq!(0, gangs::placed(&namespace, "greedy"));
+    assert_eq!(0, gangs::placed(&namespace, "alone"), "one worker, too");
     let greedy = namespace.get("yolotrainingjob", "greedy").expect("there");
     println!("waitingOn: {}", greedy["status"]["waitingOn"]);
     assert!(greedy["status"]["waitingOn"].is_string());

@@ -60,17 +60,25 @@ pub struct Scheduler {
     pub version: String,
 }
 
+/// Who is to schedule so many workers together, as far as the spec says: one of the three, or nobody.
+pub fn wanted(gang: Gang, scheduler: Option<&str>, workers: u32) -> Option<Gang> {
+    let kind = match gang {
+        Gang::None => return None,
+        Gang::Auto if scheduler == Some(VOLCANO_SCHEDULER) => Gang::Volcano,
+        Gang::Auto if scheduler.is_some_and(|name| name != DEFAULT_SCHEDULER) => return None,
+        Gang::Auto => Gang::Kubernetes,
+        other => other,
+    };
+    // One worker has a node at once or none anyway. But Volcano has queues as well.
+    (workers > 1 || kind == Gang::Volcano).then_some(kind)
+}
+
 /// Who schedules the workers together, if somebody does; or why the job cannot be obeyed here.
 pub fn choose(valid: &ValidJob, served: &Served) -> Result<Option<Scheduler>, WaitingOn> {
     let gang = valid.scheduling.gang;
     let named = valid.workers.template.scheduler_name.as_deref();
-    let kind = match gang {
-        Gang::None => return Ok(None),
-        _ if valid.layout.replicas < 2 => return Ok(None),
-        Gang::Auto if named == Some(VOLCANO_SCHEDULER) => Gang::Volcano,
-        Gang::Auto if named.is_some_and(|name| name != DEFAULT_SCHEDULER) => return Ok(None),
-        Gang::Auto => Gang::Kubernetes,
-        other => other,
+    let Some(kind) = wanted(gang, named, valid.layout.replicas) else {
+        return Ok(None);
     };
     let (group, version) = match kind {
         Gang::Volcano => (VOLCANO, &served.volcano),
@@ -222,11 +230,15 @@ mod tests {
         assert_eq!(Ok(Some(Gang::Volcano)), kind(&volcano, &all()));
         let other = job(|job| job.spec.workers.template.scheduler_name = Some("mine".to_owned()));
         assert_eq!(Ok(None), kind(&other, &all()));
-        let alone = job(|job| {
-            job.spec.workers.replicas = 1;
-            job.spec.scheduling.gang = Gang::Volcano;
-        });
-        assert_eq!(Ok(None), kind(&alone, &Served::default()));
+        let alone = |gang| {
+            job(|job| {
+                job.spec.workers.replicas = 1;
+                job.spec.scheduling.gang = gang;
+            })
+        };
+        assert_eq!(Ok(None), kind(&alone(Gang::Kubernetes), &all()));
+        // Whose queues are for one worker, too.
+        assert_eq!(Ok(Some(Gang::Volcano)), kind(&alone(Gang::Volcano), &all()));
         let wanted = job(|job| {
             job.spec.scheduling.gang = Gang::Coscheduling;
             job.spec.workers.template.scheduler_name = Some("mine".to_owned());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use contract::config::JobIdentity;
 use contract::progress::AgentProgress;
 use crds::names;
-use crds::v1alpha1::{Gang, YoloTrainingJob, YoloTrainingJobStatus};
+use crds::v1alpha1::{YoloTrainingJob, YoloTrainingJobStatus};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use hyper::header::{ACCEPT, HeaderValue};
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod, Secret};
@@ -27,7 +27,7 @@ use tokio::sync::{Mutex, Semaphore};
 use self::scheduling::{discover, in_queue};
 use super::build::Prepared;
 use super::cluster::{ApplyError, Cluster, WriteError};
-use super::gang::Served;
+use super::gang::{self, Served};
 use super::observe::{self, ObserveError, Observed};
 use super::plan::Retired;
 use super::status::Applied;
@@ -71,8 +71,10 @@ impl KubeCluster {
 
     /// Who can schedule the job's workers together. Asked again after a while: programs are installed.
     async fn served(&self, job: &YoloTrainingJob) -> Result<Served, ObserveError> {
-        let alone = job.spec.workers.replicas < 2;
-        if !self.gang_scheduling || alone || job.spec.scheduling.gang == Gang::None {
+        let workers = &job.spec.workers;
+        let named = workers.template.scheduler_name.as_deref();
+        let wanted = gang::wanted(job.spec.scheduling.gang, named, workers.replicas);
+        if !self.gang_scheduling || wanted.is_none() {
             return Ok(Served::default());
         }
         let mut known = self.served.lock().await;
