@@ -61,6 +61,7 @@ pub fn status(
         .filter(|worker| worker.node.is_some())
         .count() as u32;
     let report = report(observed, plan);
+    let warnings = warnings(valid, observed, plan, report.as_ref());
     let admission = admission(observed, plan);
     let mut refused;
     let mut plan = plan;
@@ -121,11 +122,7 @@ pub fn status(
             total_workers: valid.layout.replicas,
             workers,
             conditions,
-            ..take_over(
-                old,
-                report,
-                told(observed, plan).map_or(&[], |told| &told.warnings),
-            )
+            ..take_over(old, report, warnings)
         },
         observed,
         &plan.phase,
@@ -206,7 +203,7 @@ fn finish(
 fn take_over(
     old: &YoloTrainingJobStatus,
     report: Option<RunReport>,
-    of_workers: &[String],
+    warnings: Option<Vec<String>>,
 ) -> YoloTrainingJobStatus {
     let mut status = old.clone();
     let Some(report) = report else {
@@ -225,15 +222,35 @@ fn take_over(
     status.checkpoint = report.checkpoint.or(status.checkpoint);
     status.best_weights = report.best_weights.or(status.best_weights);
     status.skipped_images = status.skipped_images.max(report.skipped_images);
-    let warnings: Vec<&String> = of_workers.iter().chain(&report.warnings).collect();
-    if !warnings.is_empty() {
-        status.warnings = warnings
-            .into_iter()
-            .take(MAX_WARNINGS)
-            .map(|warning| shorten(warning, 512))
-            .collect();
-    }
+    status.warnings = warnings.unwrap_or(status.warnings);
     status
+}
+
+/// What agents and ranks warn of; `None` where nothing new was heard.
+fn warnings(
+    valid: &ValidJob,
+    observed: &Observed,
+    plan: &Plan,
+    report: Option<&RunReport>,
+) -> Option<Vec<String>> {
+    let told = told(observed, plan);
+    let of_agents = told.map_or(&[][..], |told| &told.warnings);
+    let of_ranks = report.map_or(&[][..], |report| &report.warnings);
+    // That there are none any more: only worker 0 knows of all, once it has looked at the data set, and its last words
+    // leave them out when they become too long.
+    let knows_all = |told: &AgentProgress| {
+        let looks = matches!(told.report.phase, RunPhase::Starting | RunPhase::Rendezvous);
+        told.node_rank == 0
+            && told.started
+            && (!looks || valid.workers.container.is_some())
+            && report == Some(&told.report)
+    };
+    let warnings = of_agents.iter().chain(of_ranks);
+    let warnings: Vec<String> = warnings
+        .take(MAX_WARNINGS)
+        .map(|warning| shorten(warning, 512))
+        .collect();
+    (!warnings.is_empty() || told.is_some_and(knows_all)).then_some(warnings)
 }
 
 /// The last failures, with their nodes. One attempt has one: a plan that is made again tells no new one.

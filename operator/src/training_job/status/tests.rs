@@ -1,4 +1,13 @@
+use contract::attempt::Attempt;
+use contract::progress::PROGRESS_VERSION;
+use crds::v1alpha1::WorkerContainer;
+use k8s_openapi::api::core::v1::Pod;
+
 use super::*;
+use crate::sim::fixture;
+use crate::training_job::back_off::Restarts;
+use crate::training_job::observe::{ServiceView, from_cache};
+use crate::training_job::validate::validate;
 
 #[test]
 fn a_report_without_numbers_takes_nothing_away() {
@@ -8,11 +17,65 @@ fn a_report_without_numbers_takes_nothing_away() {
     report.progress.step = 50;
     report.best_weights = Some("digits-1/weights".to_owned());
     report.warnings = vec!["x".repeat(1000); 30];
-    old = take_over(&old, Some(report), &[]);
-    assert_eq!(MAX_WARNINGS, old.warnings.len());
-    assert_eq!(513, old.warnings[0].chars().count());
-    let after_restart = take_over(&old, Some(RunReport::default()), &[]);
+    old = take_over(&old, Some(report), Some(vec!["images/7.png".to_owned()]));
+    assert_eq!(vec!["images/7.png"], old.warnings);
+    let after_restart = take_over(&old, Some(RunReport::default()), None);
     assert_eq!(old, after_restart);
+}
+
+#[test]
+fn warnings_that_are_over_go() {
+    let valid = validate(&fixture::job("digits", 2)).expect("valid");
+    let job = fixture::job("digits", 2);
+    let pods: [Pod; 0] = [];
+    let service = ServiceView::Present;
+    let mut observed = from_cache(&job, &pods, service, QueueView::Absent, None).expect("a job");
+    let plan = Plan::idle(Phase::Gang, Attempt::default(), Restarts::default());
+    let told = |phase, of_agent: &str, of_rank: &str| {
+        let list = |text: &str| text.split_terminator(' ').map(str::to_owned).collect();
+        AgentProgress {
+            version: PROGRESS_VERSION,
+            attempt: Attempt::default(),
+            node_rank: 0,
+            report: RunReport {
+                phase,
+                warnings: list(of_rank),
+                ..RunReport::default()
+            },
+            ranks: Vec::new(),
+            started: true,
+            straggler: None,
+            warnings: list(of_agent),
+            lost: Vec::new(),
+            absent: Vec::new(),
+            slow_check: None,
+            restarted_after: None,
+        }
+    };
+    let mut heard = |told: AgentProgress, own_program: bool| {
+        observed.progress = Some(told);
+        let mut valid = valid.clone();
+        valid.workers.container = own_program.then(WorkerContainer::default);
+        let report = report(&observed, &plan);
+        warnings(&valid, &observed, &plan, report.as_ref())
+    };
+    let both = heard(told(RunPhase::Training, "store", "image"), false);
+    assert_eq!(Some(vec!["store".to_owned(), "image".to_owned()]), both);
+    assert_eq!(
+        Some(Vec::new()),
+        heard(told(RunPhase::Training, "", ""), false)
+    );
+    // Nothing was looked at yet.
+    assert_eq!(None, heard(told(RunPhase::Starting, "", ""), false));
+    // Programs of one's own have no phase.
+    assert_eq!(
+        Some(Vec::new()),
+        heard(told(RunPhase::Starting, "", ""), true)
+    );
+    // Others do not know what worker 0 warns of.
+    let mut other = told(RunPhase::Training, "", "");
+    other.node_rank = 1;
+    assert_eq!(None, heard(other, false));
 }
 
 #[test]
