@@ -398,6 +398,7 @@ mod tests {
             deleting: false,
             node: Some(node.to_owned()),
             ip: Some(format!("{index}.{number}")),
+            over: false,
             state: PodState::Running,
             end_seen: None,
         };

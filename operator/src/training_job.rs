@@ -147,6 +147,12 @@ pub async fn advance<C: Cluster>(
         wake_at: plan.wake_at,
         restarted: None,
     };
+    // Nobody looks for it again once the status says that the job has ended.
+    if plan.unguard && plan.ends() {
+        let unguarded = build::only_unguard(observed);
+        cluster.apply(&observed.id, unguarded).await?;
+        plan.unguard = false;
+    }
     // What was decided is written down before it is carried out: a process that dies in between, or sees
     // its own deletions, must come to the same decision and the same cause.
     if plan.is_a_decision() {
@@ -201,11 +207,13 @@ fn decide(
     remember_ends(&mut observed, &mut memory.ends, now);
     let scheduled = allow_for_scheduling(&mut observed, now);
     let run = job.spec.run_policy();
+    let guarded = job.spec.scheduling.pod_disruption_budget;
     let job = valid(job, &observed);
     let mut plan = match &job {
         Ok(valid) => plan(valid, &observed, now),
         Err(refusal) => refuse(&observed, refusal.clone(), run, now),
     };
+    plan.unguard &= guarded;
     if let Some(at) = scheduled {
         plan.wake_by(at);
     }

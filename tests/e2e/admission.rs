@@ -191,6 +191,13 @@ fn impossible_combinations_are_refused_with_field_value_and_remedy() {
     );
     refused(
         &namespace,
+        &job()
+            .set("/training/hours", 2.5)
+            .set("/augmentation/closeMosaic", 1),
+        &["augmentation.closeMosaic is 1, but training.hours is 2.5 and nobody knows"],
+    );
+    refused(
+        &namespace,
         &job().set("/dataset/persistentVolumeClaim/subPath", "../other"),
         &["subPath is '../other'", "without .."],
     );

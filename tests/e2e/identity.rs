@@ -3,17 +3,14 @@
 //! Clouds have a webhook that gives pods a token of their service account and says where it is exchanged for keys. A
 //! policy of the API server does that here, in the words of EKS Pod Identity.
 
-use serde_json::{Value, json};
-use tests::{Job, Moto, Namespace, data, kubectl, kubectl_in, moto, until};
+use serde_json::json;
+use tests::mutated::Mutated;
+use tests::{Job, Moto, Namespace, data, moto};
 
 use crate::{dataset, seen};
 
-/// Gives every fetch of a namespace a token, and the address where it is exchanged.
-struct Identities {
-    name: String,
-}
-
-/// As an expression of CEL that adds to lists which are there already.
+/// What every fetch is given: a token, and the address where it is exchanged. As an expression of CEL that adds to lists
+/// which are there already.
 const ADDED: &str = r#"[
   JSONPatch{op: "add", path: "/spec/volumes/-", value: Object.spec.volumes{
     name: "identity",
@@ -27,71 +24,6 @@ const ADDED: &str = r#"[
   JSONPatch{op: "add", path: "/spec/containers/0/env/-", value: Object.spec.containers.env{
     name: "AWS_CONTAINER_CREDENTIALS_FULL_URI", value: "{address}"}}
 ]"#;
-
-impl Identities {
-    fn new(namespace: &Namespace, address: &str) -> Self {
-        let name = namespace.name().to_owned();
-        let here = json!({"matchLabels": {"kubernetes.io/metadata.name": name}});
-        let fetches = json!({"matchLabels": {"yolo-operator.dev/role": "fetch"}});
-        let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]});
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": [
-            {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
-                "metadata": {"name": name},
-                "spec": {
-                    "matchConstraints": {"resourceRules": [rule], "objectSelector": fetches},
-                    "reinvocationPolicy": "Never",
-                    "mutations": [{"patchType": "JSONPatch",
-                        "jsonPatch": {"expression": ADDED.replace("{address}", address)}}],
-                }},
-            {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding",
-                "metadata": {"name": name},
-                "spec": {"policyName": name, "matchResources": {"namespaceSelector": here}}},
-        ]});
-        kubectl_in(&["apply", "-f", "-"], &list.to_string()).expect("a policy");
-        let identities = Self { name };
-        // The API server takes a moment to know it.
-        let pod = json!({"apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": "trial", "namespace": identities.name,
-                "labels": {"yolo-operator.dev/role": "fetch"}},
-            "spec": trial()});
-        until(
-            "the policy to act",
-            std::time::Duration::from_secs(30),
-            || {
-                let made = kubectl_in(
-                    &["create", "--dry-run=server", "--output=json", "-f", "-"],
-                    &pod.to_string(),
-                );
-                let acts = made.stdout.contains("AWS_CONTAINER");
-                acts.then_some(()).ok_or(made.stdout + &made.stderr)
-            },
-        );
-        identities
-    }
-}
-
-/// A pod that has something of each list.
-fn trial() -> Value {
-    json!({
-        "securityContext": {"runAsNonRoot": true, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
-        "volumes": [{"name": "tmp", "emptyDir": {}}],
-        "containers": [{
-            "name": "trial",
-            "image": "localhost/helper:1",
-            "env": [{"name": "HOME", "value": "/tmp"}],
-            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
-            "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
-        }],
-    })
-}
-
-impl Drop for Identities {
-    fn drop(&mut self) {
-        for kind in ["mutatingadmissionpolicybinding", "mutatingadmissionpolicy"] {
-            kubectl(&["delete", kind, &self.name, "--ignore-not-found"]);
-        }
-    }
-}
 
 #[test]
 fn a_data_set_is_fetched_with_the_identity_of_the_service_account() {
@@ -130,7 +62,9 @@ fn a_data_set_is_fetched_with_the_identity_of_the_service_account() {
         .expect("deleting the job");
 
     let exchange = Moto::of_identities(moto::HOST_OF_PODS);
-    let _identities = Identities::new(&namespace, &exchange.url());
+    let added = ADDED.replace("{address}", &exchange.url());
+    let fetches = json!({"yolo-operator.dev/role": "fetch"});
+    let _identities = Mutated::new(&namespace, &fetches, &added, "AWS_CONTAINER");
     namespace
         .apply(&job("known").manifest())
         .expect("applying the job");

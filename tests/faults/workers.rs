@@ -1,7 +1,10 @@
 //! What happens to a worker itself.
 
-use serde_json::json;
-use tests::processes;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tests::mutated::Mutated;
+use tests::{Job, Namespace, data, processes, until};
 
 use crate::{
     ends_like_one_left_alone, long_job, seen, training, trains_again, trains_with_another,
@@ -47,6 +50,42 @@ fn rules_have_all_workers_replaced_at_the_cost_of_a_restart_or_for_nothing() {
     }
 }
 
+/// As a service mesh does that knows no sidecars of Kubernetes' own.
+const PROXY: &str = r#"[
+  JSONPatch{op: "add", path: "/spec/containers/-", value: Object.spec.containers{
+    name: "proxy", image: "localhost/helper:1", imagePullPolicy: "Never", command: ["sleep", "3600"],
+    securityContext: Object.spec.containers.securityContext{
+      allowPrivilegeEscalation: false,
+      capabilities: Object.spec.containers.securityContext.capabilities{drop: ["ALL"]}}}}
+]"#;
+
+#[test]
+fn what_others_added_to_workers_neither_keeps_the_job_nor_its_pods() {
+    let namespace = Namespace::new("proxy");
+    data::digits(&namespace, 64, 16, 64);
+    let workers = json!({"yolo-operator.dev/job-name": "run"});
+    let _proxies = Mutated::new(&namespace, &workers, PROXY, "\"proxy\"");
+    let job = Job::new("run").set("/training/epochs", 3);
+    namespace.apply(&job.manifest()).expect("applying the job");
+    seen::wait_complete(&namespace, "run");
+    let ended = Instant::now();
+    let proxies = || {
+        let pods = namespace.list("pods", "yolo-operator.dev/job-name=run");
+        let runs = |pod: &&Value| pod["status"]["phase"] == "Running";
+        pods.iter().filter(runs).count()
+    };
+    assert_eq!(2, proxies(), "they outlive their workers");
+    until(
+        "them to be gone",
+        Duration::from_secs(120),
+        || match proxies() {
+            0 => Ok(()),
+            count => Err(format!("{count} run")),
+        },
+    );
+    println!("proxies: gone {:.0?} after the end", ended.elapsed());
+}
+
 #[test]
 fn a_worker_that_needs_too_much_memory_says_what_to_raise() {
     let greedy = long_job("run")
@@ -58,8 +97,8 @@ fn a_worker_that_needs_too_much_memory_says_what_to_raise() {
             "/failurePolicy",
             json!({"maxRestarts": 1, "backoff": {"initialSeconds": 1}}),
         );
-    let namespace = tests::Namespace::new("memory");
-    tests::data::digits(&namespace, 64, 16, 640);
+    let namespace = Namespace::new("memory");
+    data::digits(&namespace, 64, 16, 640);
     namespace
         .apply(&greedy.manifest())
         .expect("applying the job");
@@ -119,7 +158,6 @@ struct Slowed {
 impl Slowed {
     fn new(pid: u32) -> Self {
         use std::sync::mpsc::RecvTimeoutError::Timeout;
-        use std::time::Duration;
         let (stop, stopped) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             while let Err(Timeout) = stopped.recv_timeout(Duration::from_millis(10)) {

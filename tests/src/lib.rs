@@ -16,6 +16,7 @@ pub mod data;
 pub mod job;
 pub mod measured;
 pub mod moto;
+pub mod mutated;
 pub mod namespace;
 pub mod processes;
 pub mod rights;

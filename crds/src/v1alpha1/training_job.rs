@@ -166,10 +166,10 @@ fn spec_rules() -> Value {
             ),
         },
         {
-            "rule": format!("!has(self.workers.minReplicas) || (self.workers.minReplicas > 0 && self.workers.minReplicas <= self.workers.replicas && ({program} || self.training.batchSize % (self.workers.minReplicas * {processes}) == 0))"),
+            "rule": format!("!has(self.workers.minReplicas) || (self.workers.minReplicas > 0 && self.workers.minReplicas <= self.workers.replicas && ({program} || self.training.batchSize % (self.workers.minReplicas * {processes} * (self.training.quad ? 4 : 1)) == 0))"),
             "messageExpression": format!(
-                "'workers.minReplicas is %s: choose a number from 1 to %s (workers.replicas) whose processes can share training.batchSize, %s, equally'\
-                 .format([self.workers.minReplicas, self.workers.replicas, self.training.batchSize])"
+                "'workers.minReplicas is %s: choose a number from 1 to %s (workers.replicas) whose processes can share training.batchSize, %s, equally%s'\
+                 .format([self.workers.minReplicas, self.workers.replicas, self.training.batchSize, self.training.quad ? ', in fours (training.quad)' : ''])"
             ),
         },
         {
@@ -242,6 +242,10 @@ fn spec_rules() -> Value {
         {
             "rule": "self.augmentation.closeMosaic <= self.training.epochs",
             "messageExpression": "'augmentation.closeMosaic is %s, but training.epochs is %s: choose at most %s'.format([self.augmentation.closeMosaic, self.training.epochs, self.training.epochs])",
+        },
+        {
+            "rule": "self.augmentation.closeMosaic == 0 || !has(self.training.hours)",
+            "messageExpression": "'augmentation.closeMosaic is %s, but training.hours is %s and nobody knows which epochs will be the last: set augmentation.closeMosaic to 0 or remove training.hours'.format([self.augmentation.closeMosaic, self.training.hours])",
         },
     ])
 }

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use contract::config::WorkerLayout;
+use contract::spec::Training;
 use k8s_openapi::api::core::v1::{EnvVar, ResourceClaim};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -78,11 +79,14 @@ impl Workers {
             .unwrap_or_else(|| self.gpus_per_worker.max(1))
     }
 
-    /// Whether the processes of so many workers can share a batch equally. A program of the user's own divides its
-    /// batches as it likes.
-    pub fn can_share(&self, batch: u32, workers: u32) -> bool {
-        let processes = workers.saturating_mul(self.processes());
-        self.container.is_some() || processes > 0 && batch.is_multiple_of(processes)
+    /// Whether the processes of so many workers can share a batch equally, in fours where four images become one. A
+    /// program of the user's own divides its batches as it likes.
+    pub fn can_share(&self, training: &Training, workers: u32) -> bool {
+        let together = if training.quad { 4 } else { 1 };
+        let images = workers
+            .saturating_mul(self.processes())
+            .saturating_mul(together);
+        self.container.is_some() || images > 0 && training.batch_size.is_multiple_of(images)
     }
 
     /// The numbers that the trainer needs.

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
 use crate::events::JobEvent;
-use crate::kueue::{ResourceFlavorSpec, Workload};
+use crate::kueue::{QUEUE_LABEL, ResourceFlavorSpec, Workload};
 use crate::training_job::build::Prepared;
 use crate::training_job::cluster::{ApplyError, Cluster, WriteError};
 use crate::training_job::gang::Served;
@@ -45,6 +45,8 @@ pub struct World {
     pub flavors: BTreeMap<String, ResourceFlavorSpec>,
     /// Whether Kueue is installed.
     pub no_kueue: bool,
+    /// Whether the operator has no right to use it.
+    pub no_queue_rights: bool,
     /// Pods that the API server will not take, once each.
     pub refuse: Vec<String>,
     pub pods_made: u32,
@@ -106,6 +108,9 @@ impl World {
                 .collect();
             entry.placement = queue::placement(workload, &given);
         }
+        if self.no_queue_rights && job.labels().contains_key(QUEUE_LABEL) {
+            queue = QueueView::Hidden;
+        }
         let mut observed = from_cache(&job, self.pods.values(), service, queue, progress)?;
         observed.config = config_view(self.config_map.as_ref(), &uid)?;
         observed.served = Some(self.served.clone());
@@ -124,7 +129,7 @@ impl World {
         let Some(pod) = self.pods.get_mut(name) else {
             return;
         };
-        let ended = PodView::of(pod).is_some_and(|view| view.ended())
+        let ended = PodView::of(pod).is_some_and(|view| view.over)
             || FetchView::of(pod).is_some_and(|view| view.ended());
         if ended {
             self.pods.remove(name);

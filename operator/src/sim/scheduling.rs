@@ -30,6 +30,9 @@ impl Player {
                 job.metadata.labels = None;
             }),
             "no-kueue" => self.cluster.change(|world| world.no_kueue = true),
+            "queue-rights" => self.cluster.change(|world| {
+                world.no_queue_rights = words[1] == "none";
+            }),
             "queue-says" => self.kueue(|status| {
                 set(status, QUOTA_RESERVED, false, "Pending", &rest(1));
             }),

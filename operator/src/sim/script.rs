@@ -8,6 +8,7 @@
 //! remember                        what `stale-reconcile` sees and `restore-status` brings back
 //! run POD…                        their containers run
 //! exit POD CODE [REASON [TEXT]]   its container ends; with a reason it leaves a termination message
+//! sidecar POD                     a container that others added to it outlives its worker
 //! exit-because POD WORKER REASON TEXT    its container ends, since another worker was lost or never came
 //! on-node POD NODE                where it runs
 //! oom POD                         its container is killed for its memory
@@ -42,6 +43,7 @@
 //! queue NAME [LEAST]              the job waits in this queue, and LEAST workers are enough
 //! unqueue                         the job loses the label that names its queue
 //! no-kueue                        Kueue is not installed
+//! queue-rights none|all           what the operator may do with Kueue's objects
 //! queue-says TEXT                 why Kueue does not admit the job
 //! admit [WORKERS]                 Kueue admits it, for fewer workers if it says so, on nodes of `kind: gpu`
 //! evict-from-queue REASON TEXT    Kueue wants its quota back
@@ -226,6 +228,7 @@ impl Player {
             "policy" => self.edit(|spec| {
                 spec.failure_policy = serde_json::from_str(&rest(1)).expect("a policy");
             }),
+            "sidecar" => self.sidecar(words[1]),
             "terminate" => self.terminate(),
             "delete-job" => {
                 // The garbage collector takes what the job owns; a new job has another uid.
@@ -424,8 +427,15 @@ impl Player {
         for (key, value) in extra.as_object().into_iter().flatten() {
             state[key] = value.clone();
         }
-        // A sidecar may keep the pod itself running; only the container counts.
-        self.container(pod, "Running", &json!({"terminated": state}));
+        let phase = if code == 0 { "Succeeded" } else { "Failed" };
+        self.container(pod, phase, &json!({"terminated": state}));
+    }
+
+    fn sidecar(&self, pod: &str) {
+        self.cluster.change(|world| {
+            let pod = world.pods.get_mut(pod).expect("a pod");
+            pod.status.as_mut().expect("an end").phase = Some("Running".to_owned());
+        });
     }
 
     fn exit(&self, words: &[&str]) {

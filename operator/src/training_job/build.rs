@@ -109,9 +109,8 @@ pub fn build(
     if plan.expose {
         prepared.service = Some(service::service(&observed.id));
     }
-    if plan.unguard && valid.scheduling.pod_disruption_budget {
-        let id = &observed.id;
-        prepared.drop_budget = Some(names::disruption_budget(&id.name, &id.uid));
+    if plan.unguard {
+        prepared.drop_budget = only_unguard(observed).drop_budget;
     }
     let enters = plan.queue == Some(QueueStep::Enter);
     if let Some(step) = plan.queue.clone().filter(|_| !enters) {
@@ -235,6 +234,15 @@ fn freeze(valid: &ValidJob, observed: &Observed, images: &Images) -> JobConfig {
 
 fn queue_step(id: &JobIdentity, step: QueueStep) -> PreparedStep {
     PreparedStep::Change(names::workload(&id.name, &id.uid), step)
+}
+
+/// That evictions are kept off the workers no longer.
+pub fn only_unguard(observed: &Observed) -> Prepared {
+    let id = &observed.id;
+    Prepared {
+        drop_budget: Some(names::disruption_budget(&id.name, &id.uid)),
+        ..Prepared::default()
+    }
 }
 
 /// What a job whose spec cannot be obeyed still needs: that nothing of it runs, or that it goes.

@@ -308,8 +308,14 @@ async fn queue_of(
     let workloads = Api::<Workload>::namespaced(client.clone(), &id.namespace);
     let workload = match workloads.get_opt(&name).await {
         // Without the right to look (the chart's kueue.enabled) nothing of ours stands in a queue. A job that is
-        // to wait in one learns that when it enters.
-        Err(kube::Error::Api(status)) if status.is_forbidden() && !labelled => None,
+        // to wait in one has to know.
+        Err(kube::Error::Api(status)) if status.is_forbidden() => {
+            return Ok(if labelled {
+                QueueView::Hidden
+            } else {
+                QueueView::Absent
+            });
+        }
         // So does nothing where Kueue is not installed.
         Err(error) if is_not_found(&error) => None,
         read => read.map_err(failed("Workload", &name))?,

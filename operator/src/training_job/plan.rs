@@ -37,6 +37,9 @@ const GONE_AGAIN: SignedDuration = SignedDuration::from_secs(120);
 /// node that is lost never says that they have.
 const STOP_LIMIT: SignedDuration = SignedDuration::from_secs(GRACE_SECONDS + 15);
 
+/// How long the other containers of a pod may take to end after its worker: one that collects metrics needs it still.
+const TO_FOLLOW: SignedDuration = SignedDuration::from_secs(60);
+
 /// Plans a job whose spec is valid.
 pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     let attempt = present_attempt(observed);
@@ -57,10 +60,9 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     plan.retire = retired(observed, attempt.incarnation);
     plan.failures.extend(restart::told(observed, attempt, now));
     let members = members(valid, observed, attempt);
-    let guarded = valid.scheduling.pod_disruption_budget;
     if members.iter().all(succeeded) {
         plan.phase = Phase::Complete;
-        plan.unguard = guarded;
+        plan.unguard = true;
         plan.make_nothing();
         if valid.run.clean_pods == CleanPodPolicy::All {
             plan.stop = unwanted(observed, valid.run.clean_pods);
@@ -69,7 +71,9 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     }
     // Before the deadline: the time of a suspended job does not run, also if nobody noted that yet.
     if valid.run.suspend {
-        stand_still(&mut plan, observed, Phase::Suspended, guarded);
+        // How many workers there are may be for a queue to say, once it has the job.
+        plan.freeze &= valid.workers.min_replicas.is_none();
+        stand_still(&mut plan, observed, Phase::Suspended);
         plan.queue = queue::while_suspended(observed);
         return plan;
     }
@@ -102,7 +106,7 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     if let Gate::Closed { waiting_on, step } = queue::gate(valid, observed) {
         // How many workers there are is known when they may run.
         plan.freeze &= valid.workers.min_replicas.is_none();
-        stand_still(&mut plan, observed, Phase::Queued(waiting_on), guarded);
+        stand_still(&mut plan, observed, Phase::Queued(waiting_on));
         plan.queue = step;
         return plan;
     }
@@ -315,7 +319,7 @@ fn succeeded(member: &Member) -> bool {
 
 /// Stops the workers, and lets none begin. Those that come later are of another incarnation: that these were stopped is then no
 /// failure.
-fn stand_still(plan: &mut Plan, observed: &Observed, phase: Phase, guarded: bool) {
+fn stand_still(plan: &mut Plan, observed: &Observed, phase: Phase) {
     plan.phase = phase;
     let incarnation = plan.attempt.incarnation;
     if observed
@@ -327,7 +331,7 @@ fn stand_still(plan: &mut Plan, observed: &Observed, phase: Phase, guarded: bool
         plan.attempt = plan.attempt.next_incarnation();
     }
     plan.retire = retired(observed, plan.attempt.incarnation);
-    plan.unguard = guarded && !plan.retire.is_empty();
+    plan.unguard = !plan.retire.is_empty();
     plan.stop = fetching(observed);
 }
 
@@ -385,14 +389,36 @@ fn ended(
     if failed || run.clean_pods == CleanPodPolicy::All {
         plan.stop = unwanted(observed, run.clean_pods);
     }
-    let done = observed.status.completion_time.as_ref();
-    if let (Some(seconds), Some(done)) = (run.ttl_seconds_after_finished, done) {
-        let seconds = SignedDuration::from_secs(seconds.into());
-        let at = done.0.saturating_add(seconds).unwrap_or(Timestamp::MAX);
+    let Some(done) = observed.status.completion_time.as_ref() else {
+        return Some(plan);
+    };
+    let after = |time| done.0.saturating_add(time).unwrap_or(Timestamp::MAX);
+    let lingering: Vec<_> = lingering(observed, run.clean_pods).collect();
+    let at = after(TO_FOLLOW);
+    if at <= now {
+        plan.stop.extend(lingering);
+    } else if !lingering.is_empty() {
+        plan.wake_by(at);
+    }
+    if let Some(seconds) = run.ttl_seconds_after_finished {
+        let at = after(SignedDuration::from_secs(seconds.into()));
         plan.delete_job = at <= now;
-        plan.wake_at = Some(at).filter(|at| *at > now);
+        if !plan.delete_job {
+            plan.wake_by(at);
+        }
     }
     Some(plan)
+}
+
+/// Pods of a job that has ended in which a container that others added runs on, a proxy for example: they keep what
+/// they asked for, GPUs included.
+fn lingering(observed: &Observed, policy: CleanPodPolicy) -> impl Iterator<Item = String> {
+    let runs = observed
+        .pods
+        .iter()
+        .filter(move |_| policy == CleanPodPolicy::Running);
+    runs.filter(|pod| pod.ended() && !pod.over && !pod.deleting)
+        .map(|pod| pod.name.clone())
 }
 
 fn fail(plan: &mut Plan, observed: &Observed, run: RunPolicy, failure: JobFailure) {

@@ -37,6 +37,8 @@ pub struct PodView {
     pub node: Option<String>,
     /// Its address.
     pub ip: Option<String>,
+    /// Whether all of it has ended: containers that others added, proxies for example, may outlive the worker.
+    pub over: bool,
     /// What its worker does.
     pub state: PodState,
     /// When its end was first seen; the observer's clock, so that nodes' clocks do not matter.
@@ -99,6 +101,9 @@ impl PodView {
             deleting: pod.metadata.deletion_timestamp.is_some(),
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             ip: status.and_then(|status| status.pod_ip.clone()),
+            over: status
+                .and_then(|status| status.phase.as_deref())
+                .is_some_and(|phase| matches!(phase, "Succeeded" | "Failed")),
             state: match status.map(|status| state(status, names::WORKER_CONTAINER)) {
                 None | Some(PodState::Waiting(WaitingOn::ContainersStarting)) => {
                     PodState::Waiting(unseen(pod).unwrap_or(WaitingOn::ContainersStarting))

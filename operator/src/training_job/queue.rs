@@ -41,6 +41,8 @@ pub enum QueueView {
     Absent,
     /// Something of its name that belongs to somebody else.
     Foreign,
+    /// The operator has no right to look.
+    Hidden,
     /// Its `Workload`.
     Entered(Box<Entry>),
 }
@@ -224,7 +226,15 @@ pub fn placement(workload: &Workload, flavors: &[ResourceFlavorSpec]) -> Placeme
 /// Whether the workers of a job that is neither suspended nor over may run.
 pub fn gate(valid: &ValidJob, observed: &Observed) -> Gate {
     let entry = match (&observed.queue, &valid.queue) {
-        (QueueView::Absent | QueueView::Foreign, None) => return Gate::Open,
+        (QueueView::Absent | QueueView::Foreign | QueueView::Hidden, None) => return Gate::Open,
+        // What runs was let in when there was that right.
+        (QueueView::Hidden, Some(_)) if alive(observed) => return Gate::Open,
+        (QueueView::Hidden, Some(request)) => {
+            return Gate::Closed {
+                waiting_on: WaitingOn::queue(&request.queue, Some(HIDDEN)),
+                step: None,
+            };
+        }
         (QueueView::Absent, Some(request)) => {
             return Gate::Closed {
                 waiting_on: WaitingOn::queue(&request.queue, None),
@@ -278,6 +288,9 @@ pub fn gate(valid: &ValidJob, observed: &Observed) -> Gate {
     let evicted = entry.evicted.as_ref().map(|(_, message)| message.as_str());
     closed(entry.pending.as_deref().or(evicted), None)
 }
+
+/// What is said where the operator may not read what stands in queues.
+const HIDDEN: &str = "the operator has no right to use Kueue: set the chart's kueue.enabled to true, or take the label off the job";
 
 /// What is said of a `Workload` that Kueue does not look at.
 const INACTIVE: &str = "it is not active: Kueue gave it up, or somebody set spec.active of its Workload to false; set that to true to let it wait again";
@@ -356,13 +369,14 @@ pub fn replicas(valid: &ValidJob, observed: &Observed) -> u32 {
     };
     let admitted = entry.admission.as_ref().and_then(|given| given.workers);
     let most = admitted.unwrap_or(wanted).clamp(least, wanted);
-    let batch = valid.trainer.training.batch_size;
-    let shared = |workers: &u32| valid.workers.can_share(batch, *workers);
+    let training = &valid.trainer.training;
+    let shared = |workers: &u32| valid.workers.can_share(training, *workers);
     (least..=most).rev().find(shared).unwrap_or(least)
 }
 
+/// Whether pods use what they asked for, as Kueue counts it: all that runs in them.
 fn alive(observed: &Observed) -> bool {
-    observed.pods.iter().any(|pod| !pod.ended())
+    observed.pods.iter().any(|pod| !pod.over)
 }
 
 /// Changes the status of a `Workload` as a step wants it.

@@ -4,7 +4,7 @@
 //! definition let in is refused here.
 
 use contract::config::WorkerLayout;
-use contract::spec::{Backend, Device, Precision, TrainerSpec, out_of_range};
+use contract::spec::{Backend, Device, Precision, TrainerSpec, Training, out_of_range};
 use crds::names::GPU_RESOURCE;
 use crds::v1alpha1::{
     Backoff, COSCHEDULING_UNNAMED, FailurePolicy, Gang, NO_GPU_RESOURCE, OTHER_SCHEDULER,
@@ -126,8 +126,7 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
         }
     }
     let queue = queue_request(job);
-    let batch = trainer.training.batch_size;
-    problems.extend(partial_problems(&workers, batch));
+    problems.extend(partial_problems(&workers, &trainer.training));
     // Those that share `training.batchSize`.
     let ranks = match &workers.container {
         None => workers.replicas.saturating_mul(workers.processes()),
@@ -168,13 +167,15 @@ fn queue_request(job: &YoloTrainingJob) -> Option<QueueRequest> {
     })
 }
 
-fn partial_problems(workers: &Workers, batch: u32) -> Option<String> {
+fn partial_problems(workers: &Workers, training: &Training) -> Option<String> {
     let least = workers.min_replicas?;
-    let fits = (1..=workers.replicas).contains(&least) && workers.can_share(batch, least);
+    let fits = (1..=workers.replicas).contains(&least) && workers.can_share(training, least);
     (!fits).then(|| {
         format!(
-            "workers.minReplicas is {least}: choose a number from 1 to {} (workers.replicas) whose processes can share training.batchSize, {batch}, equally",
-            workers.replicas
+            "workers.minReplicas is {least}: choose a number from 1 to {} (workers.replicas) whose processes can share training.batchSize, {}, equally{}",
+            workers.replicas,
+            training.batch_size,
+            if training.quad { ", in fours (training.quad)" } else { "" }
         )
     })
 }
@@ -320,6 +321,24 @@ mod tests {
         refused(
             |job| job.spec.training.batch_size = 15,
             "training.batchSize is 15, which 2 processes cannot share equally: choose a multiple of 2",
+        );
+        refused(
+            |job| {
+                job.spec.training.batch_size = 24;
+                job.spec.training.quad = true;
+                job.spec.workers.replicas = 3;
+                job.spec.workers.min_replicas = Some(4);
+            },
+            "workers.minReplicas is 4: choose a number from 1 to 3 (workers.replicas) whose processes can share training.batchSize, 24, equally, in fours (training.quad)",
+        );
+        refused(
+            |job| {
+                job.spec.training.batch_size = 12;
+                job.spec.training.quad = true;
+                job.spec.workers.replicas = 3;
+                job.spec.workers.min_replicas = Some(2);
+            },
+            "workers.minReplicas is 2: choose a number from 1 to 3 (workers.replicas) whose processes can share training.batchSize, 12, equally, in fours (training.quad)",
         );
         refused(
             |job| job.spec.failure_policy.max_restarts = 1001,

@@ -55,7 +55,8 @@ pub struct Augmentation {
     #[serde(alias = "copy_paste")]
     pub copy_paste: f64,
     /// Number of last epochs without `mosaic`, `mixup`, `cutmix` and `copyPaste`, in which the network
-    /// learns images as they will be. YOLOv5 has 0.
+    /// learns images as they will be. YOLOv5 has 0. Not together with `training.hours`, where nobody knows which
+    /// epochs will be the last.
     #[serde(alias = "close_mosaic")]
     pub close_mosaic: u32,
     /// Probability of cutting out a part of 80 to 100 % of the area, with an aspect of 3:4 to 4:3, and

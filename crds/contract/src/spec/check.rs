@@ -156,6 +156,11 @@ fn mosaics(spec: &TrainerSpec) -> Vec<SpecProblem> {
             "augmentation.closeMosaic is {close}, but training.epochs is {epochs}: choose at most {epochs}"
         )));
     }
+    if let (1.., Some(hours)) = (close, spec.training.hours) {
+        problems.push(SpecProblem(format!(
+            "augmentation.closeMosaic is {close}, but training.hours is {hours} and nobody knows which epochs will be the last: set augmentation.closeMosaic to 0 or remove training.hours"
+        )));
+    }
     problems
 }
 
@@ -199,6 +204,9 @@ mod tests {
     #[test]
     fn the_smallest_spec_is_valid() {
         assert_eq!(Vec::<SpecProblem>::new(), check(&valid(), 4));
+        let mut limited = valid();
+        limited.training.hours = Some(2.5);
+        assert_eq!(Vec::<SpecProblem>::new(), check(&limited, 4));
     }
 
     #[test]
@@ -317,6 +325,13 @@ mod tests {
         one_problem(
             |s| s.augmentation.close_mosaic = 101,
             "augmentation.closeMosaic is 101, but training.epochs is 100: choose at most 100",
+        );
+        one_problem(
+            |s| {
+                s.augmentation.close_mosaic = 10;
+                s.training.hours = Some(2.5);
+            },
+            "augmentation.closeMosaic is 10, but training.hours is 2.5 and nobody knows which epochs will be the last: set augmentation.closeMosaic to 0 or remove training.hours",
         );
         one_problem(
             |s| s.dataset.persistent_volume_claim = None,

@@ -42,7 +42,7 @@ pub struct Plan {
     pub restarts: Restarts,
     /// The failures that the status does not know yet.
     pub failures: Vec<FailureRecord>,
-    /// Whether evictions need not be kept off the workers any more.
+    /// Whether evictions need not be kept off the workers any more, where they were.
     pub unguard: bool,
     /// What Kueue is told.
     pub queue: Option<QueueStep>,
@@ -155,7 +155,11 @@ pub struct Retired {
 }
 
 impl Plan {
-    pub(super) fn idle(phase: Phase, attempt: Attempt, restarts: Restarts) -> Self {
+    pub(in crate::training_job) fn idle(
+        phase: Phase,
+        attempt: Attempt,
+        restarts: Restarts,
+    ) -> Self {
         Self {
             attempt,
             phase,
@@ -211,6 +215,11 @@ impl Plan {
             Phase::Suspended | Phase::Queued(_) => !self.retire.is_empty() || !self.stop.is_empty(),
             _ => false,
         }
+    }
+
+    /// Whether it ends the job.
+    pub fn ends(&self) -> bool {
+        matches!(self.phase, Phase::Complete | Phase::Failed(_))
     }
 
     /// Whether carrying it out creates, changes or deletes anything.

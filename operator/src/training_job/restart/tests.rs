@@ -19,6 +19,7 @@ fn pod(index: u32, state: PodState) -> PodView {
         deleting: false,
         node: None,
         ip: None,
+        over: ended,
         state,
         end_seen: ended.then(|| at(100)),
     }
