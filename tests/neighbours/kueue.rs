@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::broken::{Drained, Tainted};
-use tests::{Job, Namespace, data, kubectl_in, kubectl_json, until};
+use tests::{Job, Namespace, Reinstall, data, kubectl_in, kubectl_json, until, upgrade_chart};
 
 use crate::seen;
 
@@ -268,4 +268,42 @@ fn a_gang_that_does_not_start_gives_its_place_back_and_starts_where_its_flavour_
     }
     let events = namespace.kubectl(&["get", "events", "--output=jsonpath={.items[*].message}"]);
     assert!(events.stdout.contains("PodsReady"), "{}", events.stdout);
+}
+
+/// As where the chart's `kueue.enabled` is turned off under running jobs.
+#[test]
+fn without_the_right_to_use_kueue_jobs_say_so_and_those_that_run_end() {
+    let namespace = Namespace::new("rights");
+    let _queue = Queue::new(&namespace);
+    data::digits(&namespace, 64, 16, 64);
+    namespace
+        .apply(&job("runs", 2).set("/training/epochs", 90).manifest())
+        .expect("applying the job that runs");
+    seen::wait_training(&namespace, "runs");
+    let granted = Reinstall;
+    upgrade_chart("charts/yolo-operator", &["kueue.enabled=false"]).expect("helm upgrade");
+    namespace
+        .apply(&job("waits", 1).manifest())
+        .expect("applying the job that waits");
+    let waits = seen::wait(&namespace, "waits", "what the operator lacks", |job| {
+        let told = job["status"]["waitingOn"].as_str().unwrap_or_default();
+        told.contains("kueue.enabled")
+    });
+    assert_eq!("Queued", waits["status"]["state"]);
+    namespace
+        .kubectl(&["label", "ytj", "waits", "kueue.x-k8s.io/queue-name-"])
+        .expect("taking the label off");
+    seen::wait_complete(&namespace, "waits");
+    let done = seen::wait_complete(&namespace, "runs");
+    assert_eq!(0, done["status"]["restarts"], "{}", done["status"]);
+
+    // Kueue hears of the end once it may be told.
+    drop(granted);
+    until("Kueue to know of the end", seen::END, || {
+        let found = workload(&namespace, &done).ok_or("no Workload")?;
+        match kueue_says(&found, "Finished") {
+            Some("True") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
 }
