@@ -297,8 +297,12 @@ fn without_the_right_to_use_kueue_jobs_say_so_and_those_that_run_end() {
     let done = seen::wait_complete(&namespace, "runs");
     assert_eq!(0, done["status"]["restarts"], "{}", done["status"]);
 
-    // Kueue hears of the end once it may be told.
+    // Kueue hears of the end once it may be told, when the operator looks at the job again: that is every five minutes
+    // or when something changes.
     drop(granted);
+    namespace
+        .kubectl(&["label", "ytj", "runs", "look=again"])
+        .expect("changing it");
     until("Kueue to know of the end", seen::END, || {
         let found = workload(&namespace, &done).ok_or("no Workload")?;
         match kueue_says(&found, "Finished") {
