@@ -32,8 +32,10 @@ const OUT_OF_TOUCH_LIMIT: Duration = Duration::from_secs(30);
 /// How much longer than the coordinator a worker waits for the order to begin.
 const FIRST_ORDER_GRACE: Duration = Duration::from_secs(5);
 
-/// How long the kernel is given to end what ranks left behind, and how often that is looked at.
-const LEFTOVERS_END: Duration = Duration::from_secs(5);
+/// How long the kernel is given to end what ranks left behind, less than the coordinator gives a worker to stop; the same
+/// in a pod that goes anyway; and how often that is looked at.
+const LEFTOVERS_END: Duration = Duration::from_secs(10);
+const LEFTOVERS_END_OF_POD: Duration = Duration::from_secs(5);
 const LEFTOVERS_LOOK: Duration = Duration::from_millis(10);
 
 /// How long a worker that was asked to end waits for the last order.
@@ -296,14 +298,26 @@ impl<'a> Worker<'a> {
         self.supervisor = Supervisor::new(self.place.ranks(), self.settings.patience());
         self.tell(Phase::Running, None);
         let verdict = self.supervise(signals, &sender, events).await;
-        self.end_leftovers().await;
+        self.leaving |= verdict.left_behind;
+        let patience = if self.leaving {
+            LEFTOVERS_END_OF_POD
+        } else {
+            LEFTOVERS_END
+        };
+        let ranks = &mut self.ranks;
+        let kill = || {
+            // Whoever takes them in has to.
+            ranks.reap();
+            ranks.kill_leftovers()
+        };
+        // The next attempt must not meet them, at a port or in a GPU's memory: others begin it with another pod.
+        self.leaving |= outlives(patience, kill).await;
         let strayed = self.lost_touch && verdict.interrupted;
         let failure = verdict
             .failure
             .as_ref()
             .map(|failure| self.explained(failure))
             .or_else(|| strayed.then(|| self.out_of_touch()));
-        self.leaving |= verdict.left_behind;
         self.end = Some(self.end_of(verdict));
         self.tell(Phase::Ended, failure);
     }
@@ -365,20 +379,6 @@ impl<'a> Worker<'a> {
                 }
                 () = tick => vec![Event::Tick],
             };
-        }
-    }
-
-    /// Ends what the ranks started and left behind: the next attempt must not meet it, at a port or in a GPU's memory.
-    async fn end_leftovers(&mut self) {
-        let until = Instant::now() + LEFTOVERS_END;
-        while self.ranks.kill_leftovers() {
-            if Instant::now() >= until {
-                warn!("processes that the ranks started do not end");
-                return;
-            }
-            sleep(LEFTOVERS_LOOK).await;
-            // Whoever takes them in has to.
-            self.ranks.reap();
         }
     }
 
@@ -509,6 +509,23 @@ impl<'a> Worker<'a> {
     }
 }
 
+/// Ends what the ranks started and left behind with `kill`, which says whether there was something; whether some of it
+/// does not end.
+async fn outlives(patience: Duration, mut kill: impl FnMut() -> bool) -> bool {
+    let until = Instant::now() + patience;
+    while kill() {
+        if Instant::now() >= until {
+            warn!(
+                "processes that the ranks started do not end within {} s of SIGKILL: they hang in the kernel, usually on a volume or a GPU driver of this node; no further attempt begins in this pod",
+                patience.as_secs()
+            );
+            return true;
+        }
+        sleep(LEFTOVERS_LOOK).await;
+    }
+    false
+}
+
 /// Whether another attempt would end as this one did. What failed otherwise did so for worker 0, most likely.
 fn ended_for_good(outcome: &Outcome) -> bool {
     let reason = outcome.result.reason;
@@ -535,5 +552,25 @@ async fn interruption(orders: &mut watch::Receiver<Order>, attempt: Attempt) {
     if orders.wait_for(unwanted).await.is_err() {
         // Without a coordinator the ranks go on.
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_does_not_end_is_told_and_what_ends_late_is_waited_for() {
+        let patience = Duration::from_millis(200);
+        let mut looks = 0;
+        let ends_late = || {
+            looks += 1;
+            looks < 3
+        };
+        assert!(!outlives(patience, ends_late).await);
+        assert_eq!(3, looks);
+        let begun = Instant::now();
+        assert!(outlives(patience, || true).await);
+        assert!(begun.elapsed() >= patience, "{:?}", begun.elapsed());
     }
 }

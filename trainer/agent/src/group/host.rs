@@ -86,11 +86,15 @@ impl Announcement {
         }
     }
 
+    /// Whether this pod takes part.
+    fn seats(&self, (worker, number): Pod) -> bool {
+        self.seats.get(worker as usize) == Some(&Some(number))
+    }
+
     /// What this pod is to do: no ranks may run in one that does not take part yet.
-    fn order_for(&self, (worker, number): Pod) -> Order {
-        let seat = self.seats.get(worker as usize).copied().flatten();
+    fn order_for(&self, pod: Pod) -> Order {
         let mut order = self.order.clone();
-        if order.kind == OrderKind::Run && seat != Some(number) {
+        if order.kind == OrderKind::Run && !self.seats(pod) {
             order.kind = OrderKind::Stop;
         }
         order
@@ -276,10 +280,12 @@ impl Host {
         }
     }
 
-    /// The later pod that joined in the place of this one.
-    fn replaced_by(&self, (worker, number): Pod) -> Option<u32> {
+    /// The later pod that joined in the place of this one. As long as this one takes part it has not: it was asked to
+    /// stop, and its ranks may still be needed for the checkpoint that all begin with.
+    fn replaced_by(&self, pod: Pod) -> Option<u32> {
+        let (worker, number) = pod;
         let latest = self.links().latest.get(&worker).copied();
-        latest.filter(|latest| *latest > number)
+        latest.filter(|latest| *latest > number && !self.announced.borrow().seats(pod))
     }
 
     fn join(&self, pod: Pod) -> u64 {

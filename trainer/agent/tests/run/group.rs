@@ -216,6 +216,48 @@ pub fn a_worker_that_is_asked_to_stop_alone_is_awaited_too() {
     );
 }
 
+pub fn a_worker_that_is_asked_to_stop_has_its_time_although_its_successor_is_there() {
+    let [first, second, third, successor] = setups::<4>(5).map(|setup| setup.env("NNODES", "3"));
+    let successor = successor
+        .env("NODE_RANK", "1")
+        .env("YOLO_ATTEMPT", "2.1")
+        .flag("--pod-number=1");
+    let folder = first.dir().to_owned();
+    // All ranks hear that they are to stop. The last is at its end soon, and rank 0 writes the checkpoint then.
+    let until = |mark: &str, last_words: &str| {
+        let mark = folder.join(mark);
+        format!(
+            "echo begun $YOLO_ATTEMPT; if [ $YOLO_ATTEMPT = 2.1 ]; then exit 0; fi; \
+             while [ ! -e {} ]; do sleep 0.05; done; {last_words}; exit 143",
+            mark.display()
+        )
+    };
+    let first = first.shell(&until("done", "echo written"));
+    let third = third.shell(&until("asked", "true"));
+    let second = second.speaking(&["hello", "await-stop", "sleep=4000", "exit=143"]);
+    for agent in [&first, &third] {
+        agent.wait_for_stdout("begun 2.0", 1);
+    }
+    second.wait_for_stdout("connected", 1);
+    second.signal(Signal::TERM);
+    let successor = successor.shell("echo begun $YOLO_ATTEMPT");
+    successor.wait_for_stderr("in touch with worker 0");
+    fs::write(folder.join("asked"), "").expect("written");
+    let ended = second.finish();
+    assert_eq!(143, ended.code, "{}", ended.stderr);
+    release(&folder);
+    let [first, third, successor] = [first, third, successor].map(Agent::finish);
+    for ended in [&first, &third, &successor] {
+        assert_eq!(0, ended.code, "{}", ended.stderr);
+        assert!(ended.stdout.contains("begun 2.1"), "{}", ended.stdout);
+    }
+    assert!(
+        first.stdout.contains("written"),
+        "rank 0 was not given the time to write a checkpoint: {}",
+        first.stderr
+    );
+}
+
 pub fn who_waits_for_another_can_be_asked_to_stop() {
     let [first, second] = setups::<2>(5);
     let agents = [patient(first), patient(second)];

@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         group::a_failure_that_would_repeat_itself_ends_all,
         group::a_worker_that_is_gone_is_awaited_and_another_pod_takes_its_place,
         group::a_worker_that_is_asked_to_stop_alone_is_awaited_too,
+        group::a_worker_that_is_asked_to_stop_has_its_time_although_its_successor_is_there,
         group::who_waits_for_another_can_be_asked_to_stop,
         group::without_worker_0_the_others_wait_for_its_successor,
         group::worker_0_that_is_asked_to_stop_alone_is_awaited_too,

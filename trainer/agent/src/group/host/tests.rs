@@ -4,6 +4,11 @@ use super::super::coordinator::Rules;
 use super::*;
 
 fn host() -> Host {
+    host_where(vec![Some(0), Some(3), None])
+}
+
+/// A host of which these pods take part.
+fn host_where(seats: Vec<Option<u32>>) -> Host {
     let group = Group {
         workers: 3,
         worker: 0,
@@ -28,7 +33,7 @@ fn host() -> Host {
     };
     let announcement = Announcement {
         order: order.clone(),
-        seats: vec![Some(0), Some(3), None],
+        seats,
     };
     Host {
         group,
@@ -103,8 +108,7 @@ fn the_end_of_a_replaced_connection_is_not_that_of_its_successor() {
 }
 
 #[test]
-fn a_pod_that_was_replaced_hears_no_orders_and_is_not_let_in_again() {
-    let host = host();
+fn a_pod_that_was_replaced_hears_no_orders_and_is_not_let_in_again_once_it_takes_no_part() {
     let hello = |number| {
         let hello = Hello {
             token: "secret".to_owned(),
@@ -117,6 +121,14 @@ fn a_pod_that_was_replaced_hears_no_orders_and_is_not_let_in_again() {
         };
         Line::Whole(serde_json::to_vec(&hello).expect("plain data"))
     };
+    // Its ranks still write the checkpoint that all begin with.
+    let host = host_where(vec![Some(0), Some(3), None]);
+    host.join((1, 3));
+    host.join((1, 4));
+    assert_eq!(None, host.replaced_by((1, 3)));
+    assert!(host.check(&hello(3)).is_ok());
+
+    let host = host_where(vec![Some(0), None, None]);
     let old = host.join((1, 3));
     assert_eq!(None, host.replaced_by((1, 3)));
     host.join((1, 4));
