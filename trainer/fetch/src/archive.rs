@@ -8,7 +8,7 @@ use object_store::path::Path as Location;
 use tracing::info;
 
 use crate::digest;
-use crate::download::{self, Answer, Version};
+use crate::download::{self, Answer, Tries, Version};
 use crate::error::FetchError;
 use crate::folder::{Complete, Folder};
 use crate::progress::Progress;
@@ -46,6 +46,16 @@ pub async fn fetch(
 }
 
 async fn get(source: &Source, folder: &Folder, file: &Path) -> Result<(), FetchError> {
+    let mut tries = Tries::new(file);
+    loop {
+        match get_rest(source, folder, file).await {
+            Err(error) => tries.again(error).await?,
+            done => return done,
+        }
+    }
+}
+
+async fn get_rest(source: &Source, folder: &Folder, file: &Path) -> Result<(), FetchError> {
     let url = &source.url;
     let about = folder.part("archive.json");
     let before: Option<Version> = fs::read(&about)

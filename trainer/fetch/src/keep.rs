@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Checkpoints go as soon as they are whole, the newest first, the manifest of each last, so that the store never shows
-//! half of one; what the ranks removed goes from the store when it has another. Only one start of a run may write: see
-//! [`claim`].
+//! half of one; what the ranks removed goes from the store when it has another. Of a program of one's own nobody knows
+//! which files make a checkpoint whole, so all of them come back. Only one start of a run may write: see [`claim`].
 
 mod claim;
 mod desk;
@@ -63,6 +63,8 @@ pub struct Keeper<'a> {
     /// The folder as seen from the place of all runs.
     run: String,
     desk: &'a Desk,
+    /// Whether the run's checkpoints are the trainer's, which have manifests, and not those of a program of one's own.
+    manifests: bool,
     pulled: Pulled,
     known: Known,
     pushed_all: Option<Instant>,
@@ -132,6 +134,7 @@ impl<'a> Keeper<'a> {
             folder: output.join(&run),
             run,
             desk,
+            manifests: config.command.is_empty(),
             pulled: Pulled::default(),
             known: Known::default(),
             pushed_all: None,
@@ -212,7 +215,8 @@ impl<'a> Keeper<'a> {
         // First of all, so that an earlier start writes nothing behind our back. Also shows that we may write there,
         // before hours of training.
         self.claim.take().await?;
-        self.known = pull::pull(&self.source, &self.folder, &self.pulled).await?;
+        let (folder, pulled) = (&self.folder, &self.pulled);
+        self.known = pull::pull(&self.source, folder, self.manifests, pulled).await?;
         self.claim.check().await
     }
 

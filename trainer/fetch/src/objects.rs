@@ -11,7 +11,7 @@ use object_store::path::Path as Location;
 use tracing::{info, warn};
 
 use crate::digest;
-use crate::download::{self, Version};
+use crate::download::{self, Tries, Version};
 use crate::error::FetchError;
 use crate::folder::{Complete, Folder, Whole};
 use crate::names;
@@ -61,7 +61,6 @@ pub async fn fetch(source: &Source, folder: &Folder) -> Result<Complete, FetchEr
     let (there, missing): (Vec<_>, Vec<_>) = objects
         .into_iter()
         .partition(|object| folder.has(&object.whole()));
-    let needed = missing.iter().map(|object| object.version.size).sum();
     info!(
         "{}: {} files, {bytes} bytes; {} are here already",
         source.url,
@@ -69,7 +68,7 @@ pub async fn fetch(source: &Source, folder: &Folder) -> Result<Complete, FetchEr
         there.len()
     );
     let free = folder.free()?;
-    if needed > free {
+    if let Some(needed) = too_much(folder, &missing, free) {
         let url = source.url.clone();
         return Err(FetchError::Full { url, needed, free });
     }
@@ -103,6 +102,32 @@ pub async fn fetch(source: &Source, folder: &Folder) -> Result<Complete, FetchEr
     fetched.and(saved)?;
     progress.say();
     Ok(complete)
+}
+
+/// The bytes that are missing, when those are more than so many. Of objects that an earlier fetch began, or had just
+/// given their names, some are there and taken off what is free already.
+fn too_much(folder: &Folder, missing: &[Object], free: u64) -> Option<u64> {
+    let all: u64 = missing.iter().map(|object| object.version.size).sum();
+    // Mostly that is enough, and millions of files need not be looked at.
+    if all <= free {
+        return None;
+    }
+    let needed = missing.iter().map(|object| {
+        let size = object.version.size;
+        if download::length(&folder.place(&object.name)) == size {
+            return 0;
+        }
+        size.saturating_sub(download::length(&part(folder, object)))
+    });
+    let needed = needed.sum();
+    (needed > free).then_some(needed)
+}
+
+/// Where an object lies as long as it is not whole. Another version has another part.
+fn part(folder: &Folder, object: &Object) -> PathBuf {
+    let Whole { name, size, .. } = object.whole();
+    let version = object.version.e_tag.as_deref().unwrap_or_default();
+    folder.part(&digest::short(&format!("{name}\n{size}\n{version}")))
 }
 
 async fn list(source: &Source) -> Result<Vec<Object>, FetchError> {
@@ -188,9 +213,11 @@ async fn one(
     let object = &object;
     let whole = object.whole();
     let place = folder.place(&object.name);
-    // A fetch that was killed just before it wrote that down.
+    // A fetch that was killed just before it wrote that down. Without an MD5 it may as well be the file that was there
+    // before the object was replaced.
     if download::length(&place) == whole.size
         && place.is_file()
+        && md5(object).is_some()
         && tokio::task::block_in_place(|| matches(object, &place))?.is_ok()
     {
         progress.add(whole.size);
@@ -198,10 +225,7 @@ async fn one(
         folder.note(whole);
         return Ok(());
     }
-    // Another version has another part.
-    let version = object.version.e_tag.as_deref().unwrap_or_default();
-    let key = digest::short(&format!("{}\n{}\n{version}", whole.name, whole.size));
-    let part = folder.part(&key);
+    let part = part(folder, object);
     get(source, object, &part, progress).await?;
     let found = tokio::task::block_in_place(|| matches(object, &part))?;
     if let Err(found) = found
@@ -219,6 +243,21 @@ async fn one(
 
 /// Fetches an object, from where its part ends.
 async fn get(
+    source: &Source,
+    object: &Object,
+    part: &Path,
+    progress: &Progress,
+) -> Result<(), FetchError> {
+    let mut tries = Tries::new(part);
+    loop {
+        match get_rest(source, object, part, progress).await {
+            Err(error) => tries.again(error).await?,
+            done => return done,
+        }
+    }
+}
+
+async fn get_rest(
     source: &Source,
     object: &Object,
     part: &Path,
@@ -248,11 +287,15 @@ async fn get(
     download::receive(source, answer, part, &object.url, progress).await
 }
 
+/// The MD5 of an object, where its `ETag` is one.
+fn md5(object: &Object) -> Option<&str> {
+    digest::md5_of_etag(object.version.e_tag.as_deref()?)
+}
+
 /// Whether a file has the MD5 that the object's `ETag` is; if not, which it has. An `ETag` that is none says
 /// nothing.
 fn matches(object: &Object, path: &Path) -> Result<Result<(), String>, FetchError> {
-    let etag = object.version.e_tag.as_deref();
-    let Some(expected) = etag.and_then(digest::md5_of_etag) else {
+    let Some(expected) = md5(object) else {
         return Ok(Ok(()));
     };
     let found = digest::md5(path).map_err(FetchError::volume("read", path))?;
@@ -296,15 +339,71 @@ async fn again(
             for part in [part, &second] {
                 let _ = fs::remove_file(part);
             }
-            let etag = object.version.e_tag.as_deref();
             Err(FetchError::Damaged {
                 url: object.url.clone(),
-                expected: etag
-                    .and_then(digest::md5_of_etag)
-                    .unwrap_or_default()
-                    .to_owned(),
+                expected: md5(object).unwrap_or_default().to_owned(),
                 found,
             })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use object_store::ObjectStoreExt as _;
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::folder::Opened;
+    use crate::source::Kind;
+
+    async fn folder(root: &Path) -> Box<Folder> {
+        match Folder::open(root, "memory", "memory").await.expect("opens") {
+            Opened::Begun(folder) => folder,
+            Opened::Complete(complete) => panic!("{complete:?}"),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_object_that_was_replaced_is_not_taken_for_its_old_file() {
+        // Its ETags are numbers.
+        let store = Arc::new(InMemory::new());
+        let source = Source {
+            store: store.clone(),
+            path: Location::default(),
+            url: "memory".to_owned(),
+            identity: "memory".to_owned(),
+            kind: Kind::Objects,
+        };
+        let root = tempfile::tempdir().expect("a folder");
+        let name = Location::from("labels/1.txt");
+        for content in ["old labels", "new labels"] {
+            store.put(&name, content.into()).await.expect("put");
+            // Killed before it marked the folder: only this file was missing.
+            let folder = folder(root.path()).await;
+            fetch(&source, &folder).await.expect("fetched");
+            let found = fs::read_to_string(root.path().join("labels/1.txt"));
+            assert_eq!(content, found.expect("there"));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_there_already_needs_no_room() {
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = folder(root.path()).await;
+        let object = |name: &str, size| Object {
+            location: Location::from(name),
+            name: PathBuf::from(name),
+            url: name.to_owned(),
+            version: Version { size, e_tag: None },
+        };
+        let objects = [object("begun", 100), object("named", 50), object("new", 7)];
+        fs::write(part(&folder, &objects[0]), [0; 60]).expect("written");
+        fs::write(folder.place(&objects[1].name), [0; 50]).expect("written");
+        fs::write(folder.place(&objects[2].name), [0; 5]).expect("another one");
+        assert_eq!(None, too_much(&folder, &objects, 47));
+        assert_eq!(Some(47), too_much(&folder, &objects, 46));
     }
 }

@@ -35,6 +35,11 @@ impl Progress {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// So many bytes that were counted are not there, or are counted again.
+    pub fn take_back(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// One more file is whole.
     pub fn file(&self) {
         self.files.fetch_add(1, Ordering::Relaxed);

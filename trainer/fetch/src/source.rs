@@ -159,19 +159,50 @@ impl Source {
     }
 }
 
+/// Whether an error means that a server does not send parts of files as it was asked to, and not that it is away.
+pub fn sends_no_parts(error: &object_store::Error) -> bool {
+    if matches!(error, object_store::Error::NotSupported { .. }) {
+        return true;
+    }
+    let text = error.to_string();
+    match status(&text) {
+        // The file is shorter than what is asked for: it is another one.
+        Some(status) => status == 416,
+        None if is_of_connection(error) => false,
+        // The client has only texts for answers that came and are no such part.
+        None => [
+            "non-partial response",
+            "Content-Range",
+            "CONTENT_RANGE",
+            "Content-Length",
+            "Requested ",
+            "Wanted range",
+        ]
+        .iter()
+        .any(|said| text.contains(said)),
+    }
+}
+
+/// HTTP's number in the text of an error.
+fn status(text: &str) -> Option<u16> {
+    let (_, rest) = text.split_once("status code: ")?;
+    rest.get(..3)?.parse().ok()
+}
+
+/// An error and its causes.
+fn causes(error: &object_store::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let first: &(dyn Error + 'static) = error;
+    std::iter::successors(Some(first), |&error| error.source())
+}
+
+/// Whether an error is of a connection, and not of an answer.
+fn is_of_connection(error: &object_store::Error) -> bool {
+    causes(error).any(<dyn Error>::is::<HttpError>)
+}
+
 /// Looks through the causes of an error. None of their texts is passed on as it is: servers' answers repeat
 /// names of keys, and addresses may have queries.
 fn general(error: &object_store::Error, url: String, kind_of_source: Kind) -> FetchError {
-    let mut innermost: &dyn Error = error;
-    let mut kind = None;
-    let mut cause: Option<&dyn Error> = Some(error);
-    while let Some(error) = cause {
-        innermost = error;
-        if let Some(error) = error.downcast_ref::<HttpError>() {
-            kind = Some(error.kind());
-        }
-        cause = error.source();
-    }
     let text = error.to_string();
     // The addresses at which clouds hand credentials to machines and pods.
     if ["169.254.169.254", "169.254.170.2"]
@@ -183,13 +214,11 @@ fn general(error: &object_store::Error, url: String, kind_of_source: Kind) -> Fe
             field: kind_of_source.field(),
         };
     }
-    let status = text
-        .split_once("status code: ")
-        .and_then(|(_, rest)| rest.get(..3)?.parse().ok());
-    match (status, kind) {
+    match (status(&text), is_of_connection(error)) {
         (Some(status), _) => FetchError::Server { url, status },
-        (None, Some(_)) => {
-            let mut problem = innermost.to_string();
+        (None, true) => {
+            let innermost = causes(error).last();
+            let mut problem = innermost.map(ToString::to_string).unwrap_or_default();
             if ["UnknownIssuer", "BadSignature"]
                 .iter()
                 .any(|why| problem.contains(why))
@@ -202,15 +231,15 @@ fn general(error: &object_store::Error, url: String, kind_of_source: Kind) -> Fe
             }
             FetchError::Network { url, problem }
         }
-        (None, None) if text.contains("Content-Length") => FetchError::Answer {
+        (None, false) if text.contains("Content-Length") => FetchError::Answer {
             url,
             problem: "it does not say how long the file is",
         },
-        (None, None) if text.contains("redirect") => FetchError::Answer {
+        (None, false) if text.contains("redirect") => FetchError::Answer {
             url,
             problem: "it sends us elsewhere without saying where; see whether the region of objectStorage is right",
         },
-        (None, None) => FetchError::Network {
+        (None, false) => FetchError::Network {
             url,
             problem: "the answer could not be understood".to_owned(),
         },
@@ -343,4 +372,33 @@ fn options(
     Ok(own
         .into_iter()
         .fold(options, ClientOptions::with_root_certificate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_server_that_is_there_can_lack_parts() {
+        let generic = |text: &str| object_store::Error::Generic {
+            store: "S3",
+            source: text.into(),
+        };
+        for text in [
+            "Received non-partial response when range requested",
+            "Content-Range header not present in partial response",
+            "Requested 5..9, got 0..9",
+            "Wanted range starting at 9, but object was only 5 bytes long",
+            "Server returned non-2xx status code: 416 Range Not Satisfiable: ",
+        ] {
+            assert!(sends_no_parts(&generic(text)), "{text}");
+        }
+        for text in [
+            "Server returned non-2xx status code: 503 Service Unavailable: Content-Range",
+            "Server returned non-2xx status code: 500 Internal Server Error: ",
+            "Received redirect without LOCATION",
+        ] {
+            assert!(!sends_no_parts(&generic(text)), "{text}");
+        }
+    }
 }

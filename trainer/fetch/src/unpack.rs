@@ -5,14 +5,18 @@ use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use contract::spec::ArchiveFormat;
-use flate2::read::MultiGzDecoder;
-use ruzstd::decoding::StreamingDecoder;
+use flate2::bufread::MultiGzDecoder;
 use tar::EntryType;
 use zip::ZipArchive;
 
 use crate::error::FetchError;
 use crate::folder::{Complete, Folder};
 use crate::names;
+use frames::Frames;
+
+mod frames;
+#[cfg(test)]
+mod tests;
 
 /// Entries that an archive may have: more would use up the volume's inodes before its bytes.
 const MAX_ENTRIES: u64 = 20_000_000;
@@ -36,10 +40,7 @@ pub fn unpack(file: &Path, url: &str, folder: &Folder) -> Result<Complete, Fetch
         ArchiveFormat::Zip => unzip(reader, &mut out)?,
         ArchiveFormat::Tar => untar(reader, &mut out)?,
         ArchiveFormat::TarGz => untar(MultiGzDecoder::new(reader), &mut out)?,
-        ArchiveFormat::TarZst => {
-            let decoder = StreamingDecoder::new(reader);
-            untar(decoder.map_err(|error| bad(&error.to_string()))?, &mut out)?;
-        }
+        ArchiveFormat::TarZst => untar(Frames::new(reader), &mut out)?,
     }
     if out.complete.files == 0 {
         return Err(bad("it holds no file"));
@@ -169,8 +170,25 @@ fn unzip(reader: BufReader<File>, out: &mut Output) -> Result<(), FetchError> {
     Ok(())
 }
 
+/// A reader that remembers whether it came to its end.
+struct Watched<R> {
+    reader: R,
+    ended: bool,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.ended |= count == 0 && !buffer.is_empty();
+        Ok(count)
+    }
+}
+
 fn untar(reader: impl Read, out: &mut Output) -> Result<(), FetchError> {
-    let mut archive = tar::Archive::new(reader);
+    let mut archive = tar::Archive::new(Watched {
+        reader,
+        ended: false,
+    });
     let entries = archive.entries().map_err(|error| out.bad(&error))?;
     for entry in entries {
         out.count()?;
@@ -191,8 +209,12 @@ fn untar(reader: impl Read, out: &mut Output) -> Result<(), FetchError> {
             _ => return Err(out.kind(&name, "a device or the like")),
         }
     }
-    Ok(())
+    let mut rest = archive.into_inner();
+    // tar takes the end of a file for its own, but every archive has a block of zeros there.
+    if rest.ended {
+        return Err(out.bad(&"it ends without tar's mark of the end, so a part of it is missing"));
+    }
+    // Checksums come after the content.
+    let drained = io::copy(&mut rest, &mut io::sink());
+    drained.map(|_| ()).map_err(|error| out.bad(&error))
 }
-
-#[cfg(test)]
-mod tests;

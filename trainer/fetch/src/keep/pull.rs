@@ -42,17 +42,23 @@ impl Pulled {
     }
 }
 
-/// Brings all of a run to its folder, but for checkpoints of which the manifest is missing: their pod went while it
-/// sent them. What is there already is replaced: nobody else writes there.
-pub async fn pull(source: &Source, folder: &Path, pulled: &Pulled) -> Result<Known, FetchError> {
+/// Brings all of a run to its folder. Where checkpoints have `manifests`, those without are left out: their pod went
+/// while it sent them. What is there already is replaced: nobody else writes there.
+pub async fn pull(
+    source: &Source,
+    folder: &Path,
+    manifests: bool,
+    pulled: &Pulled,
+) -> Result<Known, FetchError> {
     let objects = objects(source).await?;
-    let manifests = objects
+    let whole: BTreeSet<u64> = objects
         .iter()
-        .filter(|object| role(&object.name) == Role::Manifest);
-    let whole: BTreeSet<u64> = manifests.filter_map(|object| step(&object.name)).collect();
-    let (objects, half): (Vec<_>, Vec<_>) = objects
-        .into_iter()
-        .partition(|object| step(&object.name).is_none_or(|step| whole.contains(&step)));
+        .filter(|object| role(&object.name) == Role::Manifest)
+        .filter_map(|object| step(&object.name))
+        .collect();
+    let (objects, half): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| {
+        !manifests || step(&object.name).is_none_or(|step| whole.contains(&step))
+    });
     let bytes = objects.iter().map(|object| object.meta.size).sum();
     let progress = Progress::new(objects.len() as u64, bytes);
     fs::create_dir_all(folder).map_err(FetchError::volume("make", folder))?;

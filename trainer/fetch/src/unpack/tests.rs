@@ -2,6 +2,7 @@ use std::io::{Cursor, Write as _};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use tar::{Builder, Header};
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
@@ -46,6 +47,16 @@ fn tar(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
     builder.into_inner().expect("whole")
 }
 
+fn gzip(content: &[u8], level: Compression) -> Vec<u8> {
+    let mut writer = GzEncoder::new(Vec::new(), level);
+    writer.write_all(content).expect("written");
+    writer.finish().expect("whole")
+}
+
+fn zstd(content: &[u8]) -> Vec<u8> {
+    compress_to_vec(content, CompressionLevel::Fastest)
+}
+
 fn zip(entries: &[(&str, &str)]) -> Vec<u8> {
     let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, content) in entries {
@@ -66,13 +77,13 @@ const FILES: [(&str, EntryType, &str); 3] = [
 #[test]
 fn every_format_gives_its_files() {
     let plain = tar(&FILES);
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
-    gzip.write_all(&plain).expect("written");
-    let gzip = gzip.finish().expect("whole");
-    let zstd = ruzstd::encoding::compress_to_vec(
-        plain.as_slice(),
-        ruzstd::encoding::CompressionLevel::Fastest,
-    );
+    let gzip_of = |content: &[u8]| gzip(content, Compression::default());
+    let (gzip, zstd_file) = (gzip_of(&plain), zstd(&plain));
+    // In pieces, the first of which ends where an entry does; pzstd begins with a frame to be skipped.
+    let (first, rest) = plain.split_at(1536);
+    let members = [gzip_of(first), gzip_of(rest)].concat();
+    let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0], &b"size"[..]].concat();
+    let frames = [&skipped[..], &zstd(first), &skipped, &zstd(rest), &skipped].concat();
     let zip = zip(&[
         ("data.yaml", "names: [a]"),
         ("labels/1.txt", "0 0.5 0.5 1 1\n"),
@@ -81,7 +92,9 @@ fn every_format_gives_its_files() {
         ("tar", plain),
         ("tar.gz", gzip.clone()),
         ("tgz", gzip),
-        ("tar.zst", zstd),
+        ("tar.gz", members),
+        ("tar.zst", zstd_file),
+        ("tar.zst", frames),
         ("zip", zip),
     ] {
         let (root, result) = unpacked(ending, &bytes);
@@ -139,7 +152,17 @@ fn what_is_no_archive_or_ends_early_is_said_to_be_damaged() {
         ("tar", &cut[..1500]),
         ("tar.gz", b"plain"),
         ("tar.zst", b"plain"),
+        ("tar.zst", &zstd(&cut)[..100]),
+        ("tar.zst", &[0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1]),
         ("tar", &[0; 1024]),
+        // Between two entries, and before the end.
+        ("tar", &tar(&FILES)[..1536]),
+        ("tar", &tar(&FILES)[..2560]),
+        (
+            "tar.gz",
+            &gzip(&tar(&FILES)[..1536], Compression::default()),
+        ),
+        ("tar.zst", &zstd(&tar(&FILES)[..1536])),
     ] {
         let (_, result) = unpacked(ending, bytes);
         let error = result.expect_err(ending);
@@ -150,4 +173,27 @@ fn what_is_no_archive_or_ends_early_is_said_to_be_damaged() {
     let at = wrong.iter().position(|byte| *byte == b'y').expect("a name") + 12;
     wrong[at] ^= 0x55;
     assert!(unpacked("zip", &wrong).1.is_err());
+}
+
+#[test]
+fn content_that_does_not_have_its_checksum_is_said_to_be_damaged() {
+    // Nothing to compress, so that bytes stand there as they are.
+    let noise: String = (0..3000_u32)
+        .map(|at| char::from(b' ' + (at.wrapping_mul(2_654_435_761) >> 20) as u8 % 95))
+        .collect();
+    let plain = tar(&[FILES[1], ("noise", EntryType::Regular, &noise)]);
+    for (ending, mut bytes) in [
+        ("tar.gz", gzip(&plain, Compression::none())),
+        (
+            "tar.zst",
+            compress_to_vec(plain.as_slice(), CompressionLevel::Uncompressed),
+        ),
+    ] {
+        assert!(unpacked(ending, &bytes).1.is_ok(), "{ending}");
+        let mark = &noise.as_bytes()[1000..1020];
+        let at = bytes.windows(20).position(|window| window == mark);
+        bytes[at.expect("as it is")] ^= 1;
+        let error = unpacked(ending, &bytes).1.expect_err(ending);
+        assert!(matches!(error, FetchError::BadArchive { .. }), "{error}");
+    }
 }

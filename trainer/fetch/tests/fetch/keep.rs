@@ -24,12 +24,18 @@ struct Pod {
 
 impl Pod {
     fn start(name: &str, endpoint: &str, url: &str) -> Self {
+        Self::running(&[], name, endpoint, url)
+    }
+
+    /// A pod whose ranks run this program; nothing is the trainer.
+    fn running(program: &[&str], name: &str, endpoint: &str, url: &str) -> Self {
         let home = tempfile::tempdir().expect("a folder");
         let config = json!({
             "formatVersion": 1,
             "job": {"namespace": "team", "name": "digits", "uid": "0123456789"},
             "workers": {"replicas": 1, "processesPerWorker": 1, "gpusPerWorker": 0},
             "images": {"trainer": "t:1", "agent": "o:1", "pullPolicy": "IfNotPresent"},
+            "command": program,
             "spec": {
                 "dataset": {"persistentVolumeClaim": {"claimName": "data"}},
                 "output": {"objectStorage": {"url": url, "endpoint": endpoint, "allowHttp": true}},
@@ -210,6 +216,31 @@ fn a_run_is_brought_to_its_store_and_to_the_next_pod() {
         b"another run's".to_vec(),
         moto.get("runs", "team/digits-0123456/other")
     );
+}
+
+#[test]
+fn checkpoints_of_a_program_of_ones_own_need_no_manifest() {
+    let moto = Moto::start("127.0.0.1");
+    moto.bucket("runs");
+    let start = |name| Pod::running(&["python", "train.py"], name, &moto.url(), "s3://runs");
+    let first = start("digits-worker-0-0");
+    first.until("it to be ready", |kept| kept.ready);
+    first.write("checkpoints/step-1000/model.pt", b"weights");
+    first.write("checkpoints/step-2000/manifest.json", b"{}");
+    first.finish();
+    let left = files(&first.folder());
+    assert_eq!(0, first.stop());
+    let second = start("digits-worker-0-1");
+    second.until("it to be ready", |kept| kept.ready);
+    assert!(files(&second.folder()) == left, "the folders differ");
+    second.finish();
+    let keys = moto.keys("runs");
+    let model = format!("{RUN}/checkpoints/step-1000/model.pt");
+    assert!(keys.contains(&model), "{keys:?}");
+    // What the program removes goes from the store as well.
+    fs::remove_dir_all(second.folder().join("checkpoints/step-1000")).expect("removed");
+    assert_eq!(0, second.stop());
+    assert!(!moto.keys("runs").contains(&model));
 }
 
 #[test]

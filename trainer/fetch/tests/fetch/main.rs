@@ -227,6 +227,37 @@ fn a_fetch_that_was_killed_goes_on_where_it_ended() {
 }
 
 #[test]
+fn connections_that_break_again_and_again_cost_no_failure() {
+    // Of an object: more often than the store's client goes on by itself.
+    let moto = Moto::start("127.0.0.1");
+    moto.bucket("data");
+    let large = bytes(9, 3 << 20);
+    moto.put("data", "large", &large);
+    let relay = Files::relay(&moto.url(), 0);
+    relay.breaks.store(256 << 10, Ordering::SeqCst);
+    let job = Job::new(&json!({
+        "objectStorage": {"url": "s3://data", "endpoint": relay.url(), "allowHttp": true},
+        "fetchTo": {"persistentVolumeClaim": {"claimName": "cache"}},
+    }))
+    .env("AWS_ACCESS_KEY_ID", "testing")
+    .env("AWS_SECRET_ACCESS_KEY", SECRET);
+    let log = job.succeeds();
+    assert!(log.contains("s3://data/large cannot be reached"), "{log}");
+    assert!(fs::read(job.folder().join("large")).expect("there") == large);
+    // Of an archive: it never does where the server names no version.
+    let content = bytes(3, 2 << 20);
+    let archive = zipped(&[("images/1.jpg", &content)]);
+    let length = archive.len() as u64;
+    let files = Files::serve([("/dated/digits.zip", archive)], 0);
+    files.breaks.store(1 << 20, Ordering::SeqCst);
+    let job = Job::archive(&format!("{}/dated/digits.zip", files.url()), None);
+    job.succeeds();
+    assert!(fs::read(job.folder().join("images/1.jpg")).expect("there") == content);
+    let sent = files.sent.load(Ordering::SeqCst);
+    assert!(sent < length + 65536, "{sent} bytes for {length}");
+}
+
+#[test]
 fn what_arrives_damaged_is_fetched_again() {
     let moto = Moto::start("127.0.0.1");
     moto.bucket("data");
@@ -341,6 +372,33 @@ fn an_archive_is_fetched_from_where_it_ends_verified_and_unpacked() {
         "{again} bytes again, {missing} were missing"
     );
     assert!(job.succeeds().contains("is here already"));
+}
+
+#[test]
+fn a_server_that_is_away_for_a_while_costs_no_bytes() {
+    let content = bytes(3, 6 << 20);
+    let archive = zipped(&[("images/1.jpg", &content)]);
+    let length = archive.len() as u64;
+    let files = Files::serve([("/digits.zip", archive)], 2 << 20);
+    let job = Job::archive(&format!("{}/digits.zip", files.url()), None);
+    job.killed_when(|| parts(&job.folder()) > 2 << 20);
+    files.unlimited();
+    files.away.store(1_000_000, Ordering::SeqCst);
+    let there = parts(&job.folder());
+    job.fails(
+        FailureReason::FetchFailed,
+        "/digits.zip answers with status 503",
+    );
+    assert_eq!(there, parts(&job.folder()));
+    files.away.store(0, Ordering::SeqCst);
+    files.sent.store(0, Ordering::SeqCst);
+    job.succeeds();
+    assert!(fs::read(job.folder().join("images/1.jpg")).expect("there") == content);
+    let (again, missing) = (files.sent.load(Ordering::SeqCst), length - there);
+    assert!(
+        again < missing + 65536,
+        "{again} bytes again, {missing} were missing"
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A server that sends files, or what another server sends, no faster than it is told, and counts what it sent.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -25,10 +26,15 @@ pub struct Files {
     speed: Arc<AtomicU64>,
     /// How many of the next pieces of bodies a relay damages, each in another way.
     pub damages: Arc<AtomicU64>,
+    /// After how many bytes a connection breaks; 0 is never.
+    pub breaks: Arc<AtomicU64>,
+    /// How many of the next requests for parts of files find no server behind a gateway.
+    pub away: Arc<AtomicU64>,
 }
 
 impl Files {
-    /// Sends these files, and those below /guarded only to who sends an Authorization.
+    /// Sends these files, and those below /guarded only to who sends an Authorization. Those below /dated have no
+    /// `ETag`.
     pub fn serve<const N: usize>(files: [(&str, Vec<u8>); N], speed: u64) -> Self {
         let files: HashMap<String, Vec<u8>> = files
             .into_iter()
@@ -68,11 +74,14 @@ impl Files {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("bound").port();
         let (sent, speed) = (Arc::default(), Arc::new(AtomicU64::new(speed)));
-        let damages = Arc::new(AtomicU64::new(0));
+        let [damages, breaks, away] = std::array::from_fn(|_| Arc::new(AtomicU64::new(0)));
         let sink = Sink {
             damages: Arc::clone(&damages),
+            breaks: Arc::clone(&breaks),
+            away: Arc::clone(&away),
             sent: Arc::clone(&sent),
             speed: Arc::clone(&speed),
+            connection: Cell::new(0),
         };
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -85,6 +94,8 @@ impl Files {
             sent,
             speed,
             damages,
+            breaks,
+            away,
         }
     }
 
@@ -102,8 +113,12 @@ impl Files {
 #[derive(Clone)]
 struct Sink {
     damages: Arc<AtomicU64>,
+    breaks: Arc<AtomicU64>,
+    away: Arc<AtomicU64>,
     sent: Arc<AtomicU64>,
     speed: Arc<AtomicU64>,
+    /// Bytes of this connection.
+    connection: Cell<u64>,
 }
 
 impl Sink {
@@ -114,6 +129,11 @@ impl Sink {
                 return false;
             }
             self.sent.fetch_add(piece.len() as u64, Ordering::SeqCst);
+            self.connection.update(|sent| sent + piece.len() as u64);
+            let breaks = self.breaks.load(Ordering::SeqCst);
+            if breaks > 0 && self.connection.get() >= breaks {
+                return false;
+            }
             let begun = Instant::now();
             loop {
                 let speed = self.speed.load(Ordering::SeqCst);
@@ -169,16 +189,32 @@ fn answer(mut stream: TcpStream, sink: &Sink, files: &HashMap<String, Vec<u8>>) 
             .parse::<usize>()
             .ok()
     });
+    if from.is_some() {
+        let away = sink.away.load(Ordering::SeqCst);
+        if away > 0 {
+            sink.away.store(away - 1, Ordering::SeqCst);
+            return say("503 Service Unavailable", "", b"");
+        }
+    }
+    let version = if path.starts_with("/dated") {
+        "Last-Modified: Fri, 02 Jan 2026 03:04:05 GMT\r\n"
+    } else {
+        "ETag: \"1\"\r\n"
+    };
     match from {
         Some(from) => say(
             "206 Partial Content",
             &format!(
-                "ETag: \"1\"\r\nContent-Range: bytes {from}-{}/{}\r\n",
+                "{version}Content-Range: bytes {from}-{}/{}\r\n",
                 file.len() - 1,
                 file.len()
             ),
             &file[from..],
         ),
-        None => say("200 OK", "ETag: \"1\"\r\nAccept-Ranges: bytes\r\n", file),
+        None => say(
+            "200 OK",
+            &format!("{version}Accept-Ranges: bytes\r\n"),
+            file,
+        ),
     }
 }
