@@ -162,6 +162,20 @@ pub enum Error {
         /// The number of the last layer.
         last: usize,
     },
+    /// The run ends before an epoch with mosaics.
+    #[error(
+        "augmentation.closeMosaic is {close}, but training.iterations is {iterations}, which ends the run in epoch {last}, since an epoch has {steps} steps: no epoch would have mosaics; lower augmentation.closeMosaic or raise training.iterations"
+    )]
+    NoMosaics {
+        /// How many of the last epochs have none.
+        close: u32,
+        /// Steps of the run.
+        iterations: u64,
+        /// Steps of an epoch.
+        steps: u64,
+        /// The number of the last epoch, from 1.
+        last: u32,
+    },
     /// Nothing would be left to train.
     #[error("training.freeze has every layer that learns: leave out some")]
     FreezeAll,
@@ -262,6 +276,7 @@ impl Error {
             | Self::Device(_)
             | Self::Agent(_)
             | Self::Sampler(_)
+            | Self::NoMosaics { .. }
             | Self::FreezeUnknown { .. }
             | Self::FreezeAll
             | Self::NothingFits { .. }

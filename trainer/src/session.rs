@@ -30,7 +30,7 @@ use crate::device::{self, Chosen};
 use crate::distributed::Ranks;
 use crate::distributed::rendezvous::{self, Limits};
 use crate::error::Error;
-use crate::evaluate::{self, Evaluator};
+use crate::evaluate::Evaluator;
 use crate::gallery::Gallery;
 use crate::job::Job;
 use crate::report::{Plan, Reporter};
@@ -41,7 +41,7 @@ use crate::threads::{Threads, available_cpus};
 use data::{Data, Skipped};
 use image_cache::ImageCache;
 pub use image_cache::{CachePlaces, ImageCacheError};
-use plan::{iteration, plan, schedule};
+use plan::{check_mosaics, iteration, plan, schedule};
 use prepare::{introduce, learner};
 use recovery::Beginning;
 use requests::{EpochWeights, Order, Requests, sampler};
@@ -161,6 +161,7 @@ impl<'a> Session<'a> {
         reporter.phase(Phase::Rendezvous);
         let mut ranks = rendezvous::meet(&place, chosen.backend.clone(), limits(spec))?;
         data.agree(&mut ranks)?;
+        check_mosaics(spec, data.train.len())?;
         try_network(&mut ranks, chosen.device, reporter)?;
 
         let folder = RunFolder::new(&job.output, &job.config, place.attempt);
@@ -168,9 +169,10 @@ impl<'a> Session<'a> {
         let changes = take_folder(&mut job, &data, &folder, &store, &mut ranks, reporter)?;
         let portions = portions::agree(&folder, &mut ranks, reporter)?;
         let machine = machine(place.world_size, &threads, &chosen, portions);
-        let (mut learner, loss) = learner(&job, &data, chosen.device, portions, &mut ranks)?;
+        let (mut learner, loss) = learner(&job, &data, chosen.device, &mut ranks)?;
         batch::settle(&mut job, &data, &folder, &mut learner, &mut ranks, reporter)?;
         let spec = job.config.spec.clone();
+        learner.divide(portions.min(portions::most_of_step(&spec.training, place.world_size)));
         let names = data.train.names().to_vec();
         let fresh = RunState::new(spec.clone(), names, data.digest.clone(), machine);
         let begin = Begin::New(&job.dataset);
@@ -180,12 +182,9 @@ impl<'a> Session<'a> {
         let state = restore(&mut ranks, source, &mut learner, fresh, begin, reporter)?;
         let beginning = (ranks.is_first() && state.step == 0).then(|| Beginning::of(&learner));
         let beginning = beginning.transpose()?;
-        learner
-            .settle(&ranks, spec.training.image_size)
-            .map_err(|source| Error::Step {
-                step: state.step,
-                source,
-            })?;
+        let step = state.step;
+        let settled = learner.settle(&ranks, spec.training.image_size);
+        settled.map_err(|source| Error::Step { step, source })?;
 
         introduce(&spec, &data, &learner, &state, &changes, reporter);
         let sampler = sampler(&spec, data.train.len(), &state)?;
@@ -207,7 +206,7 @@ impl<'a> Session<'a> {
         let evaluator = Evaluator::new(
             data.val_source(&spec, shape, &cache),
             loss,
-            (spec.training.batch_size.div_ceil(portions) as usize).min(evaluate::MAX_BATCH),
+            portions::evaluated(&spec.training, portions),
             threads.loader,
         );
         let keep = spec.training.keep_checkpoints as usize;
@@ -270,7 +269,11 @@ impl<'a> Session<'a> {
     }
 
     pub(crate) fn is_done(&self) -> bool {
-        self.state.epoch >= self.plan.epochs || self.state.early_stopping.stopped || self.is_spent()
+        // An epoch that was begun is still to be evaluated, also by a start that has no step left to do.
+        let is_between_epochs = self.state.position == 0;
+        self.state.epoch >= self.plan.epochs
+            || self.state.early_stopping.stopped
+            || (self.is_spent() && is_between_epochs)
     }
 
     /// Whether the steps or the time that the run was given are used up.

@@ -143,6 +143,16 @@ impl YoloTrainingJobSpec {
     }
 }
 
+/// The sizes of models with a stride of 64, as a list of CEL has them.
+fn large_sizes() -> String {
+    ModelSize::ALL
+        .iter()
+        .filter(|size| size.largest_stride() == 64)
+        .map(|size| format!("'{}'", size.name()))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
 /// Combinations of fields. The sentences are also in `contract::spec::check` and in the operator's
 /// validation, for objects that no such rule has seen.
 fn spec_rules() -> Value {
@@ -151,12 +161,7 @@ fn spec_rules() -> Value {
     let ranks = format!("(self.workers.replicas * {processes})");
     // A program of the user's own divides its batches as it likes.
     let program = "has(self.workers.container)";
-    let large = ModelSize::ALL
-        .iter()
-        .filter(|size| size.largest_stride() == 64)
-        .map(|size| format!("'{}'", size.name()))
-        .collect::<Vec<_>>()
-        .join(", ");
+    let large = large_sizes();
     json!([
         {
             "rule": format!("{program} || {ranks} <= 0 || self.training.batchSize % {ranks} == 0"),

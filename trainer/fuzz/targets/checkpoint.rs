@@ -50,7 +50,7 @@ fuzz_target!(|input: &[u8]| {
         },
     );
     let _ = store.newest_whole();
-    let _ = store.prune(1);
+    let _ = store.prune(1, STEP + 1);
     fs::write(folder.join("last"), bytes).expect("written");
     let _ = store.pointed(trainer::checkpoint::Pointer::Last);
 });

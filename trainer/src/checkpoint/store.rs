@@ -331,9 +331,9 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// Removes checkpoints that are neither among the newest `keep_last` nor the best one; makes the
-    /// pointer to the best one true.
-    pub fn prune(&self, keep_last: usize) -> Result<(), CheckpointError> {
+    /// Removes checkpoints that are neither among the newest `keep_last` nor the best one, nor `written`, that of
+    /// the step that was just written; makes the pointer to the best one true.
+    pub fn prune(&self, keep_last: usize, written: u64) -> Result<(), CheckpointError> {
         let stored: Vec<StoredCheckpoint> = self
             .steps()?
             .into_iter()
@@ -343,7 +343,8 @@ impl CheckpointStore {
                     step,
                     valid: sizes_match(&path),
                     fitness: read_state(&path).ok().and_then(|state| state.fitness),
-                    pinned: false,
+                    // A newer one may be damaged in a way that its sizes do not show.
+                    pinned: step == written,
                 }
             })
             .collect();

@@ -182,11 +182,30 @@ fn pruning_keeps_the_newest_and_the_best_and_points_at_it() {
         f.write(step, fitness);
     }
     f.store.point(Pointer::Last, 5).expect("pointed");
-    f.store.prune(2).expect("pruned");
+    f.store.prune(2, 5).expect("pruned");
     assert_eq!(vec![2, 4, 5], f.store.steps().expect("listed"));
     assert_eq!(Some(2), f.store.pointed(Pointer::Best));
     assert_eq!(Some(5), f.store.pointed(Pointer::Last));
     assert_eq!(5, f.entries());
+}
+
+/// A run that passed over the newest one writes earlier steps, and needs them.
+#[test]
+fn pruning_keeps_what_was_just_written_beside_a_newer_one_of_the_right_size() {
+    let f = fixture();
+    let damaged = f.write(9, None).path.join(MODEL);
+    let mut bytes = fs::read(&damaged).expect("readable");
+    *bytes.last_mut().expect("not empty") ^= 1;
+    fs::write(&damaged, bytes).expect("written");
+    for step in [3, 6] {
+        f.write(step, None);
+        f.store.prune(1, step).expect("pruned");
+        assert_eq!(vec![step, 9], f.store.steps().expect("listed"));
+        assert_eq!(Some(step), f.newest().0);
+    }
+    f.write(12, None);
+    f.store.prune(1, 12).expect("pruned");
+    assert_eq!(vec![12], f.store.steps().expect("listed"));
 }
 
 #[test]

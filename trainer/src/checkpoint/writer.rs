@@ -168,6 +168,6 @@ fn write(
     }
     let saved = job.write(store)?;
     store.point(Pointer::Last, saved.step)?;
-    store.prune(keep_last)?;
+    store.prune(keep_last, saved.step)?;
     Ok(Some(saved))
 }

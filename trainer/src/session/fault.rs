@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Session;
+use super::{Session, portions};
 use crate::error::Error;
 use crate::evaluate::EvaluateError;
 use crate::step::{StepError, is_out_of_memory};
@@ -24,7 +24,8 @@ impl Session<'_> {
     pub(crate) fn step_failed(&mut self, source: StepError) -> Error {
         let step = self.state.step;
         if is_out_of_memory(&source) {
-            return self.out_of_memory(source.into());
+            let most = portions::most_of_step(&self.spec().training, self.ranks.world());
+            return self.out_of_memory(most, source.into());
         }
         let StepError::NonFinite { what } = source else {
             return Error::Step { step, source };
@@ -42,7 +43,8 @@ impl Session<'_> {
     /// What to tell of a failed evaluation, whose batches are smaller, too, where a step is computed in portions.
     pub(crate) fn evaluation_failed(&mut self, epoch: u32, source: EvaluateError) -> Error {
         if is_out_of_memory(&source) {
-            return self.out_of_memory(source.into());
+            let most = portions::most_of_evaluation(&self.spec().training);
+            return self.out_of_memory(most, source.into());
         }
         Error::Evaluate { epoch, source }
     }

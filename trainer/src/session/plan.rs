@@ -5,6 +5,7 @@ use trainer_core::schedule::{Schedule, ScheduleKind};
 
 use super::data::Data;
 use crate::checkpoint::RunState;
+use crate::error::Error;
 use crate::report::Plan;
 
 /// Epochs between two falls of the schedule `step`, and what is left after each, unless told.
@@ -35,6 +36,26 @@ pub fn plan(
         images: data.train.len() as u64,
         evaluate_every: spec.training.evaluate_every,
     }
+}
+
+/// Makes sure that a run that ends by its steps comes to an epoch with mosaics, unless it is to have none anyway: the
+/// settings alone do not tell how many steps an epoch has. A batch size that is yet to be found tells nothing.
+pub fn check_mosaics(spec: &TrainerSpec, images: usize) -> Result<(), Error> {
+    let close = spec.augmentation.close_mosaic;
+    let (Some(iterations), 1..) = (spec.training.iterations, spec.training.batch_size) else {
+        return Ok(());
+    };
+    let steps = (images as u64).div_ceil(spec.training.batch_size.into());
+    let last = schedule(spec).epochs_to_do(steps);
+    if close >= last && last < spec.training.epochs {
+        return Err(Error::NoMosaics {
+            close,
+            iterations,
+            steps,
+            last,
+        });
+    }
+    Ok(())
 }
 
 /// The schedule that the settings ask for.

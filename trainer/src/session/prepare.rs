@@ -19,12 +19,11 @@ use crate::step::{Learner, LearnerOptions};
 /// YOLOv5 looks for other anchors when fewer of the boxes than this can be matched.
 const ENOUGH_RECALL: f32 = 0.98;
 
-/// A network with its initial values, and what it learns by.
+/// A network with its initial values, and what it learns by: a step in one portion.
 pub fn learner(
     job: &Job,
     data: &Data,
     device: tch::Device,
-    portions: u32,
     ranks: &mut Ranks,
 ) -> Result<(Learner, Loss), Error> {
     let spec = &job.config.spec;
@@ -45,7 +44,7 @@ pub fn learner(
         rule: Rule::of(&spec.hyperparameters),
         gradient_clip: spec.hyperparameters.gradient_clip,
         sync_norm: spec.training.sync_batch_norm,
-        portions,
+        portions: 1,
         quads: spec.training.quad.then_some(spec.training.seed.into()),
         precision: device::precision(spec.training.precision, device)?,
     };

@@ -26,6 +26,30 @@ fn iterations_end_a_run_in_the_middle_of_an_epoch() {
     assert_eq!(state["step"], again["step"]);
 }
 
+/// Also where the batch, and so the steps of an epoch, are found first.
+#[test]
+fn a_run_whose_steps_end_before_an_epoch_with_mosaics_is_refused() {
+    let change = |close: u32, batch: u32, iterations: u64| {
+        json!({
+            "training": {"iterations": iterations, "batchSize": batch},
+            "augmentation": {"closeMosaic": close},
+        })
+    };
+    let fixture = Fixture::new(&json!({}));
+    for (batch, iterations, steps) in [(12, STEPS_PER_EPOCH + 1, STEPS_PER_EPOCH), (0, 2, 1)] {
+        fixture.write_manifest(&change(2, batch, iterations));
+        let ended = fixture.run(&Start::new("refused", 1));
+        let text = &ended[0].text;
+        assert_eq!(Some(64), ended[0].code, "{text}");
+        let expected = format!(
+            "augmentation.closeMosaic is 2, but training.iterations is {iterations}, which ends the run in epoch 2, since an epoch has {steps} steps"
+        );
+        assert!(text.contains(&expected), "{text}");
+    }
+    fixture.write_manifest(&change(1, 12, STEPS_PER_EPOCH + 1));
+    trained(&fixture, STEPS_PER_EPOCH + 1);
+}
+
 #[test]
 fn hours_end_a_run_on_all_ranks_at_the_same_step() {
     // A thousandth of a second: over after the step in which it is noticed.

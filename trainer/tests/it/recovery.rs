@@ -123,6 +123,36 @@ fn an_evaluation_that_does_not_fit_the_memory_is_done_in_smaller_batches() {
     );
 }
 
+/// A step of one image for each process has nothing to divide, and is computed as before.
+#[test]
+fn an_evaluation_is_divided_down_to_one_image_whatever_a_step_has() {
+    let fixture = Fixture::new(&json!({"training": {"batchSize": 3, "iterations": 1}}));
+    fixture.succeed(&Start::new("whole", 3));
+    let flags = ["--make-out-of-memory", "1"].repeat(3);
+    let start = |restart| Start {
+        restart,
+        flags: &flags,
+        ..Start::new("o", 3)
+    };
+    // Of three images at a time, of two, and of one.
+    for (restart, portions) in [(0, 2), (1, 4)] {
+        let ended = fixture.run(&start(restart));
+        let last = &ended[2];
+        assert_eq!(Some(82), last.code, "{}", last.text);
+        let expected = format!("images of each process in {portions} portions");
+        assert!(last.text.contains(&expected), "{}", last.text);
+    }
+    let ended = fixture.run(&start(2));
+    assert_eq!(Some(64), ended[2].code, "{}", ended[2].text);
+
+    fixture.succeed(&Start {
+        restart: 3,
+        ..Start::new("o", 3)
+    });
+    assert_eq!(4, fixture.state("o", 1)["machine"]["portions"]);
+    assert!(fixture.tensors("whole", 1) == fixture.tensors("o", 1));
+}
+
 /// A batch of 0 is the most that fits, the same for the whole run.
 #[test]
 fn the_largest_batch_is_found_once() {

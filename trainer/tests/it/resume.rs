@@ -62,6 +62,43 @@ fn same_end_of(
     assert_eq!(a, b);
 }
 
+/// Runs that end by their steps, in the middle of an epoch and at the end of one: a stop in the last evaluation leaves
+/// it to the next start.
+#[test]
+fn a_run_that_was_stopped_in_its_last_evaluation_is_evaluated_later() {
+    for iterations in [STEPS_PER_EPOCH + 1, 2 * STEPS_PER_EPOCH] {
+        let fixture = Fixture::new(&json!({"training": {"iterations": iterations}}));
+        fixture.succeed(&Start::new("whole", 2));
+        let message = json!({"type": "stopAtStep", "step": iterations});
+        let agent = FakeAgent::start(fixture.folder.path(), Some(message));
+        let ended = fixture.run(&Start {
+            agent: Some(agent.socket.clone()),
+            ..Start::new("parts", 2)
+        });
+        assert_eq!(Some(143), ended[0].code, "{}", ended[0].text);
+        let state = fixture.state("parts", iterations);
+        assert_eq!(json!(1), state["epoch"], "the last is not complete");
+        fixture.succeed(&Start {
+            restart: 1,
+            ..Start::new("parts", 2)
+        });
+        let files = [
+            "results.csv",
+            "weights/best.safetensors",
+            "weights/last.safetensors",
+        ];
+        for file in files {
+            let read = |output| std::fs::read(fixture.run_folder(output).join(file)).ok();
+            let whole = read("whole");
+            assert!(whole.is_some() && whole == read("parts"), "{file}");
+        }
+        let tensors = |output| fixture.tensors(output, iterations);
+        assert!(tensors("whole") == tensors("parts"));
+        let latest = |output| fixture.state(output, iterations)["latest"].clone();
+        assert_eq!(latest("whole"), latest("parts"));
+    }
+}
+
 #[test]
 fn one_rank_resumes_bit_identically() {
     // In the middle of an accumulation, at the end of an epoch, and right after a start.

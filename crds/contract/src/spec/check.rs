@@ -327,13 +327,6 @@ mod tests {
             "augmentation.closeMosaic is 101, but training.epochs is 100: choose at most 100",
         );
         one_problem(
-            |s| {
-                s.augmentation.close_mosaic = 10;
-                s.training.hours = Some(2.5);
-            },
-            "augmentation.closeMosaic is 10, but training.hours is 2.5 and nobody knows which epochs will be the last: set augmentation.closeMosaic to 0 or remove training.hours",
-        );
-        one_problem(
             |s| s.dataset.persistent_volume_claim = None,
             "dataset has no source: add persistentVolumeClaim, image, objectStorage or archive",
         );
@@ -344,6 +337,17 @@ mod tests {
         one_problem(
             |s| s.model.weights = Some("../yolov5s.pt".to_owned()),
             "model.weights is '../yolov5s.pt': write a path inside the source of the data set, without a leading / and without ..",
+        );
+    }
+
+    #[test]
+    fn last_epochs_without_mosaics_are_of_a_run_whose_last_epoch_is_known() {
+        one_problem(
+            |s| {
+                s.augmentation.close_mosaic = 10;
+                s.training.hours = Some(2.5);
+            },
+            "augmentation.closeMosaic is 10, but training.hours is 2.5 and nobody knows which epochs will be the last: set augmentation.closeMosaic to 0 or remove training.hours",
         );
     }
 
