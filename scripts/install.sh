@@ -14,9 +14,14 @@ source scripts/cluster-env.sh
 if ((LOCAL_CLUSTER)); then
     tests/cluster/load-image.sh target/images/operator.tar target/images/trainer.tar
 else
+    # A store of its own, thrown away at the end: only from one does buildah push.
+    store="$(mktemp -d target/images/store.XXXXXX)"
+    trap 'rm -rf "$store"' EXIT
+    buildah_here() { buildah --storage-driver vfs --root "$store/root" --runroot "$store/run" "$@"; }
     for name in operator trainer; do
         say "pushing $IMAGE_REPO/yolo-$name:dev"
-        STORAGE_DRIVER=vfs buildah push "oci-archive:target/images/$name.tar" "docker://$IMAGE_REPO/yolo-$name:dev"
+        buildah_here pull --quiet "oci-archive:target/images/$name.tar" >/dev/null
+        buildah_here push --quiet "localhost/yolo-$name:dev" "docker://$IMAGE_REPO/yolo-$name:dev"
     done
 fi
 

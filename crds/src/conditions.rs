@@ -145,6 +145,8 @@ reasons! {
     Checking,
     /// `PreflightPassed`: workers run and do not find worker 0.
     NotJoined,
+    /// `PreflightPassed`: workers run and do not answer the operator.
+    NotReachable,
     /// `PreflightPassed`: the ranks were started.
     RanksStarted,
     /// Running: no training step was done in this attempt yet.

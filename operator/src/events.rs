@@ -246,7 +246,7 @@ fn new_problem<'a>(
     old: &YoloTrainingJobStatus,
     new: &'a YoloTrainingJobStatus,
 ) -> Option<&'a Condition> {
-    const PROBLEMS: [Reason; 8] = [
+    const PROBLEMS: [Reason; 9] = [
         Reason::GangUnavailable,
         Reason::NameTaken,
         Reason::CreateRefused,
@@ -255,6 +255,7 @@ fn new_problem<'a>(
         Reason::ImagePullFailed,
         Reason::ContainerCreateFailed,
         Reason::NotJoined,
+        Reason::NotReachable,
     ];
     let kinds = [ConditionType::WorkersReady, ConditionType::PreflightPassed];
     kinds.into_iter().find_map(|kind| {

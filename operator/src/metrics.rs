@@ -1,6 +1,8 @@
 //! The operator's own metrics. Names come from the contract, labels from enums; series of a job exist as
 //! long as the job does, but end an hour after its end: jobs that have ended may be kept in any number.
 
+use std::sync::{Mutex, PoisonError};
+
 use contract::metric_names::{
     JOB_LOSS, JOB_MAP50, JOB_MAP50_95, JOB_PROGRESS, JOB_RESTARTS_TOTAL, JOBS, Kind, LEADER,
     Metric, RECONCILE_ERRORS_TOTAL, RECONCILE_SECONDS, RECONCILES_TOTAL,
@@ -31,6 +33,8 @@ pub struct Metrics {
     map50: GaugeVec,
     map50_95: GaugeVec,
     progress: GaugeVec,
+    /// Held by the answer that is being made.
+    answering: Mutex<()>,
 }
 
 /// The metrics cannot be set up or written.
@@ -65,6 +69,7 @@ impl Metrics {
             map50: gauge(&JOB_MAP50)?,
             map50_95: gauge(&JOB_MAP50_95)?,
             progress: gauge(&JOB_PROGRESS)?,
+            answering: Mutex::new(()),
         };
         let registry = &metrics.registry;
         // Memory, CPU and open files of this process, under Prometheus' own names.
@@ -117,6 +122,11 @@ impl Metrics {
         jobs: impl IntoIterator<Item = &'a YoloTrainingJob>,
         now: Timestamp,
     ) -> Result<String, MetricsError> {
+        // Two answers at once would take each other's series away, or count jobs twice.
+        let _one = self
+            .answering
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for gauge in [
             &self.jobs,
             &self.loss,
@@ -181,6 +191,32 @@ mod tests {
 
     use super::*;
     use crate::sim::fixture;
+
+    #[test]
+    fn answers_at_the_same_time_are_whole() {
+        let metrics = Metrics::new().expect("metrics");
+        let mut jobs: Vec<_> = (0..200)
+            .map(|n| fixture::job(&format!("digits-{n}"), 1))
+            .collect();
+        for job in &mut jobs {
+            job.status = Some(crds::v1alpha1::YoloTrainingJobStatus {
+                state: Some(State::Running),
+                ..Default::default()
+            });
+        }
+        let now = Timestamp::now();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        let text = metrics.text(&jobs, now).expect("text");
+                        let running = r#"yolo_operator_jobs{state="Running"} 200"#;
+                        assert!(text.contains(running), "{text}");
+                    }
+                });
+            }
+        });
+    }
 
     #[test]
     fn every_promised_series_is_served_and_a_deleted_job_has_none() {

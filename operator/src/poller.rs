@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::context::{Caches, Context, GuardedJob};
-use crate::progress_board::TURN;
+use crate::progress_board::{ProgressBoard, TURN};
 use crate::training_job::pods::{PodState, PodView};
 use crate::training_job::state::is_training;
 use crate::training_job::status::has_ended;
@@ -110,9 +110,7 @@ async fn ask_all(
                 let (round, answer): (Round, Option<AgentProgress>) = said;
                 let now = Instant::now();
                 next.insert(round.uid.clone(), now + pause_after(answer.as_ref(), interval));
-                if let Some(progress) = answer
-                    && context.progress.put(&round.uid, &round.job, progress, patience, now)
-                {
+                if news(&context.progress, &round, answer, patience, now) {
                     // The receiver ends with the process.
                     let _ = changed.send(round.job);
                 }
@@ -141,6 +139,30 @@ async fn ask_later(round: Round, at: Instant) -> (Round, Option<AgentProgress>) 
     tokio::time::sleep_until(at).await;
     let answer = ask_any(&round.targets).await;
     (round, answer)
+}
+
+/// Notes what a job's agents answered, if one did; whether the job is to be looked at because of it.
+fn news(
+    board: &ProgressBoard,
+    round: &Round,
+    answer: Option<AgentProgress>,
+    patience: Duration,
+    now: Instant,
+) -> bool {
+    if let Some(progress) = answer {
+        let heard_again = board.answered(&round.uid);
+        return board.put(&round.uid, &round.job, progress, patience, now) || heard_again;
+    }
+    let incarnation = round.targets.first().map_or(0, |first| first.incarnation);
+    let silent = board.unanswered(&round.uid, incarnation, now);
+    if silent {
+        tracing::warn!(
+            job = %round.job,
+            port = paths::AGENT_PORT,
+            "no agent of the job answers: its progress is not seen"
+        );
+    }
+    silent
 }
 
 /// How long a job is left alone after it was asked.

@@ -16,6 +16,9 @@ use crate::training_job::state::is_training;
 /// Between two jobs whose numbers are told.
 pub const TURN: Duration = Duration::from_millis(1000 / EACH_SECOND as u64);
 
+/// How long agents may leave the operator without an answer before that is told.
+const SILENT: Duration = Duration::from_secs(30);
+
 /// What the agents last said, by the job's uid.
 #[derive(Debug, Default)]
 pub struct ProgressBoard {
@@ -28,6 +31,17 @@ struct Board {
     jobs: HashMap<String, Said>,
     /// When the next numbers may be told.
     next_turn: Option<Instant>,
+    /// Jobs none of whose agents answers.
+    silent: HashMap<String, Silence>,
+}
+
+/// That no agent of a job answers.
+#[derive(Debug)]
+struct Silence {
+    incarnation: u32,
+    since: Instant,
+    /// Whether that is so for long.
+    told: bool,
 }
 
 /// What one job's agents said.
@@ -122,9 +136,46 @@ impl ProgressBoard {
         Some(job)
     }
 
+    /// Notes that none of a job's running agents of this incarnation answers; whether that is so for long now, and was
+    /// not yet.
+    pub fn unanswered(&self, uid: &str, incarnation: u32, now: Instant) -> bool {
+        let mut board = self.lock();
+        let silent = board.silent.entry(uid.to_owned());
+        let silence = silent.or_insert(Silence {
+            incarnation,
+            since: now,
+            told: false,
+        });
+        if silence.incarnation != incarnation {
+            *silence = Silence {
+                incarnation,
+                since: now,
+                told: false,
+            };
+        }
+        let told = silence.told;
+        silence.told |= now.duration_since(silence.since) >= SILENT;
+        silence.told && !told
+    }
+
+    /// Notes that one does; whether none had for long.
+    pub fn answered(&self, uid: &str) -> bool {
+        let silence = self.lock().silent.remove(uid);
+        silence.is_some_and(|silence| silence.told)
+    }
+
+    /// The incarnation none of whose agents has answered for long.
+    pub fn silent(&self, uid: &str) -> Option<u32> {
+        let board = self.lock();
+        let silence = board.silent.get(uid).filter(|silence| silence.told);
+        silence.map(|silence| silence.incarnation)
+    }
+
     /// Forgets all jobs but those of these uids.
     pub fn keep(&self, exists: impl Fn(&str) -> bool) {
-        self.lock().jobs.retain(|uid, _| exists(uid));
+        let mut board = self.lock();
+        board.jobs.retain(|uid, _| exists(uid));
+        board.silent.retain(|uid, _| exists(uid));
     }
 
     fn lock(&self) -> MutexGuard<'_, Board> {
@@ -180,6 +231,28 @@ mod tests {
     use contract::progress::RunReport;
 
     use super::*;
+
+    #[test]
+    fn agents_that_do_not_answer_for_long_are_told_of_once() {
+        let board = ProgressBoard::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(!board.unanswered("a", 0, at(0)));
+        assert!(!board.unanswered("a", 0, at(29)));
+        assert_eq!(None, board.silent("a"));
+        assert!(board.unanswered("a", 0, at(30)));
+        assert!(!board.unanswered("a", 0, at(31)));
+        assert_eq!(Some(0), board.silent("a"));
+        // Other pods have their own time.
+        assert!(!board.unanswered("a", 1, at(40)));
+        assert_eq!(None, board.silent("a"));
+        assert!(board.unanswered("a", 1, at(70)));
+        assert!(board.answered("a"));
+        assert!(!board.answered("a"));
+        board.unanswered("a", 1, at(80));
+        board.keep(|_| false);
+        assert!(!board.unanswered("a", 1, at(120)));
+    }
 
     const PAUSE: Duration = Duration::from_secs(10);
 

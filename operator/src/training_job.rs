@@ -132,10 +132,12 @@ pub async fn advance<C: Cluster>(
     if edited || decided.plan.acts() || (known < decided.plan.attempt && !ended) {
         let id = decided.observed.id.clone();
         let progress = decided.observed.progress.take();
-        let (job, fresh) = match cluster.fresh(&id, progress).await {
+        let silent = decided.observed.silent;
+        let (job, mut fresh) = match cluster.fresh(&id, progress).await {
             Err(ObserveError::Gone) => return Ok(Outcome::default()),
             read => read?,
         };
+        fresh.silent = silent;
         decided = decide(&job, fresh, memory, now);
     }
     let Decided {

@@ -154,3 +154,47 @@ fn what_fails_again_and_again_is_one_event_that_counts() {
         job["status"]["state"] == "Suspended"
     });
 }
+
+/// A quota that counts CPU or memory takes no pod of which a container does not say how much it needs.
+#[test]
+fn all_containers_say_what_a_quota_counts() {
+    let namespace = Namespace::new("counted");
+    let hard = json!({
+        "requests.cpu": "4", "requests.memory": "8Gi", "limits.cpu": "16", "limits.memory": "16Gi",
+    });
+    allow(&namespace, &hard);
+    let job = |name: &str| {
+        Job::new(name).set(
+            "/workers/resources",
+            json!({"requests": {"cpu": "10m"}, "limits": {"cpu": "1", "memory": "1Gi"}}),
+        )
+    };
+    // Neither has what it needs to begin: only that the pods are taken is looked at.
+    let kept = job("kept")
+        .without("/output/persistentVolumeClaim")
+        .set("/output/objectStorage", json!({"url": "s3://runs/team"}));
+    let to = json!({"persistentVolumeClaim": {"claimName": "none"}});
+    let fetched = job("fetched")
+        .without("/dataset/persistentVolumeClaim")
+        .set(
+            "/dataset/archive",
+            json!({"url": "https://example.invalid/a.zip"}),
+        )
+        .set("/dataset/fetchTo", to);
+    for job in [&kept, &fetched] {
+        namespace.apply(&job.manifest()).expect("applying the job");
+    }
+    until("the pods of both", Duration::from_secs(30), || {
+        let workers = seen::worker_names(&namespace, "kept").len();
+        let fetch = namespace.get("pod", "fetched-fetch-0").is_some();
+        let told = |job: &str| {
+            namespace
+                .get("ytj", job)
+                .map(|job| job["status"]["waitingOn"].clone())
+        };
+        if workers == 2 && fetch {
+            return Ok(());
+        }
+        Err(format!("{:?} {:?}", told("kept"), told("fetched")))
+    });
+}

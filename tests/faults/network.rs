@@ -52,3 +52,22 @@ fn a_process_that_dies_while_no_name_is_answered_is_replaced() {
     );
     ends_like_one_left_alone(&namespace, job);
 }
+
+/// As where a network policy keeps the operator from the namespace of a job.
+#[test]
+fn a_job_that_the_operator_cannot_ask_says_so_and_trains_on() {
+    let job = |name: &str| long_job(name).set("/training/epochs", 200);
+    let namespace = training("silent", &job("run"));
+    for pod in seen::worker_names(&namespace, "run") {
+        let pod = namespace.get("pod", &pod).expect("a pod");
+        processes::close_port(processes::agent(&pod).expect("an agent"), 9464);
+    }
+    let silent = seen::wait(&namespace, "run", "what the operator lacks", |job| {
+        let told = job["status"]["waitingOn"].as_str().unwrap_or_default();
+        told.contains("port 9464")
+    });
+    assert_eq!("Running", silent["status"]["state"]);
+    let done = ends_like_one_left_alone(&namespace, job);
+    assert_eq!(0, done["status"]["restarts"], "{}", done["status"]);
+    assert!(done["status"]["waitingOn"].is_null());
+}

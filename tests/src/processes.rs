@@ -41,6 +41,21 @@ pub fn signal(pid: u32, name: &str) {
     );
 }
 
+/// Lets nobody connect to a port of the pod that this process is in, as a network policy or a firewall does. It ends with
+/// the pod.
+pub fn close_port(pid: u32, port: u16) {
+    let closed = Command::new("nsenter")
+        .args(["--target", &pid.to_string(), "--net", "--"])
+        .args(["iptables", "--wait", "--append", "INPUT"])
+        .args(["--protocol", "tcp", "--dport", &port.to_string()])
+        .args(["--jump", "DROP"])
+        .status();
+    assert!(
+        closed.is_ok_and(|status| status.success()),
+        "closing port {port} of process {pid}"
+    );
+}
+
 /// All processes in the control groups of a pod.
 fn of_pod(uid: &str) -> Vec<u32> {
     // The systemd driver writes underscores.

@@ -47,6 +47,8 @@ pub struct World {
     pub no_kueue: bool,
     /// Whether the operator has no right to use it.
     pub no_queue_rights: bool,
+    /// The incarnation none of whose agents answers.
+    pub silent: Option<u32>,
     /// Pods that the API server will not take, once each.
     pub refuse: Vec<String>,
     pub pods_made: u32,
@@ -114,6 +116,7 @@ impl World {
         let mut observed = from_cache(&job, self.pods.values(), service, queue, progress)?;
         observed.config = config_view(self.config_map.as_ref(), &uid)?;
         observed.served = Some(self.served.clone());
+        observed.silent = self.silent;
         let claim = |name: String| claim_view(self.claims.get(&name), &uid);
         observed.claims = Claims {
             output: claim(names::output_claim(&observed.id.name)),

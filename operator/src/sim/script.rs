@@ -19,6 +19,7 @@
 //! progress STEP EPOCH LOSS [MAP]  what worker 0's agent says
 //! lost POD TEXT                   the agents lost touch with it, and wait for another in its place; of worker 0
 //!                                 tells one on another node
+//! silent                          none of them has answered for long
 //! slow-check TEXT                 worker 0 waits for this before it starts ranks
 //! absent [WORKER…]                agents tell that these have not joined, or that all have
 //! in-place WORKER REASON TEXT     the agents restart their ranks, because of this failure of a rank
@@ -244,6 +245,10 @@ impl Player {
     /// Claims and other settings.
     fn arrange(&self, words: &[&str], rest: &str) {
         match words[0] {
+            "silent" => self.cluster.change(|world| {
+                let pods = world.pods.values().filter_map(PodView::of);
+                world.silent = pods.map(|pod| pod.incarnation).max();
+            }),
             "foreign-claim" => self.cluster.change(|world| {
                 let claim = k8s_openapi::api::core::v1::PersistentVolumeClaim::default();
                 world.claims.insert(words[1].to_owned(), claim);
@@ -503,6 +508,7 @@ impl Player {
     }
 
     fn report(&mut self, words: &[&str]) {
+        self.cluster.change(|world| world.silent = None);
         let step: u64 = number(words[0]);
         let incarnation = self
             .cluster

@@ -308,7 +308,8 @@ async fn take_up(
     let queue = context.caches.queue_of(&namespace, &name, &uid);
     let progress = context.progress.get(&uid);
     let pods = pods.iter().map(AsRef::as_ref);
-    let cached = from_cache(job, pods, service, queue, progress)?;
+    let mut cached = from_cache(job, pods, service, queue, progress)?;
+    cached.silent = context.progress.silent(&uid);
     let now = Timestamp::now();
     let policy = Policy {
         pace: context.pace(),

@@ -56,6 +56,8 @@ pub struct Observed {
     pub fetch_strangers: Vec<u32>,
     /// What the agents last said.
     pub progress: Option<AgentProgress>,
+    /// The incarnation none of whose agents has answered for long.
+    pub silent: Option<u32>,
 }
 
 /// The job's ConfigMap.
@@ -223,6 +225,7 @@ pub fn from_cache<'a>(
         fetch,
         fetch_strangers,
         progress,
+        silent: None,
         status,
         id,
     })

@@ -56,6 +56,8 @@ pub struct Outlook<'a> {
     pub ranks_started: bool,
     /// What a worker waits for before it starts ranks, when that takes long.
     pub slow_check: Option<String>,
+    /// The port of the present workers' agents, when none has answered there for long.
+    pub silent: Option<u16>,
     /// Workers that run and have not found the others although they had time to, while somebody knows.
     pub absent: Option<Vec<&'a WorkerStatus>>,
     /// Whether another program than the trainer runs, which may report nothing.

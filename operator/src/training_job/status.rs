@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use contract::paths;
 use contract::progress::{
     AgentProgress, Phase as RunPhase, RunReport, Straggler, failure_sentence,
 };
@@ -92,6 +93,7 @@ pub fn status(
         waiting: waiting(valid, observed, plan, applied),
         ranks_started: ranks_started(observed, plan),
         slow_check: told(observed, plan).and_then(slow_check),
+        silent: (observed.silent == Some(plan.attempt.incarnation)).then_some(paths::AGENT_PORT),
         absent: absent.map(|absent| {
             let workers = workers.iter();
             workers

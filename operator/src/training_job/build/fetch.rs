@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::placement;
-use super::pod::{container_security, pod_security, some};
+use super::pod::{container_security, limits, pod_security, some};
 use super::volumes::{CONFIG, claim, fetch_claim, mount};
 use crate::metadata::{child, job_labels};
 
@@ -45,7 +45,7 @@ pub fn pod(config: &JobConfig, workers: &Workers, number: u32) -> Pod {
             priority_class_name: template.priority_class_name.clone(),
             scheduler_name: template.scheduler_name.clone(),
             image_pull_secrets: some(&template.image_pull_secrets),
-            containers: vec![container(config)],
+            containers: vec![container(config, workers)],
             volumes: Some(volumes(config)),
             ..PodSpec::default()
         }),
@@ -53,7 +53,7 @@ pub fn pod(config: &JobConfig, workers: &Workers, number: u32) -> Pod {
     }
 }
 
-fn container(config: &JobConfig) -> Container {
+fn container(config: &JobConfig, workers: &Workers) -> Container {
     let requests = [("cpu", "100m"), ("memory", "128Mi")]
         .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())));
     let folder = paths::CONFIG_FILE
@@ -66,6 +66,7 @@ fn container(config: &JobConfig) -> Container {
         command: Some(vec!["/yolo-fetch".to_owned()]),
         env: Some(environment(config)),
         resources: Some(ResourceRequirements {
+            limits: limits(workers, [("cpu", "4"), ("memory", "2Gi")]),
             requests: Some(BTreeMap::from(requests)),
             ..ResourceRequirements::default()
         }),

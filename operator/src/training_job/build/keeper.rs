@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use contract::config::JobConfig;
 use contract::{env, paths};
 use crds::names;
+use crds::v1alpha1::Workers;
 use k8s_openapi::api::core::v1::{
     Container, EnvVar, EnvVarSource, ObjectFieldSelector, ResourceRequirements, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::fetch::credentials;
-use super::pod::container_security;
+use super::pod::{container_security, limits};
 use super::volumes::{CONFIG, KEEP, OUTPUT, mount};
 
 /// Whether this worker has one: rank 0 alone writes, and begins with what was written.
@@ -20,7 +21,7 @@ pub fn is_beside(config: &JobConfig, worker: u32) -> bool {
 }
 
 /// It starts before the worker's container and is stopped after it, as init containers that are always restarted are.
-pub fn keeper(config: &JobConfig) -> Container {
+pub fn keeper(config: &JobConfig, workers: &Workers) -> Container {
     let requests = [("cpu", "50m"), ("memory", "64Mi")]
         .map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())));
     let folder = paths::CONFIG_FILE
@@ -35,6 +36,7 @@ pub fn keeper(config: &JobConfig) -> Container {
         args: Some(vec!["keep".to_owned()]),
         env: Some(environment(config)),
         resources: Some(ResourceRequirements {
+            limits: limits(workers, [("cpu", "1"), ("memory", "1Gi")]),
             requests: Some(BTreeMap::from(requests)),
             ..ResourceRequirements::default()
         }),

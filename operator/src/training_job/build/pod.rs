@@ -85,7 +85,7 @@ pub fn pod(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Pod {
                 .then(|| "ClusterFirstWithHostNet".to_owned()),
             resource_claims: some(&template.resource_claims),
             image_pull_secrets: some(&template.image_pull_secrets),
-            init_containers: Some(init_containers(config, place.index)),
+            init_containers: Some(init_containers(config, workers, place.index)),
             containers: vec![worker(config, workers, place)],
             volumes: Some(volumes(config, workers, place.index)),
             ..PodSpec::default()
@@ -94,9 +94,29 @@ pub fn pod(config: &JobConfig, workers: &Workers, place: &Place<'_>) -> Pod {
     }
 }
 
-fn init_containers(config: &JobConfig, worker: u32) -> Vec<Container> {
-    let keeper = keeper::is_beside(config, worker).then(|| keeper::keeper(config));
-    [agent(config)].into_iter().chain(keeper).collect()
+fn init_containers(config: &JobConfig, workers: &Workers, worker: u32) -> Vec<Container> {
+    let keeper = keeper::is_beside(config, worker).then(|| keeper::keeper(config, workers));
+    let agent = agent(config, workers);
+    [agent].into_iter().chain(keeper).collect()
+}
+
+/// What a container is given that ends before the worker's begins: the same, but for devices. The pod needs no more for
+/// that, and where a quota counts something, each container has to say how much of it.
+fn before_worker(workers: &Workers) -> ResourceRequirements {
+    const COUNTED: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+    let ResourceRequirements {
+        limits, requests, ..
+    } = resources(workers);
+    let counted = |amounts: Option<BTreeMap<String, Quantity>>| {
+        let mut amounts = amounts?;
+        amounts.retain(|name, _| COUNTED.contains(&name.as_str()));
+        (!amounts.is_empty()).then_some(amounts)
+    };
+    ResourceRequirements {
+        limits: counted(limits),
+        requests: counted(requests),
+        claims: None,
+    }
 }
 
 /// None of what is empty.
@@ -104,14 +124,27 @@ pub(super) fn some<T: Default + PartialEq + Clone>(value: &T) -> Option<T> {
     (*value != T::default()).then(|| value.clone())
 }
 
+/// The limits of a container beside the workers that has enough with these: none where the workers have none. Where a
+/// quota counts limits, each container has to have one.
+pub(super) fn limits(
+    workers: &Workers,
+    amounts: [(&str, &str); 2],
+) -> Option<BTreeMap<String, Quantity>> {
+    let limited = |(name, _): &(&str, &str)| workers.resources.limits.contains_key(*name);
+    let amounts = amounts.into_iter().filter(limited);
+    let limits = amounts.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())));
+    some(&limits.collect())
+}
+
 /// Copies the agent in, so that any image can be the trainer.
-fn agent(config: &JobConfig) -> Container {
+fn agent(config: &JobConfig, workers: &Workers) -> Container {
     Container {
         name: names::AGENT_CONTAINER.to_owned(),
         image: Some(config.images.agent.clone()),
         image_pull_policy: Some(config.images.pull_policy.clone()),
         command: Some(vec!["/yolo-agent".to_owned()]),
         args: Some(vec!["install".to_owned(), paths::AGENT_DIR.to_owned()]),
+        resources: Some(before_worker(workers)),
         security_context: Some(container_security()),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(vec![mount(AGENT, paths::AGENT_DIR)]),
@@ -322,6 +355,35 @@ pub(super) mod tests {
         list.as_array()
             .and_then(|list| list.iter().find(|item| item["name"] == name))
             .unwrap_or_else(|| panic!("no {name} in {list}"))
+    }
+
+    #[test]
+    fn each_container_says_what_it_needs_of_what_a_quota_may_count() {
+        let pod = built_as(0, |config, workers| {
+            let store = json!({"url": "s3://runs/team"});
+            config.spec.output.object_storage = serde_json::from_value(store).expect("a store");
+            let resources = json!({
+                "requests": {"cpu": "2", "memory": "4Gi"},
+                "limits": {"cpu": "4", "memory": "8Gi"},
+            });
+            workers.resources = serde_json::from_value(resources).expect("resources");
+            workers.gpus_per_worker = 1;
+        });
+        let containers = ["initContainers", "containers"].map(|list| &pod["spec"][list]);
+        let containers = containers.into_iter().filter_map(Value::as_array).flatten();
+        let mut count = 0;
+        for container in containers {
+            count += 1;
+            for amounts in ["requests", "limits"] {
+                for name in ["cpu", "memory"] {
+                    let amount = &container["resources"][amounts][name];
+                    assert!(amount.is_string(), "{name} of {container}");
+                }
+            }
+        }
+        assert_eq!(3, count, "agent, keeper and worker");
+        let agent = &named(&pod["spec"]["initContainers"], "agent")["resources"];
+        assert_eq!(json!({"cpu": "4", "memory": "8Gi"}), agent["limits"]);
     }
 
     #[test]

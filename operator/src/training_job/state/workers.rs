@@ -52,12 +52,21 @@ pub fn waiting_on(outlook: &Outlook) -> Option<String> {
     match &outlook.plan.phase {
         Phase::Gang | Phase::Restarting(_) | Phase::Replacing { .. } => {
             let waiting = summary(&outlook.waiting, outlook.total);
-            let waiting = waiting.map(|(_, message)| message).or(apart(outlook));
+            let waiting = waiting.map(|(_, message)| message);
+            let waiting = waiting.or(unreachable(outlook)).or(apart(outlook));
             let slow = outlook.slow_check.clone();
             waiting.or(slow.filter(|_| all_run(outlook) && !outlook.ranks_started))
         }
         _ => None,
     }
+}
+
+/// That the operator does not see what the workers do, when all run.
+fn unreachable(outlook: &Outlook) -> Option<String> {
+    let port = outlook.silent.filter(|_| all_run(outlook))?;
+    Some(format!(
+        "all workers run, but none has answered the operator for half a minute: what they do is not seen here; look at network policies, firewalls and proxies between the operator and port {port} of the pods"
+    ))
 }
 
 /// Who runs and has not found worker 0, when all run.
@@ -184,6 +193,12 @@ pub(super) fn preflight(outlook: &Outlook) -> Stated {
     // Agents that do not answer for a moment take nothing back.
     let passed =
         outlook.old.attempt == Some(outlook.plan.attempt) && holds(&outlook.old.conditions, kind);
+    if !outlook.ranks_started
+        && !passed
+        && let Some(message) = unreachable(outlook)
+    {
+        return Stated::new(kind, false, Reason::NotReachable.as_str(), message);
+    }
     if !outlook.ranks_started
         && !passed
         && let Some(message) = apart(outlook)
