@@ -203,10 +203,10 @@ pub struct PredictArgs {
     /// Let detections of all classes compete for a place, not only those of one class.
     #[arg(long)]
     pub agnostic_nms: bool,
-    /// Also write the pictures onto one sheet.
+    /// Also write the pictures onto one sheet: a new file, or one in the output folder.
     #[arg(long, value_name = "FILE.PNG")]
     pub contact_sheet: Option<PathBuf>,
-    /// Also draw the labels of the data set (`images/` replaced by `labels/`), dashed.
+    /// Also draw the labels of the data set, dashed: the last folder `images` of a picture's path is `labels` instead.
     #[arg(long)]
     pub labels: bool,
     /// Also write each picture's boxes as text: class, centre, size, confidence.

@@ -120,11 +120,9 @@ impl Finder {
                             first: named(first),
                         });
                     }
-                    let levels = |options: &trainer_model::network::NetworkOptions| {
-                        grid(options.architecture.levels())
-                    };
-                    let same = levels(network.options()) == levels(networks[0].options());
-                    if ensemble == Ensemble::Mean && !same {
+                    let levels = network.options().architecture.levels();
+                    let first_levels = networks[0].options().architecture.levels();
+                    if ensemble == Ensemble::Mean && !is_same_grid(levels, first_levels) {
                         return Err(FinderError::OtherGrid {
                             path: path.clone(),
                             first_path: first_path.to_owned(),
@@ -217,12 +215,17 @@ fn fused(each: &[Vec<Vec<Detection>>], options: &NmsOptions) -> Vec<Vec<Detectio
         .collect()
 }
 
-/// Where predictions lie.
-fn grid(levels: &[Level]) -> Vec<(u32, usize)> {
-    let places = levels
-        .iter()
-        .map(|level| (level.stride, level.anchors.len()));
-    places.collect()
+/// Whether predictions lie at the same places and are of the same anchors.
+fn is_same_grid(one: &[Level], other: &[Level]) -> bool {
+    // Files may hold anchors in half precision.
+    let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-3 * b;
+    let level = |(one, other): (&Level, &Level)| {
+        let sides = one.anchors.as_flattened().iter();
+        one.stride == other.stride
+            && one.anchors.len() == other.anchors.len()
+            && sides.zip(other.anchors.as_flattened()).all(near)
+    };
+    one.len() == other.len() && one.iter().zip(other).all(level)
 }
 
 fn named(info: &WeightsInfo) -> String {
@@ -233,4 +236,28 @@ fn named(info: &WeightsInfo) -> String {
         ""
     };
     format!("{}: {}{more}", info.nc, shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grids_are_the_same_with_anchors_of_the_same_sizes() {
+        let level = |stride, anchors: [[f32; 2]; 2]| Level {
+            stride,
+            anchors: anchors.to_vec(),
+        };
+        let own = [level(8, [[10., 13.], [16., 30.]])];
+        let in_half_precision = [level(8, [[10.005, 13.], [16., 29.98]])];
+        assert!(is_same_grid(&own, &in_half_precision));
+        for other in [
+            level(16, [[10., 13.], [16., 30.]]),
+            level(8, [[10., 13.], [16., 31.]]),
+            level(8, [[16., 30.], [10., 13.]]),
+        ] {
+            assert!(!is_same_grid(&own, std::slice::from_ref(&other)));
+        }
+        assert!(!is_same_grid(&own, &[]));
+    }
 }

@@ -73,13 +73,26 @@ pub fn must_be_new(file: &Path) -> Result<(), OutputError> {
     Ok(())
 }
 
-/// Writes a file, and the folders above it.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<(), OutputError> {
-    let folder = match path.parent() {
+/// Makes sure that no file is there yet, unless it lies in `folder`, which [`prepare`] looks at.
+pub fn must_be_new_or_in(folder: &Path, file: &Path) -> Result<(), OutputError> {
+    let is_inside = match (folder.canonicalize(), file.canonicalize()) {
+        (Ok(folder), Ok(file)) => file.is_file() && file.starts_with(folder),
+        _ => false,
+    };
+    if is_inside { Ok(()) } else { must_be_new(file) }
+}
+
+/// The folder that a file is in.
+pub fn of(file: &Path) -> &Path {
+    match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
-    };
-    std::fs::create_dir_all(folder)
+    }
+}
+
+/// Writes a file, and the folders above it.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), OutputError> {
+    std::fs::create_dir_all(of(path))
         .and_then(|()| durable::write(path, bytes))
         .map_err(|source| OutputError::Write {
             path: path.to_owned(),
@@ -107,5 +120,14 @@ mod tests {
         assert!(text.contains("nothing is overwritten"), "{text}");
         must_be_new(&folder.path().join("other.jpg")).expect("not there");
         must_be_new(&folder.path().join("photo.jpg")).expect_err("there");
+
+        let own = output.join("sheet.png");
+        must_be_new_or_in(&output, &own).expect("not there");
+        std::fs::write(&own, "").expect("written");
+        must_be_new_or_in(&output, &own).expect("its own");
+        must_be_new_or_in(&output, &output).expect_err("a folder");
+        for other in ["photo.jpg", "new/../photo.jpg"] {
+            must_be_new_or_in(&output, &folder.path().join(other)).expect_err("there");
+        }
     }
 }

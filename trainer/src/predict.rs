@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use contract::exit::FailureReason;
 use serde_json::json;
@@ -11,6 +11,7 @@ use trainer_core::detection::{Detection, LabelledBox};
 use trainer_core::labels::parse_label_file;
 use trainer_core::nms::{Competition, NmsOptions};
 use trainer_data::bounded;
+use trainer_data::dataset::label_path;
 use trainer_data::decode::{DecodeError, Shrink, decode, decode_whole};
 use trainer_data::letterbox::{Shape, lay, prediction_letterbox};
 use trainer_data::{DrawError, DrawnImage, RgbImage, annotated, contact_sheet, write_png};
@@ -99,6 +100,9 @@ impl PredictError {
 
 /// Does what the arguments say; returns what to tell.
 pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
+    if let Some(file) = &args.contact_sheet {
+        output_folder::must_be_new_or_in(&args.output, file)?;
+    }
     let (predictor, info) = predictor(args)?;
     let mut pictures = sources::list(&args.source)?;
     pictures.truncate(args.limit.unwrap_or(usize::MAX));
@@ -107,13 +111,16 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
     }
     output_folder::prepare(&args.output, SUMMARY)?;
 
-    let mut names = FileNames::default();
+    let (mut names, mut crops) = (FileNames::default(), FileNames::default());
+    if let Some(file) = &args.contact_sheet {
+        prepare_sheet(file, &args.output, &mut names)?;
+    }
     let mut sheet = Vec::new();
     let mut summary = Vec::new();
     let mut coco_rows = Vec::new();
     let mut bar = Bar::new("pictures", pictures.len() as u64);
     for (done, path) in (1..).zip(&pictures) {
-        let (image, mut found) = match predictor.find(path)? {
+        let (image, found) = match predictor.find(path)? {
             Ok(found) => found,
             Err(error) => {
                 console::warn(&format!("{} is skipped: {}", path.display(), chain(&error)));
@@ -121,12 +128,17 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
             }
         };
         let stem = names.unique(path);
-        found.retain(|found| args.classes.is_empty() || args.classes.contains(&found.class));
         if args.save_crop {
-            save_crops(&args.output, &stem, &image, &found, &info.names)?;
+            let folder = args.output.join("crops");
+            save_crops(&folder, &mut crops, &stem, &image, &found, &info.names)?;
         }
         if args.save_json {
-            coco_rows.extend(coco::results(&path.display().to_string(), &found));
+            coco_rows.extend(coco::results(
+                &path.display().to_string(),
+                None,
+                &[],
+                &found,
+            ));
         }
         if args.save_txt {
             let text = rows(&found, image.dimensions());
@@ -215,6 +227,7 @@ fn predictor(args: &PredictArgs) -> Result<(Predictor, WeightsInfo), PredictErro
             confidence: args.conf,
             iou: args.iou,
             max_detections: args.max_det as usize,
+            classes: args.classes.clone(),
             competition: if args.agnostic_nms {
                 Competition::AcrossClasses
             } else {
@@ -262,16 +275,26 @@ impl Predictor {
     }
 }
 
+/// Makes the folder of the contact sheet, before anything is computed, and keeps its name for it.
+fn prepare_sheet(file: &Path, output: &Path, names: &mut FileNames) -> Result<(), OutputError> {
+    let folder = output_folder::of(file);
+    output_folder::make(folder)?;
+    if folder.canonicalize().ok() == output.canonicalize().ok() {
+        names.unique(file);
+    }
+    Ok(())
+}
+
 /// Writes each object as a picture of its own into a folder of its class, a fiftieth and ten pixels wider and higher,
-/// as `YOLOv5` does.
+/// as `YOLOv5` does. `files` are those of all pictures.
 fn save_crops(
-    output: &Path,
+    folder: &Path,
+    files: &mut FileNames,
     stem: &str,
     image: &RgbImage,
     found: &[Detection],
     names: &[String],
 ) -> Result<(), PredictError> {
-    let mut files = FileNames::default();
     for detection in found {
         let b = detection.xyxy.to_xywh();
         let around = |middle: f32, size: f32, limit: u32| {
@@ -298,14 +321,10 @@ fn save_crops(
                 }
             })
             .collect();
-        let folder = output
-            .join("crops")
-            .join(format!("{class} {name}").trim_end());
+        let folder = folder.join(format!("{class} {name}").trim_end());
         output_folder::make(&folder)?;
-        let file = folder.join(format!(
-            "{}.png",
-            files.unique(Path::new(&format!("{stem}.png")))
-        ));
+        let name = files.unique_in(&folder, Path::new(&format!("{stem}.png")));
+        let file = folder.join(format!("{name}.png"));
         let crop = image::imageops::crop_imm(image, left, top, width, height).to_image();
         write_png(&crop, &file)?;
     }
@@ -331,11 +350,7 @@ pub(crate) fn rows(found: &[Detection], (width, height): (u32, u32)) -> String {
 
 /// The labels that belong to a picture of a data set; none if there are none or they are bad.
 fn labels_of(path: &Path, (width, height): (u32, u32), classes: usize) -> Vec<LabelledBox> {
-    let text = path.display().to_string();
-    let Some((before, after)) = text.rsplit_once("/images/") else {
-        return Vec::new();
-    };
-    let file = Path::new(&format!("{before}/labels/{after}")).with_extension("txt");
+    let file = label_path(path);
     let content = match bounded::read_text(&file, MAX_LABELS) {
         Ok(content) => content,
         Err(error) => {
@@ -365,14 +380,20 @@ fn labels_of(path: &Path, (width, height): (u32, u32), classes: usize) -> Vec<La
     }
 }
 
-/// Names of results, each used once.
+/// Names of results, each used once in its folder.
 #[derive(Default)]
 pub(crate) struct FileNames {
-    used: BTreeSet<String>,
+    used: BTreeSet<PathBuf>,
 }
 
 impl FileNames {
+    /// The name of `path` without its folder and ending, with a number where that is used.
     pub(crate) fn unique(&mut self, path: &Path) -> String {
+        self.unique_in(Path::new(""), path)
+    }
+
+    /// The same for a file in this folder.
+    fn unique_in(&mut self, folder: &Path, path: &Path) -> String {
         let stem = path
             .file_stem()
             .unwrap_or_default()
@@ -380,7 +401,7 @@ impl FileNames {
             .into_owned();
         let mut name = stem.clone();
         let mut number = 1;
-        while !self.used.insert(name.clone()) {
+        while !self.used.insert(folder.join(&name)) {
             number += 1;
             name = format!("{stem}-{number}");
         }
@@ -399,6 +420,25 @@ mod tests {
         let mut names = FileNames::default();
         let all = ["a/x.jpg", "b/x.png", "b/y.png"].map(|path| names.unique(Path::new(path)));
         assert_eq!(["x", "x-2", "y"], all.each_ref().map(String::as_str));
+    }
+
+    #[test]
+    fn crops_of_all_pictures_get_files_of_their_own() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let found = Detection {
+            xyxy: Xyxy::new(10., 20., 30., 60.),
+            conf: 0.5,
+            class: 0,
+        };
+        let image = RgbImage::new(100, 100);
+        let mut files = FileNames::default();
+        // The second object of the first picture, and the first of the second.
+        for (stem, found) in [("x", &[found, found][..]), ("x-2", &[found])] {
+            let names = ["a".to_owned()];
+            save_crops(folder.path(), &mut files, stem, &image, found, &names).expect("written");
+        }
+        let entries = std::fs::read_dir(folder.path().join("0 a")).expect("crops");
+        assert_eq!(3, entries.count());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::detection::Detection;
 pub const CLASS_OFFSET: f32 = 7680.0;
 
 /// How to suppress.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NmsOptions {
     /// Objectness, and objectness times class probability, must exceed this.
     pub confidence: f32,
@@ -22,6 +22,8 @@ pub struct NmsOptions {
     pub iou: f32,
     /// Whether one prediction may become detections of several classes (only with several classes).
     pub labels: LabelsPerBox,
+    /// The classes to find; empty for all. Boxes of others take part in nothing.
+    pub classes: Vec<u16>,
     /// Which boxes compete.
     pub competition: Competition,
     /// At most this many detections are returned.
@@ -54,6 +56,7 @@ impl NmsOptions {
         confidence: 0.001,
         iou: 0.6,
         labels: LabelsPerBox::All,
+        classes: Vec::new(),
         competition: Competition::WithinClass,
         max_detections: 300,
         max_candidates: 30_000,
@@ -64,8 +67,10 @@ impl NmsOptions {
         confidence: 0.25,
         iou: 0.45,
         labels: LabelsPerBox::Best,
+        classes: Vec::new(),
+        competition: Competition::WithinClass,
         max_detections: 1000,
-        ..Self::VALIDATION
+        max_candidates: 30_000,
     };
 }
 
@@ -131,7 +136,8 @@ fn candidates(predictions: &[f32], classes: usize, options: &NmsOptions) -> Vec<
             .zip(0_u16..)
             .map(|(p, class)| (p * objectness, class));
         let mut push = |(conf, class): (f32, u16)| {
-            if conf > options.confidence {
+            let is_wanted = options.classes.is_empty() || options.classes.contains(&class);
+            if conf > options.confidence && is_wanted {
                 candidates.push(Detection { xyxy, conf, class });
             }
         };

@@ -101,6 +101,26 @@ fn limits_and_nonsense() {
     assert!(nms(&[], 3, &NmsOptions::VALIDATION).is_empty());
 }
 
+#[test]
+fn classes_are_chosen_before_anything_competes() {
+    let of_second = |options: NmsOptions| {
+        let options = NmsOptions {
+            classes: vec![1],
+            max_detections: 2,
+            ..options
+        };
+        check(&options, &[SECOND, THIRD]);
+        assert_eq!(nms(GOLDEN.as_flattened(), 2, &options).len(), 2);
+    };
+    of_second(NmsOptions::DETECTION);
+    of_second(NmsOptions::VALIDATION);
+    of_second(NmsOptions {
+        competition: Competition::AcrossClasses,
+        max_candidates: 3,
+        ..NmsOptions::DETECTION
+    });
+}
+
 proptest! {
     #[test]
     fn cutting_before_sorting_changes_nothing(

@@ -15,6 +15,7 @@ mod scan;
 mod voc;
 
 pub use error::{DatasetError, LabelProblems};
+pub use labelling::label_path;
 
 use config::Description;
 use labelling::Labelling;
@@ -55,6 +56,8 @@ pub struct ImageRecord {
     pub name: String,
     /// Width and height in pixels as people see the image, that is after its EXIF orientation.
     pub size: (u32, u32),
+    /// The number that a COCO annotation file gives it; none with other labels.
+    pub coco_id: Option<u64>,
     /// The objects on it; empty for background.
     pub labels: Vec<Label>,
     /// If the label file holds polygons: the points of each label as fractions, else empty.
@@ -62,13 +65,18 @@ pub struct ImageRecord {
 }
 
 impl ImageRecord {
-    /// The labels in pixels of the original image.
+    /// The labels in pixels of the original image, cut off at its edges as detections are: what an evaluation
+    /// compares. Training cuts once its samples are made.
     pub fn labelled_boxes(&self) -> Vec<LabelledBox> {
         let (width, height) = (self.size.0 as f32, self.size.1 as f32);
         self.labels
             .iter()
             .map(|label| LabelledBox {
-                xyxy: label.xywh.scale(width, height).to_xyxy(),
+                xyxy: label
+                    .xywh
+                    .scale(width, height)
+                    .to_xyxy()
+                    .clip(width, height),
                 class: label.class,
             })
             .collect()
@@ -130,6 +138,7 @@ impl fmt::Display for Summary {
 #[derive(Clone, Debug)]
 pub struct Dataset {
     names: Vec<String>,
+    category_ids: Vec<u64>,
     images: Vec<ImageRecord>,
     skipped: Vec<SkippedImage>,
     duplicates: usize,
@@ -162,12 +171,22 @@ impl Dataset {
     /// than not starting.
     fn read(root: &Path, description: Description, split: Split) -> Result<Self, DatasetError> {
         let labelling = Labelling::open(root, &description, split)?;
+        let mut unknown = Vec::new();
         let files = match &labelling {
             Labelling::Coco(file) => file.images(),
-            Labelling::Yolo | Labelling::Voc => listing::list(root, &description, split)?,
+            Labelling::Yolo | Labelling::Voc => {
+                let listed = listing::list(root, &description, split)?;
+                unknown = listed.skipped;
+                listed.files
+            }
         };
-        let scanned = scan::scan(root, &files, &labelling, &description.names)?;
+        let mut scanned = scan::scan(root, &files, &labelling, &description.names)?;
+        scanned.skipped.append(&mut unknown);
         let dataset = Self {
+            category_ids: match &labelling {
+                Labelling::Coco(file) => file.category_ids(&description.names),
+                Labelling::Yolo | Labelling::Voc => Vec::new(),
+            },
             names: description.names,
             images: scanned.images,
             skipped: scanned.skipped,
@@ -203,6 +222,7 @@ impl Dataset {
             return;
         }
         self.names = vec!["item".to_owned()];
+        self.category_ids.clear();
         let labels = self.images.iter_mut().flat_map(|image| &mut image.labels);
         labels.for_each(|label| label.class = 0);
     }
@@ -220,6 +240,12 @@ impl Dataset {
     /// Class names in class order.
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// The number of each class in the COCO annotation file; empty with other labels, or once classes are
+    /// merged.
+    pub fn category_ids(&self) -> &[u64] {
+        &self.category_ids
     }
 
     /// Number of classes.

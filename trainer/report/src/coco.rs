@@ -136,20 +136,26 @@ fn corner_and_size(xyxy: Xyxy) -> [f64; 4] {
     [x1, y1, x2 - x1, y2 - y1]
 }
 
-/// The detections of an image in the form of COCO's results file, as `YOLOv5` writes it: the image by the number
-/// that its file is called, or by the file's name without its ending; classes from 0; boxes to a thousandth of a
-/// pixel.
-pub fn results<'a>(name: &str, detections: &'a [Detection]) -> impl Iterator<Item = Value> + 'a {
+/// The detections of an image in the form of COCO's results file, with boxes to a thousandth of a pixel. The image is
+/// `id`, and a class the one of `categories`, where an annotation file gives them such numbers. Else as `YOLOv5` writes
+/// it: the image by the number that its file `name` is called, or by the file's name without its ending; classes from 0.
+pub fn results<'a>(
+    name: &str,
+    id: Option<u64>,
+    categories: &'a [u64],
+    detections: &'a [Detection],
+) -> impl Iterator<Item = Value> + 'a {
     let stem = Path::new(name).file_stem().unwrap_or_default();
     let stem = stem.to_string_lossy();
-    let image_id = match stem.parse::<u64>() {
-        Ok(number) => json!(number),
-        Err(_) => json!(stem),
+    let image_id = match id.or_else(|| stem.parse().ok()) {
+        Some(number) => json!(number),
+        None => json!(stem),
     };
     detections.iter().map(move |detection| {
+        let category = categories.get(usize::from(detection.class)).copied();
         json!({
             "image_id": image_id,
-            "category_id": detection.class,
+            "category_id": category.unwrap_or_else(|| detection.class.into()),
             "bbox": corner_and_size(detection.xyxy).map(|value| rounded(value, 1e3)),
             "score": rounded(detection.conf.into(), 1e5),
         })
@@ -196,6 +202,7 @@ mod tests {
         });
         ImageResult {
             name: String::new(),
+            id: None,
             size: scene.size,
             labels: labels.collect(),
             detections: detections.collect(),
@@ -224,6 +231,7 @@ mod tests {
     fn without_labels_or_detections_nothing_is_known_or_found() {
         let mut image = ImageResult {
             name: "a.jpg".to_owned(),
+            id: None,
             size: (100, 100),
             detections: Vec::new(),
             labels: Vec::new(),
@@ -249,11 +257,26 @@ mod tests {
             conf: 0.123_456_7,
             class: 3,
         }];
-        let one = |name| results(name, &detections).next().unwrap();
+        let one = |name| results(name, None, &[], &detections).next().unwrap();
         assert_eq!(
             json!({"image_id": 42, "category_id": 3, "bbox": [1.0, 2.0, 10.001, 2.0], "score": 0.12346}),
             one("images/000042.jpg")
         );
         assert_eq!(json!("street"), one("street.png")["image_id"]);
+    }
+
+    #[test]
+    fn results_have_the_numbers_of_the_annotation_file() {
+        let detections = [Detection {
+            xyxy: Xyxy::new(1.0, 2.0, 11.0, 4.0),
+            conf: 0.5,
+            class: 1,
+        }];
+        let row = results("images/000042.jpg", Some(7), &[3, 18], &detections).next();
+        let row = row.unwrap();
+        assert_eq!(
+            (&json!(7), &json!(18)),
+            (&row["image_id"], &row["category_id"])
+        );
     }
 }

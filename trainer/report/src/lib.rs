@@ -38,6 +38,8 @@ use trainer_core::detection::{Detection, LabelledBox};
 pub struct ImageResult {
     /// The file's path inside the data source.
     pub name: String,
+    /// The number that the data set's annotation file gives it, if it has one.
+    pub id: Option<u64>,
     /// Width and height in pixels.
     pub size: (u32, u32),
     /// What was found, in pixels of the image.

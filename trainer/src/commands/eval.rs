@@ -126,7 +126,7 @@ fn measure(args: &EvalArgs) -> Result<Report, EvalError> {
     let shape = if args.square {
         Shape::Square
     } else {
-        Shape::rectangle(architecture.multiple())
+        Shape::rectangle(finder.multiple())
     };
     let store = ImageStore::new(Arc::clone(&dataset), size, Sizing::Evaluate, 0);
     let nms = NmsOptions {
@@ -163,9 +163,10 @@ fn measure(args: &EvalArgs) -> Result<Report, EvalError> {
     images.sort_by_key(|(index, _)| *index);
     let images: Vec<ImageResult> = images.into_iter().map(|(_, image)| image).collect();
     if let Some(file) = &args.save_json {
+        let categories = dataset.category_ids();
         let rows = images
             .iter()
-            .flat_map(|image| coco::results(&image.name, &image.detections));
+            .flat_map(|image| coco::results(&image.name, image.id, categories, &image.detections));
         let rows: Value = rows.collect();
         output_folder::write(file, rows.to_string().as_bytes())?;
     }
@@ -260,6 +261,7 @@ impl Audience for Collector<'_> {
         if self.keeps_images {
             let result = ImageResult {
                 name: evaluated.name.clone(),
+                id: record.and_then(|record| record.coco_id),
                 size,
                 detections: detections.to_vec(),
                 labels: evaluated.labels.clone(),

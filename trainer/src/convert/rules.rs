@@ -5,6 +5,7 @@ use std::path::Path;
 use contract::spec::ModelSize;
 use serde_json::{Value, json};
 use trainer_data::bounded;
+use trainer_model::architecture::Architecture;
 
 use super::{Draft, MAX_OPTIONS};
 
@@ -203,7 +204,8 @@ fn weights(value: &Value, draft: &mut Draft) -> Result<(), String> {
     Ok(())
 }
 
-/// A member of the family by the name of its file, or the text of the file.
+/// A member of the family if the file describes one, else the text of the file. Where there is no file, its name may
+/// be one of the family.
 fn cfg(value: &Value, draft: &mut Draft) -> Result<(), String> {
     let path = text(value)?;
     if path.is_empty() {
@@ -211,18 +213,29 @@ fn cfg(value: &Value, draft: &mut Draft) -> Result<(), String> {
     }
     let name = file_name(path);
     let stem = name.trim_end_matches(".yaml");
-    if let Some(size) = ModelSize::ALL.into_iter().find(|size| size.name() == stem) {
-        draft.set("/model/size", size.name().into());
-        return Ok(());
-    }
+    let named = ModelSize::ALL.into_iter().find(|size| size.name() == stem);
     let path = draft.folder.join(path);
-    let text = bounded::read_text(&path, MAX_OPTIONS).map_err(|error| {
-        format!(
-            "cannot be read ({}: {error}): put the model file there",
-            path.display()
-        )
-    })?;
-    draft.set("/model/architecture", text.into());
+    match (named, bounded::read_text(&path, MAX_OPTIONS)) {
+        (Some(size), Ok(text)) if Architecture::family_of(&text) == Some(size) => {
+            draft.set("/model/size", size.name().into());
+        }
+        // A file of the user's own may be called like one of YOLOv5's.
+        (_, Ok(text)) => draft.set("/model/architecture", text.into()),
+        (Some(size), Err(error)) => {
+            draft.notes.push(format!(
+                "{} of --cfg cannot be read ({error}): model.size is YOLOv5's own {}; if you changed that file, put it there and convert again",
+                path.display(),
+                size.name()
+            ));
+            draft.set("/model/size", size.name().into());
+        }
+        (None, Err(error)) => {
+            return Err(format!(
+                "cannot be read ({}: {error}): put the model file there",
+                path.display()
+            ));
+        }
+    }
     Ok(())
 }
 

@@ -1,5 +1,8 @@
 use std::collections::BTreeSet;
 
+use contract::spec::ModelSize;
+use trainer_model::architecture::builtin;
+
 use super::*;
 
 fn draft() -> Draft {
@@ -180,6 +183,32 @@ fn every_flag_is_obeyed_mapped_or_refused_with_a_reason() {
     for (name, value, does) in cases {
         check_one(true, name, value, &does);
     }
+}
+
+#[test]
+fn a_model_file_that_is_called_like_one_of_yolov5_is_read() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let converted = || {
+        let draft = Draft {
+            folder: folder.path().to_owned(),
+            ..draft()
+        };
+        apply(draft, &one("cfg", json!("yolov5n.yaml")), &Map::new()).expect("converted")
+    };
+    let path = folder.path().join("yolov5n.yaml");
+    let missing = converted();
+    assert_eq!(json!("yolov5n"), missing.spec["model"]["size"]);
+    let notes = missing.notes.join(" ");
+    assert!(notes.contains(&path.display().to_string()), "{notes}");
+
+    let family = builtin::document(ModelSize::N);
+    std::fs::write(&path, &family).expect("written");
+    let own = converted();
+    assert_eq!(json!({"size": "yolov5n"}), own.spec["model"]);
+    assert_eq!(Vec::<String>::new(), own.notes);
+    let wider = family.replacen("[1024, 3, 2]", "[1000, 3, 2]", 1);
+    std::fs::write(&path, &wider).expect("written");
+    assert_eq!(json!({"architecture": wider}), converted().spec["model"]);
 }
 
 /// Every line of hyp.scratch-high.yaml, and what may be added to it.

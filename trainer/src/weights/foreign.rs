@@ -6,7 +6,7 @@ use contract::spec::Model;
 use serde_json::Value;
 use tch::{Kind, Tensor};
 use trainer_formats::{Container, Description, Dtype, NamedTensor, WeightsFile};
-use trainer_model::architecture::Architecture;
+use trainer_model::architecture::{Architecture, ArchitectureError};
 use trainer_model::state::unfold;
 
 use super::{FORMAT_VERSION, WeightsError, WeightsInfo};
@@ -14,6 +14,8 @@ use crate::checkpoint::NamedTensors;
 
 /// Side of the training images where a file does not say.
 const USUAL_IMAGE: u32 = 640;
+/// What sides are multiples of at least.
+const SMALLEST_STEP: u32 = 32;
 /// What a model file may have; YOLOv5 keeps more in it while it trains.
 const KEYS: [&str; 9] = [
     "nc",
@@ -85,16 +87,28 @@ fn info(description: &Description, tensors: &NamedTensors) -> Result<WeightsInfo
         .as_ref()
         .ok_or("has no model file in it (`yaml`)")?;
     let model = model(yaml, tensors)?;
+    let architecture = Architecture::of(&model, None).map_err(|error| unusable(&error))?;
     let names = description.names.clone();
     let names = names.filter(|names| names.len() == nc);
     Ok(WeightsInfo {
         format_version: FORMAT_VERSION,
         nc,
         names: names.unwrap_or_else(|| (0..nc).map(|class| class.to_string()).collect()),
-        image_size: description.image_size.unwrap_or(USUAL_IMAGE),
+        image_size: usable(
+            description.image_size.unwrap_or(USUAL_IMAGE),
+            architecture.multiple(),
+        ),
         epoch: description.epochs.unwrap_or(0),
         model,
     })
+}
+
+/// The size that `YOLOv5` trained with when asked for `size`, which is what a file holds: rounded up to a multiple of the
+/// largest stride, which counts as 32 or more, and at least twice that.
+fn usable(size: u32, multiple: u32) -> u32 {
+    let step = SMALLEST_STEP.next_multiple_of(multiple.max(1));
+    let rounded = size.checked_next_multiple_of(step).unwrap_or(size);
+    rounded.max(2 * step)
 }
 
 fn model(yaml: &Value, tensors: &NamedTensors) -> Result<Model, String> {
@@ -120,18 +134,19 @@ fn model(yaml: &Value, tensors: &NamedTensors) -> Result<Model, String> {
     Ok(model)
 }
 
+fn unusable(error: &ArchitectureError) -> String {
+    format!(
+        "has a network that cannot be built: {}",
+        crate::console::chain(error)
+    )
+}
+
 /// The anchors of `tensors` in pixels, if they are not those of the model.
 pub fn other_anchors(
     model: &Model,
     tensors: &NamedTensors,
 ) -> Result<Option<Vec<Vec<f64>>>, String> {
-    let unusable = |error| {
-        format!(
-            "has a network that cannot be built: {}",
-            crate::console::chain(&error)
-        )
-    };
-    let architecture = Architecture::of(model, None).map_err(unusable)?;
+    let architecture = Architecture::of(model, None).map_err(|error| unusable(&error))?;
     let levels = architecture.levels();
     let name = format!("model.{}.anchors", architecture.layers().len() - 1);
     let shape = [
@@ -162,4 +177,37 @@ pub fn other_anchors(
             .collect()
     });
     Ok(Some(in_pixels.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_size(image_size: Option<u32>) -> u32 {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/formats/testdata/yolov5.pt");
+        let file = WeightsFile::open(Path::new(file)).expect("a file of weights");
+        let description = Description {
+            image_size,
+            ..file.description
+        };
+        let info = info(&description, &NamedTensors::new());
+        info.expect("described").image_size
+    }
+
+    #[test]
+    fn the_image_size_is_the_one_that_was_trained_with() {
+        let sizes = [
+            (None, 640),
+            (Some(640), 640),
+            (Some(650), 672),
+            (Some(33), 64),
+        ];
+        for (asked, used) in sizes {
+            assert_eq!(used, read_size(asked), "{asked:?}");
+        }
+        // A network with a stride of 64, and one with small ones alone.
+        assert_eq!((704, 128), (usable(650, 64), usable(1, 64)));
+        assert_eq!((672, 64), (usable(650, 8), usable(1, 8)));
+        assert_eq!(u32::MAX, usable(u32::MAX, 32));
+    }
 }

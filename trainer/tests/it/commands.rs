@@ -62,7 +62,18 @@ fn predictions_are_drawn_and_written_and_nothing_is_overwritten() {
     let summary: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(3, summary["images"].as_array().expect("a list").len());
 
-    assert_eq!(Some(0), predict(&fixture, &output, &["--limit", "1"]).code);
+    let again = predict(&fixture, &output, &flags);
+    assert_eq!(Some(73), again.code, "{}", again.text);
+    assert!(again.text.contains("sheet.png exists"), "{}", again.text);
+    // One in the output folder is its own, and folders are made.
+    let own = format!(
+        "--contact-sheet={}",
+        output.join("sheets/all.png").display()
+    );
+    for _ in 0..2 {
+        let ended = predict(&fixture, &output, &["--limit", "1", &own]);
+        assert_eq!(Some(0), ended.code, "{}", ended.text);
+    }
     let refused = predict(&fixture, &fixture.path("data"), &[]);
     assert_eq!(Some(73), refused.code);
     assert!(
@@ -70,6 +81,35 @@ fn predictions_are_drawn_and_written_and_nothing_is_overwritten() {
         "{}",
         refused.text
     );
+}
+
+/// The picture of a source that names its folder `images` from its beginning shows them, too.
+#[test]
+fn labels_are_drawn_wherever_a_picture_is_named_from() {
+    let fixture = trained();
+    let picture = |output: &str, source: &Path, flags: &[&str]| {
+        let command = program()
+            .current_dir(fixture.path("data"))
+            .args(["predict", "--limit=1", "--conf=1", "--weights"])
+            .arg(fixture.run_folder("o"))
+            .arg("--source")
+            .arg(source)
+            .arg("--output")
+            .arg(fixture.path(output))
+            .args(flags)
+            .output();
+        let ended = ended(command.expect("ran"));
+        assert_eq!(Some(0), ended.code, "{}", ended.text);
+        let entries = std::fs::read_dir(fixture.path(output)).expect("written");
+        let mut files = entries.map(|entry| entry.expect("entry").path());
+        let file = files.find(|path| path.extension().is_some_and(|it| it == "png"));
+        std::fs::read(file.expect("a picture")).expect("readable")
+    };
+    let absolute = fixture.path("data/images/val");
+    let relative = Path::new("images/val");
+    let labelled = picture("absolute", &absolute, &["--labels"]);
+    assert!(labelled != picture("without", &absolute, &[]));
+    assert!(labelled == picture("relative", relative, &["--labels"]));
 }
 
 #[test]
@@ -123,11 +163,10 @@ fn only_what_is_asked_for_is_predicted_cut_out_and_written() {
         &[&flags[..], &["--classes", &class.to_string()]].concat(),
     );
     assert_eq!(Some(0), chosen.code, "{}", chosen.text);
-    let of_class: Vec<_> = found
-        .into_iter()
-        .filter(|row| row["category_id"] == class)
-        .collect();
-    assert_eq!(of_class, rows(&one));
+    // What other classes had found takes no places: there are as many, all of this one.
+    let of_class = rows(&one);
+    assert_eq!(12, of_class.len());
+    assert!(of_class.iter().all(|row| row["category_id"] == class));
     let refused = predict(&fixture, &fixture.path("none"), &["--classes", "10"]);
     assert_eq!(Some(64), refused.code, "{}", refused.text);
 }
@@ -233,6 +272,40 @@ fn an_evaluation_shows_and_writes_what_is_asked_for() {
     );
 }
 
+/// So that they can be measured with that file.
+#[test]
+fn results_have_the_numbers_of_a_coco_annotation_file() {
+    let fixture = trained();
+    let entries = std::fs::read_dir(fixture.path("data/images/val")).expect("images");
+    let names = entries.map(|entry| entry.expect("entry").file_name());
+    let images: Vec<serde_json::Value> = (100..)
+        .zip(names)
+        .map(|(id, name)| json!({"id": id, "file_name": name.to_string_lossy()}))
+        .collect();
+    let categories: Vec<serde_json::Value> = (0..10)
+        .map(|class| json!({"id": 20 + class, "name": class.to_string()}))
+        .collect();
+    let annotations = json!({"images": images, "categories": categories, "annotations": []});
+    std::fs::write(fixture.path("data/val.json"), annotations.to_string()).expect("written");
+    let data = json!({
+        "train": "images/train",
+        "val": {"annotations": "val.json", "images": "images/val"},
+        "names": (0..10).map(|class| class.to_string()).collect::<Vec<_>>(),
+    });
+    std::fs::write(fixture.path("data/data.yaml"), data.to_string()).expect("written");
+    let file = fixture.path("results.json");
+    let save = format!("--save-json={}", file.display());
+    parsed(&eval(&fixture, &["--json", "--max-det=5", &save]));
+    let text = std::fs::read_to_string(file).expect("written");
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(10 * 5, rows.len());
+    for row in rows {
+        let number = |key: &str| row[key].as_u64().expect("a number");
+        assert!((100..110).contains(&number("image_id")), "{row}");
+        assert!((20..30).contains(&number("category_id")), "{row}");
+    }
+}
+
 #[test]
 fn thresholds_and_classes_of_an_evaluation_are_obeyed() {
     let fixture = trained();
@@ -299,6 +372,25 @@ fn several_weights_and_views_are_used_together() {
         "{}",
         refused.text
     );
+}
+
+/// Sides of images are multiples of the largest stride of all networks, whichever is named first.
+#[test]
+fn weights_of_other_strides_evaluate_together_in_any_order() {
+    let fixture = trained();
+    fixture.write_manifest(&json!({
+        "model": {"size": "n6"}, "training": {"iterations": 1, "imageSize": 128},
+    }));
+    fixture.succeed(&Start::new("larger", 1));
+    for (first, second) in [("o", "larger"), ("larger", "o")] {
+        let output = program()
+            .args(["eval", "--json", "--weights"])
+            .args([fixture.run_folder(first), fixture.run_folder(second)])
+            .arg("--data")
+            .arg(fixture.path("data/data.yaml"))
+            .output();
+        parsed(&ended(output.expect("ran")));
+    }
 }
 
 #[test]

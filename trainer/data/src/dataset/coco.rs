@@ -20,11 +20,13 @@ const MAX_FILE: u64 = 2 << 30;
 /// An annotation file that has been understood.
 pub(super) struct CocoFile {
     name: String,
+    categories: HashMap<u64, String>,
     images: BTreeMap<PathBuf, Annotated>,
 }
 
 /// What is known of one image.
 struct Annotated {
+    id: u64,
     size: Option<(u32, u32)>,
     objects: Vec<Object>,
 }
@@ -112,6 +114,7 @@ impl CocoFile {
                 return Err(contradicts(format!("two images have the id {}", image.id)));
             }
             let annotated = Annotated {
+                id: image.id,
                 size: image.width.zip(image.height),
                 objects: Vec::new(),
             };
@@ -137,12 +140,34 @@ impl CocoFile {
                 crowd: annotation.iscrowd != 0,
             });
         }
-        Ok(Self { name, images })
+        Ok(Self {
+            name,
+            categories,
+            images,
+        })
     }
 
     /// The file's path inside the data source.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The number that it gives this image, which is relative to the root.
+    pub(super) fn image_id(&self, image: &Path) -> Option<u64> {
+        self.images.get(image).map(|annotated| annotated.id)
+    }
+
+    /// The number of the category of each of these classes.
+    pub(super) fn category_ids(&self, names: &[String]) -> Vec<u64> {
+        // A class without a category must not get the number of another one.
+        let last = self.categories.keys().max();
+        let unused = last.map_or(0, |last| last.saturating_add(1));
+        let of = |(name, class): (&String, u64)| {
+            let same = self.categories.iter().filter(|(_, known)| *known == name);
+            let first = same.map(|(id, _)| *id).min();
+            first.unwrap_or(unused.saturating_add(class))
+        };
+        names.iter().zip(0..).map(of).collect()
     }
 
     /// The images that it lists, relative to the root, sorted.

@@ -70,6 +70,29 @@ fn coco_annotations_are_found_by_names() {
 }
 
 #[test]
+fn coco_numbers_are_kept_for_results() {
+    let mut data = coco(r#"{"id": 1, "image_id": 7, "category_id": 18, "bbox": [10, 5, 20, 10]}"#)
+        .open(Split::Train)
+        .as_ref()
+        .clone();
+    let ids: Vec<_> = data.images().iter().map(|image| image.coco_id).collect();
+    assert_eq!(ids, [Some(9), Some(7)]);
+    assert_eq!(data.category_ids(), [3, 18]);
+    data.merge_classes();
+    assert!(data.category_ids().is_empty());
+
+    let set = coco("");
+    set.write(
+        "data.yaml",
+        "train: images\nval: {annotations: annotations/train.json, images: pictures}\nnames: [cat, bird, dog]\n",
+    );
+    // No category is called bird; 20 is the number of none.
+    assert_eq!(set.open(Split::Val).category_ids(), [3, 20, 18]);
+    let other = voc(&object("dog", 0, ["11", "6", "31", "16"])).open(Split::Train);
+    assert!(other.category_ids().is_empty() && other.images()[0].coco_id.is_none());
+}
+
+#[test]
 fn bad_coco_annotations_are_named() {
     fails_with(
         &coco(
@@ -152,6 +175,33 @@ fn voc_annotations_are_counted_from_one() {
         (summary.images, summary.background, summary.ignored),
         (2, 1, 1)
     );
+}
+
+#[test]
+fn voc_lists_find_images_of_every_ending_and_with_blanks() {
+    let set = voc(&object("dog", 0, ["11", "6", "31", "16"]));
+    for name in ["c.png", "d.JPG", "my image.tif", "number 1.bmp"] {
+        set.image(&format!("JPEGImages/{name}"), &noise(1, (40, 20)));
+    }
+    set.write(
+        "ImageSets/Main/train.txt",
+        "a\nb 1\nc -1\nd\nmy image\nmy image  1\nnumber 1\nno such 0\nnone\n",
+    );
+    let data = set.open(Split::Train);
+    let names: Vec<_> = data.images().iter().map(|i| i.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "JPEGImages/a.jpg",
+            "JPEGImages/b.jpg",
+            "JPEGImages/c.png",
+            "JPEGImages/d.JPG",
+            "JPEGImages/my image.tif",
+            "JPEGImages/number 1.bmp"
+        ]
+    );
+    let skipped: Vec<_> = data.skipped().iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(skipped, ["JPEGImages/no such.jpg", "JPEGImages/none.jpg"]);
 }
 
 #[test]

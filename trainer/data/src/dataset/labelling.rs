@@ -64,6 +64,14 @@ impl Labelling {
         }
     }
 
+    /// The number of `image` (relative to the root) in a COCO annotation file.
+    pub(super) fn coco_id(&self, image: &Path) -> Option<u64> {
+        match self {
+            Self::Coco(file) => file.image_id(image),
+            Self::Yolo | Self::Voc => None,
+        }
+    }
+
     /// The labels of `image` (relative to `root`) of `size` pixels, or all that is wrong with them.
     pub(super) fn read(
         &self,
@@ -116,7 +124,7 @@ fn read_text(root: &Path, file: &Path) -> Result<Option<(String, String)>, Vec<S
 
 /// Where the labels of an image are: the last folder `images` in its path is `labels` instead, and
 /// the ending is `txt`. Without such a folder they are beside the image.
-pub(super) fn label_path(image: &Path) -> PathBuf {
+pub fn label_path(image: &Path) -> PathBuf {
     replace_folder(image, &["images"], "labels").with_extension("txt")
 }
 

@@ -1,6 +1,6 @@
 use super::config::{Description, inside, outside};
 use super::error::DatasetError;
-use super::{Split, voc};
+use super::{SkippedImage, Split, voc};
 use crate::bounded;
 use std::collections::{BTreeSet, HashSet};
 use std::io;
@@ -8,20 +8,29 @@ use std::path::{Path, PathBuf};
 use trainer_core::data_yaml::LabelFormat;
 
 /// The endings of image files, in any case.
-const EXTENSIONS: [&str; 7] = ["bmp", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
+pub(super) const EXTENSIONS: [&str; 7] = ["bmp", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
 
 /// The largest list of images in bytes: some ten million paths.
 const MAX_LIST: u64 = 1 << 30;
 
-/// The image files of a split, relative to the root, sorted, each once.
+/// What a data file leads to.
+#[derive(Default)]
+pub(super) struct Listed {
+    /// Image files relative to the root, sorted, each once.
+    pub files: Vec<PathBuf>,
+    /// Lines of lists that name something else.
+    pub skipped: Vec<SkippedImage>,
+}
+
+/// The images of a split.
 pub(super) fn list(
     root: &Path,
     description: &Description,
     split: Split,
-) -> Result<Vec<PathBuf>, DatasetError> {
+) -> Result<Listed, DatasetError> {
     let entries = description.paths(split)?;
     let format = description.yaml.label_format;
-    let mut files = BTreeSet::new();
+    let (mut files, mut skipped) = (BTreeSet::new(), Vec::new());
     let mut first = None;
     for value in entries.paths() {
         let relative = locate(root, &description.base, value.trim(), split)?;
@@ -35,18 +44,28 @@ pub(super) fn list(
             walk(root, &relative, &mut HashSet::new(), &mut files).map_err(unreadable)?;
         } else {
             let text = bounded::read_text(&path, MAX_LIST).map_err(unreadable)?;
-            files.extend(listed(&relative, &text, format)?);
+            let listed = listed(root, &relative, &text, format)?;
+            files.extend(listed.files);
+            skipped.extend(listed.skipped);
         }
         first.get_or_insert(path);
     }
-    if files.is_empty() {
+    if files.is_empty() && skipped.is_empty() {
         return Err(DatasetError::NoImages {
             split: split.as_str(),
             path: first.unwrap_or_else(|| root.to_owned()),
-            extensions: EXTENSIONS.map(|e| format!(".{e}")).join(", "),
+            extensions: endings(),
         });
     }
-    Ok(files.into_iter().collect())
+    Ok(Listed {
+        files: files.into_iter().collect(),
+        skipped,
+    })
+}
+
+/// The endings of image files, for messages.
+fn endings() -> String {
+    EXTENSIONS.map(|e| format!(".{e}")).join(", ")
 }
 
 /// Finds a folder or list that the data file names.
@@ -113,31 +132,36 @@ fn walk(
 
 /// The images that a list file names, one per line, relative to the list's folder. Lists of Pascal VOC
 /// may name them without folder and ending.
-fn listed(list: &Path, text: &str, format: LabelFormat) -> Result<Vec<PathBuf>, DatasetError> {
+fn listed(
+    root: &Path,
+    list: &Path,
+    text: &str,
+    format: LabelFormat,
+) -> Result<Listed, DatasetError> {
     let folder = list.parent().unwrap_or(Path::new(""));
-    text.lines()
-        .enumerate()
-        .map(|(index, line)| (index + 1, line.trim()))
-        .filter(|(_, line)| !line.is_empty())
-        .filter_map(|(number, line)| {
-            if is_image(Path::new(line)) {
-                return Some((number, line, inside(folder, line)));
-            }
-            // A second column says whether the image shows the class of the list.
-            let name = line
-                .split_whitespace()
-                .next()
-                .filter(|_| format == LabelFormat::Voc)?;
-            let image = voc::listed_image(list, name);
-            Some((number, line, inside(Path::new(""), image.to_str()?)))
-        })
-        .map(|(number, line, image)| {
-            image.ok_or_else(|| {
-                let field = format!("line {number} of {}", list.display());
-                outside(field, line, "the list's folder")
-            })
-        })
-        .collect()
+    let mut found = Listed::default();
+    let lines = text.lines().map(str::trim).zip(1..);
+    for (line, number) in lines.filter(|(line, _)| !line.is_empty()) {
+        let image = if is_image(Path::new(line)) {
+            inside(folder, line)
+        } else if format == LabelFormat::Voc {
+            voc::listed_image(root, list, line)
+        } else {
+            found.skipped.push(SkippedImage {
+                name: line.to_owned(),
+                reason: format!(
+                    "line {number} of {} names it, and it ends in none of {}",
+                    list.display(),
+                    endings()
+                ),
+            });
+            continue;
+        };
+        let field = || format!("line {number} of {}", list.display());
+        let image = image.ok_or_else(|| outside(field(), line, "the list's folder"))?;
+        found.files.push(image);
+    }
+    Ok(found)
 }
 
 fn is_image(path: &Path) -> bool {

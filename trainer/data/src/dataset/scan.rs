@@ -77,6 +77,7 @@ fn scan_one(root: &Path, file: &Path, labelling: &Labelling, names: &[String]) -
                 path,
                 name,
                 size,
+                coco_id: labelling.coco_id(file),
                 labels: std::mem::take(&mut found.labels.labels),
                 segments: std::mem::take(&mut found.labels.segments),
             },

@@ -109,6 +109,34 @@ fn lists_folders_and_paths_are_understood() {
 }
 
 #[test]
+fn lines_of_lists_that_name_no_image_are_skipped_and_named() {
+    let set = TestSet::with_images(1);
+    set.write(
+        "data.yaml",
+        "train: lists/train.txt\nval: lists/none.txt\nnames: [a, b]\n",
+    );
+    set.write(
+        "lists/train.txt",
+        "../images/train/000.png\n\n../images/train/001.gif\n",
+    );
+    let data = set.open(Split::Train);
+    assert_eq!((1, 1), (data.summary().images, data.summary().skipped));
+    let skipped = data.skipped()[0].to_string();
+    assert!(
+        skipped.starts_with("../images/train/001.gif: line 3 of lists/train.txt names it")
+            && skipped.contains(".webp"),
+        "{skipped}"
+    );
+    set.write("lists/none.txt", "000\n");
+    let error = Dataset::open(set.root(), "data.yaml", Split::Val).unwrap_err();
+    let text = chain(&error);
+    assert!(
+        text.contains("none of the 1 images") && text.contains("000: line 1"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_data_file_may_lie_elsewhere_and_describes_what_is_in_the_source() {
     let set = TestSet::new();
     set.image("images/train/a.jpg", &noise(2, (40, 20)));
@@ -336,11 +364,7 @@ fn training_without_any_label_is_refused() {
 
 #[test]
 fn label_paths_replace_the_last_images_folder() {
-    let path = |image: &str| {
-        labelling::label_path(Path::new(image))
-            .display()
-            .to_string()
-    };
+    let path = |image: &str| label_path(Path::new(image)).display().to_string();
     assert_eq!(path("images/train/1.jpg"), "labels/train/1.txt");
     assert_eq!(
         path("images/a/images/b/images.png"),

@@ -3,7 +3,9 @@
 //! Corners are counted from 1. Like YOLOv5's conversion of the VOC data set, one is taken off each, and
 //! objects marked as difficult are left out.
 
+use super::config::inside;
 use super::labelling::{Collector, Found, class_of, from_pixels, replace_folder};
+use super::listing::EXTENSIONS;
 use roxmltree::{Document, Node};
 use std::path::{Path, PathBuf};
 
@@ -13,11 +15,35 @@ pub(super) fn label_path(image: &Path) -> PathBuf {
     replace_folder(image, &["JPEGImages", "images"], "Annotations").with_extension("xml")
 }
 
-/// Where the image is that a list `ImageSets/Main/train.txt` names without folder and ending.
-pub(super) fn listed_image(list: &Path, name: &str) -> PathBuf {
+/// The image in `root` that a line of a list `ImageSets/Main/train.txt` names without folder and ending; none if
+/// that lies outside of `root`.
+///
+/// A last column may say whether the image shows the class of the list. Names may hold blanks, too: what there is
+/// a file of decides.
+pub(super) fn listed_image(root: &Path, list: &Path, line: &str) -> Option<PathBuf> {
     let sets = list.parent().and_then(Path::parent);
     let base = sets.and_then(Path::parent).unwrap_or(Path::new(""));
-    base.join("JPEGImages").join(format!("{name}.jpg"))
+    let folder = base.join("JPEGImages");
+    let columns = line.rsplit_once(char::is_whitespace);
+    let columns = columns.map(|(name, last)| (name.trim_end(), last));
+    let names = [Some(line), columns.map(|(name, _)| name)];
+    for name in names.into_iter().flatten() {
+        // VOC's own ending comes first.
+        for ending in ["jpg"].into_iter().chain(EXTENSIONS) {
+            for ending in [ending.to_owned(), ending.to_uppercase()] {
+                let image = inside(&folder, &format!("{name}.{ending}"))?;
+                if root.join(&image).is_file() {
+                    return Some(image);
+                }
+            }
+        }
+    }
+    // There is none; it is missed under its usual name.
+    let name = match columns {
+        Some((name, last)) if last.parse::<i64>().is_ok() => name,
+        _ => line,
+    };
+    inside(&folder, &format!("{name}.jpg"))
 }
 
 /// Reads the annotations `text` of the file called `file`, of an image of `size` pixels.

@@ -25,13 +25,15 @@ struct Area {
 
 impl Area {
     /// A model may put a box anywhere, also at infinity; beyond these bounds nothing is seen of it.
-    fn new(area: Xyxy) -> Self {
-        let pixel = |v: f32| v.round().clamp(-100.0, 10_000.0) as i64;
+    fn new(area: Xyxy, image: &RgbImage) -> Self {
+        const BEYOND: f32 = 100.0;
+        let pixel = |v: f32, side: u32| v.round().clamp(-BEYOND, side as f32 + BEYOND) as i64;
+        let (width, height) = image.dimensions();
         Self {
-            left: pixel(area.x1),
-            top: pixel(area.y1),
-            right: pixel(area.x2),
-            bottom: pixel(area.y2),
+            left: pixel(area.x1, width),
+            top: pixel(area.y1, height),
+            right: pixel(area.x2, width),
+            bottom: pixel(area.y2, height),
         }
     }
 }
@@ -48,7 +50,7 @@ impl<'a> Painter<'a> {
             top,
             right,
             bottom,
-        } = Area::new(area);
+        } = Area::new(area, self.image);
         let outer = (left - FRAME, right + FRAME);
         self.fill(outer, (top - FRAME, top), colour);
         self.fill(outer, (bottom, bottom + FRAME), colour);
@@ -63,7 +65,7 @@ impl<'a> Painter<'a> {
             top,
             right,
             bottom,
-        } = Area::new(area);
+        } = Area::new(area, self.image);
         let dash = |at: i64| {
             if at.rem_euclid(2 * DASH) < DASH {
                 WHITE
@@ -84,7 +86,7 @@ impl<'a> Painter<'a> {
     /// A filled tag with text, above the box if there is room, else below it, else inside.
     pub(super) fn tag(&mut self, area: Xyxy, text: &str, colour: Rgb<u8>) {
         const AROUND: i64 = 2;
-        let area = Area::new(area);
+        let area = Area::new(area, self.image);
         let (image_width, image_height) = (
             i64::from(self.image.width()),
             i64::from(self.image.height()),

@@ -63,6 +63,20 @@ fn shapes_differ_and_boxes_may_leave_the_image() {
 }
 
 #[test]
+fn boxes_far_to_the_right_of_a_wide_picture_are_where_they_belong() {
+    let mut wide = drawn(10_400, 80);
+    wide.detections[0].xyxy = Xyxy::new(10_200., 10., 10_300., 30.);
+    wide.labels[0].xyxy = Xyxy::new(10_210., 12., 10_290., 28.);
+    let picture = annotated(&wide, &names());
+    let at = |x, y| *picture.get_pixel(x, y);
+    for x in [10_198, 10_301] {
+        assert_eq!(at(x, 20), colour(1), "frame at {x}");
+    }
+    assert!([Rgb([255; 3]), Rgb([0; 3])].contains(&at(10_289, 20)));
+    assert_eq!(at(10_001, 20), Rgb([90; 3]));
+}
+
+#[test]
 fn long_text_loses_its_beginning() {
     assert_eq!(text::fit("abcdef", 6 * text::HEIGHT), "abcdef");
     assert_eq!(text::fit("abcdef", 5 * text::HEIGHT), "..def");

@@ -82,6 +82,29 @@ fn boxes_and_pixels_agree() {
     }
 }
 
+/// Detections end at the image's edges, so a label that does not could never be found exactly.
+#[test]
+fn labels_are_cut_off_at_the_edges_of_their_image() {
+    let set = TestSet::new();
+    set.image("images/val/a.png", &noise(5, (100, 50)));
+    set.write("labels/val/a.txt", "0 0.95 0.5 0.2 0.4\n1 0.5 0.1 0.2 0.4");
+    let store = ImageStore::new(set.open(Split::Val), 64, Sizing::Evaluate, 0);
+    let source = EvaluateSource::new(store, Shape::Square);
+    let mut pixels = vec![0; 3 * 64 * 64];
+    let sample = source.sample(0, 0, None, &mut pixels);
+    let about = sample.evaluated.unwrap();
+    let found = about
+        .letterbox
+        .from_original(Xyxy::new(85., 15., 105., 35.));
+    let found = about.letterbox.to_original(found);
+    let iou = about.labels[0].xyxy.iou(found);
+    assert!(iou > 0.999, "{iou}");
+    assert_eq!(
+        (100.0, 0.0),
+        (about.labels[0].xyxy.x2, about.labels[1].xyxy.y1)
+    );
+}
+
 #[test]
 fn an_image_of_the_right_size_keeps_its_pixels() {
     let set = TestSet::new();
