@@ -14,6 +14,7 @@ use super::{Network, Quantity, WorkerContainer, WorkerTemplate};
 /// whole from its last checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = json!([other_gpu_rule("limits"), other_gpu_rule("requests")])))]
 pub struct Workers {
     /// Number of workers (pods).
     pub replicas: u32,
@@ -116,6 +117,14 @@ pub struct Resources {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub claims: Vec<ResourceClaim>,
+}
+
+/// The same as [`gpu_rule`] where GPUs are another resource.
+fn other_gpu_rule(kind: &str) -> serde_json::Value {
+    json!({
+        "rule": format!("self.gpuResource == 'nvidia.com/gpu' || !has(self.resources.{kind}) || !(self.gpuResource in self.resources.{kind})"),
+        "messageExpression": format!("'workers.resources.{kind} has ' + self.gpuResource + ': remove it and set workers.gpusPerWorker'"),
+    })
 }
 
 fn gpu_rule() -> serde_json::Value {

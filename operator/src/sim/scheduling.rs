@@ -37,6 +37,10 @@ impl Player {
                 set(status, QUOTA_RESERVED, false, "Pending", &rest(1));
             }),
             "admit" => self.admit(words.get(1).map(|count| number(count))),
+            "deactivate" => self.cluster.change(|world| {
+                let workload = world.workload.as_mut().expect("a Workload");
+                workload.spec.active = Some(false);
+            }),
             "evict-from-queue" => self.kueue(|status| {
                 set(status, EVICTED, true, words[1], &rest(2));
             }),

@@ -48,6 +48,7 @@
 //! queue-says TEXT                 why Kueue does not admit the job
 //! admit [WORKERS]                 Kueue admits it, for fewer workers if it says so, on nodes of `kind: gpu`
 //! evict-from-queue REASON TEXT    Kueue wants its quota back
+//! deactivate                      nothing admits it any more until somebody says so
 //! scheduling JSON                 spec.scheduling
 //! serve GROUP VERSION             the API server knows this kind of PodGroup
 //! unserve                         it knows none any more

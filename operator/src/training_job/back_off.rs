@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::observe::Observed;
 use super::pods::PodView;
-use super::restart::{Failure, Why, in_place};
+use super::restart::{Failure, Member, Why, in_place};
 use super::validate::ValidJob;
 use super::waiting::WaitingOn;
 use crate::retry::growing_seconds;
@@ -57,7 +57,12 @@ impl Restarts {
 }
 
 /// What the status will say of a restart that begins now.
-pub fn restart(observed: &Observed, failure: &Failure, now: Timestamp) -> Restart {
+pub fn restart(
+    observed: &Observed,
+    members: &[Member],
+    failure: &Failure,
+    now: Timestamp,
+) -> Restart {
     let told = observed.progress.as_ref().map(|progress| &progress.report);
     let last_words = observed.pods.iter().filter_map(PodView::last_words);
     let reports: Vec<&RunReport> = last_words.chain(told).collect();
@@ -79,7 +84,7 @@ pub fn restart(observed: &Observed, failure: &Failure, now: Timestamp) -> Restar
         }
         _ => 0,
     };
-    let (avoid, until) = lost_nodes(observed, failure, now);
+    let (avoid, until) = lost_nodes(observed, members, failure, now);
     Restart {
         time: Time(now),
         step,
@@ -99,6 +104,7 @@ pub fn restart(observed: &Observed, failure: &Failure, now: Timestamp) -> Restar
 /// the end all nodes would be kept off, and so none.
 fn lost_nodes(
     observed: &Observed,
+    members: &[Member],
     failure: &Failure,
     now: Timestamp,
 ) -> (Vec<String>, Option<Timestamp>) {
@@ -108,12 +114,19 @@ fn lost_nodes(
         .rfind(|pod| pod.index == failure.worker);
     let lost = latest.and_then(|pod| pod.node.clone());
     let lost = lost.filter(|_| failure.why == Why::Lost);
+    // More may have been lost at the same time.
+    let others = members.iter().filter_map(|member| match member {
+        Member::Lost { pod, .. } => pod.node.clone(),
+        _ => None,
+    });
+    let lost: Vec<String> = others.chain(lost).collect();
     let before = observed.status.last_restart.as_ref();
     let until = |restart: &Restart| restart.avoid_until.as_ref().map(|until| until.0);
     let recent = before.filter(|restart| until(restart).is_some_and(|until| now < until));
-    let until = match &lost {
-        Some(_) => now.checked_add(UNTIL_TAINTED).ok(),
-        None => recent.and_then(until),
+    let until = if lost.is_empty() {
+        recent.and_then(until)
+    } else {
+        now.checked_add(UNTIL_TAINTED).ok()
     };
     let before = recent.map(|restart| restart.avoid.clone());
     let mut nodes: Vec<String> = before.into_iter().flatten().chain(lost).collect();

@@ -138,7 +138,7 @@ fn go_on(
     now: Timestamp,
 ) {
     let attempt = plan.attempt;
-    let retry = |failure: &restart::Failure| back_off::restart(observed, failure, now);
+    let retry = |failure: &restart::Failure| back_off::restart(observed, members, failure, now);
     let at_work = |member: &Member| match member {
         Member::Pod(pod) => {
             !pod.deleting && matches!(pod.state, PodState::Running | PodState::Succeeded(_))
@@ -238,6 +238,9 @@ fn go_on(
             plan.phase = Phase::Blocked(waiting_on);
         }
     }
+    if !plan.create.is_empty() || !members.iter().all(is_missing) {
+        plan.stop.extend(fetched_and_there(observed));
+    }
 }
 
 /// Plans a job whose spec is not valid: it fails, and nothing of it runs on.
@@ -333,6 +336,16 @@ fn stand_still(plan: &mut Plan, observed: &Observed, phase: Phase) {
     plan.retire = retired(observed, plan.attempt.incarnation);
     plan.unguard = !plan.retire.is_empty();
     plan.stop = fetching(observed);
+    plan.stop.extend(fetched_and_there(observed));
+}
+
+/// The pods that have fetched and in which a container that others added runs on.
+fn fetched_and_there(observed: &Observed) -> impl Iterator<Item = String> {
+    let there = observed
+        .fetch
+        .iter()
+        .filter(|pod| pod.ended() && !pod.over && !pod.deleting);
+    there.map(|pod| pod.name.clone())
 }
 
 /// The pods that fetch and are not about to end.
@@ -417,8 +430,10 @@ fn lingering(observed: &Observed, policy: CleanPodPolicy) -> impl Iterator<Item 
         .pods
         .iter()
         .filter(move |_| policy == CleanPodPolicy::Running);
+    let fetched = fetched_and_there(observed).filter(move |_| policy == CleanPodPolicy::Running);
     runs.filter(|pod| pod.ended() && !pod.over && !pod.deleting)
         .map(|pod| pod.name.clone())
+        .chain(fetched)
 }
 
 fn fail(plan: &mut Plan, observed: &Observed, run: RunPolicy, failure: JobFailure) {

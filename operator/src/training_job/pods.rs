@@ -101,9 +101,7 @@ impl PodView {
             deleting: pod.metadata.deletion_timestamp.is_some(),
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             ip: status.and_then(|status| status.pod_ip.clone()),
-            over: status
-                .and_then(|status| status.phase.as_deref())
-                .is_some_and(|phase| matches!(phase, "Succeeded" | "Failed")),
+            over: is_over(pod),
             state: match status.map(|status| state(status, names::WORKER_CONTAINER)) {
                 None | Some(PodState::Waiting(WaitingOn::ContainersStarting)) => {
                     PodState::Waiting(unseen(pod).unwrap_or(WaitingOn::ContainersStarting))
@@ -150,6 +148,15 @@ impl PodView {
             PodState::Succeeded(_) | PodState::Failed(_) | PodState::Evicted(_)
         )
     }
+}
+
+/// Whether all containers of a pod have ended.
+pub(super) fn is_over(pod: &Pod) -> bool {
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    phase.is_some_and(|phase| matches!(phase, "Succeeded" | "Failed"))
 }
 
 /// What the container of this name does, by which the pod is judged.

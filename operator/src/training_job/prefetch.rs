@@ -10,7 +10,7 @@ use kube::ResourceExt as _;
 
 use super::observe::Observed;
 use super::plan::JobFailure;
-use super::pods::{PodState, state};
+use super::pods::{PodState, is_over, state};
 use super::restart::Why;
 use super::status::shorten;
 use super::validate::ValidJob;
@@ -29,6 +29,8 @@ pub struct FetchView {
     pub number: u32,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// Whether all of it has ended: containers that others added may outlive the one that fetches.
+    pub over: bool,
     /// What it does.
     pub state: PodState,
 }
@@ -43,6 +45,7 @@ impl FetchView {
         Some(Self {
             number: names::fetch_pod_number(job, &name)?,
             deleting: pod.metadata.deletion_timestamp.is_some(),
+            over: is_over(pod),
             state: state_of(pod),
             name,
         })

@@ -278,7 +278,11 @@ pub fn gate(valid: &ValidJob, observed: &Observed) -> Gate {
     let asked = |request: &QueueRequest| {
         request.queue == entry.queue && request.priority_class == entry.priority_class
     };
-    let as_asked = entry.wanted == valid.layout.replicas && valid.queue.as_ref().is_some_and(asked);
+    let in_its_queue = valid.queue.as_ref().is_some_and(asked);
+    if !entry.active && in_its_queue {
+        return closed(Some(INACTIVE), None);
+    }
+    let as_asked = entry.wanted == valid.layout.replicas && in_its_queue;
     if !as_asked && !alive(observed) {
         return closed(entry.pending.as_deref(), Some(QueueStep::Leave));
     }

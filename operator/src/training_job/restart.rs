@@ -16,6 +16,9 @@ use super::status::shorten;
 /// peer within a fraction of a second, and kubelets report within one; longer would only delay restarts.
 pub const SETTLE: SignedDuration = SignedDuration::from_secs(2);
 
+/// The same where they name one that still runs: longer than it keeps what the run wrote after a failure.
+pub const SETTLE_NAMED: SignedDuration = SignedDuration::from_secs(45);
+
 /// How much of a failure's message the status keeps.
 const MESSAGE_LIMIT: usize = 1024;
 
@@ -226,11 +229,24 @@ pub enum Verdict {
 /// Judges the present incarnation after so many counted restarts.
 pub fn judge(members: &[Member], restarts: u32, policy: &FailurePolicy, now: Timestamp) -> Verdict {
     let failures: Vec<(Failure, Option<Timestamp>)> = members.iter().filter_map(failure).collect();
+    // Who waits for a node, an image or quota cannot join the others, and that is nobody's fault.
+    let waits_for_others = members.iter().any(|member| match member {
+        Member::Missing => true,
+        Member::Pod(pod) => matches!(pod.state, PodState::Waiting(_)),
+        Member::Lost { .. } | Member::Gone { .. } => false,
+    });
+    let action = |failure: &Failure| {
+        let mut facts = failure.facts();
+        if waits_for_others && failure.why == Why::Reported(FailureReason::RendezvousFailed) {
+            facts.retry = Retry::Free;
+        }
+        policy.action(facts)
+    };
     // What ends the job decides; then whatever is no echo of another worker's failure; then the lowest
     // worker, so that the choice does not depend on order.
     let Some((best, _)) = failures.iter().min_by_key(|(failure, _)| {
         (
-            policy.action(failure.facts()) != FailureAction::FailJob || failure.why.is_echo(),
+            action(failure) != FailureAction::FailJob || failure.why.is_echo(),
             failure.why.is_echo(),
             failure.why != Why::Lost,
             failure.rank.is_none(),
@@ -246,7 +262,7 @@ pub fn judge(members: &[Member], restarts: u32, policy: &FailurePolicy, now: Tim
             .iter()
             .all(|(failure, _)| policy.allows_replacing_alone(failure.facts()))
     {
-        let counted = policy.action(failure.facts()) == FailureAction::RestartInPlace;
+        let counted = action(&failure) == FailureAction::RestartInPlace;
         return if counted && restarts >= policy.max_restarts {
             Verdict::Exhausted(failure)
         } else {
@@ -268,12 +284,22 @@ pub fn judge(members: &[Member], restarts: u32, policy: &FailurePolicy, now: Tim
         .any(|member| matches!(member, Member::Lost { .. }));
     if best.why.is_echo() && !all_ended && !settled {
         let first = failures.iter().filter_map(|(_, seen)| *seen).min();
-        let until = first.unwrap_or(now).saturating_add(SETTLE).unwrap_or(now);
+        let patience = if named(members).is_some_and(|(_, runs)| runs) {
+            SETTLE_NAMED
+        } else {
+            SETTLE
+        };
+        let until = first.unwrap_or(now).saturating_add(patience);
+        let until = until.unwrap_or(now);
         if until > now {
             return Verdict::Settle(until);
         }
     }
-    match policy.action(failure.facts()) {
+    let failure = match named(members) {
+        Some((named, _)) if best.why.is_echo() => named,
+        _ => failure,
+    };
+    match action(&failure) {
         FailureAction::FailJob => Verdict::Permanent(failure),
         FailureAction::RestartGangIgnoringLimit => Verdict::Restart {
             failure,
@@ -290,6 +316,34 @@ pub fn judge(members: &[Member], restarts: u32, policy: &FailurePolicy, now: Tim
         }
         FailureAction::RestartGang | FailureAction::RestartInPlace => Verdict::Exhausted(failure),
     }
+}
+
+/// The failure of a rank because of which the others say that they ended, and whether its worker still runs: that one may
+/// be bringing what the run wrote to its store, and tells by itself afterwards.
+fn named(members: &[Member]) -> Option<(Failure, bool)> {
+    let told = members.iter().filter_map(|member| match member {
+        Member::Pod(pod) => match &pod.state {
+            PodState::Failed(ended) if ended.reason.is_echo() => {
+                let because = ended.result.as_ref()?.because.as_ref()?;
+                (because.rank.is_some() && because.worker != pod.index).then_some(because)
+            }
+            _ => None,
+        },
+        _ => None,
+    });
+    let because = told.min_by_key(|because| (because.rank, because.worker))?;
+    let runs = match members.get(because.worker as usize)? {
+        Member::Pod(pod) => pod.state == PodState::Running && !pod.deleting,
+        _ => false,
+    };
+    let failure = Failure {
+        worker: because.worker,
+        rank: because.rank,
+        why: Why::Reported(because.reason),
+        exit_code: Some(because.exit_code.into()),
+        message: because.message.clone(),
+    };
+    Some((failure, runs))
 }
 
 /// The workers that are gone, if nothing else is wrong: the others wait or are on their way, and at least one is there.

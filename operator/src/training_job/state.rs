@@ -221,9 +221,11 @@ fn accepted(outlook: &Outlook) -> Stated {
 
 /// Whether the configuration can only be frozen when the job's queue says how many workers there are.
 fn config_waits(outlook: &Outlook) -> bool {
-    matches!(outlook.plan.phase, Phase::Queued(_) | Phase::Suspended)
-        && !outlook.plan.freeze
-        && !holds(&outlook.old.conditions, ConditionType::Accepted)
+    let waits = matches!(
+        outlook.plan.phase,
+        Phase::Queued(_) | Phase::Suspended | Phase::Blocked(_)
+    );
+    waits && !outlook.plan.freeze && !holds(&outlook.old.conditions, ConditionType::Accepted)
 }
 
 /// That the API server does not take a pod.

@@ -74,6 +74,20 @@ fn what_schedules_the_workers_must_fit_together() {
         .set("/workers/gpusPerWorker", 1)
         .set("/workers/gpuResource", "");
     refused(&namespace, &unasked, &["workers.gpuResource is empty"]);
+    let twice = job()
+        .set("/workers/gpusPerWorker", 1)
+        .set("/workers/gpuResource", "nvidia.com/mig-1g.10gb")
+        .set(
+            "/workers/resources",
+            json!({"limits": {"nvidia.com/mig-1g.10gb": 1}}),
+        );
+    refused(
+        &namespace,
+        &twice,
+        &[
+            "workers.resources.limits has nvidia.com/mig-1g.10gb: remove it and set workers.gpusPerWorker",
+        ],
+    );
     refused(
         &namespace,
         &job().set("/scheduling", json!({"gang": "Yunikorn"})),

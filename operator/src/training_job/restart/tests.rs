@@ -1,6 +1,8 @@
+use contract::progress::RankFailure;
+use contract::result::{RESULT_VERSION, WorkerResult};
+
 use super::*;
 use crate::training_job::waiting::WaitingOn;
-use contract::result::{RESULT_VERSION, WorkerResult};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).expect("in range")
@@ -74,6 +76,34 @@ fn an_echo_waits_for_the_cause_but_not_for_long() {
     assert_eq!((1, "Killed"), explained_by(&verdict(&with_cause, 100)));
     let all_echoes = [pods[0].clone(), failed(1, FailureReason::PeerLost)];
     assert_eq!((0, "PeerLost"), explained_by(&verdict(&all_echoes, 100)));
+}
+
+/// Worker 0 keeps what the run wrote before it tells how its rank ended.
+#[test]
+fn a_rank_that_the_others_name_is_awaited_and_then_blamed() {
+    let reason = FailureReason::CheckpointUnreadable;
+    let mut echo = failed(1, FailureReason::PeerLost);
+    if let PodState::Failed(ended) = &mut echo.state
+        && let Some(result) = &mut ended.result
+    {
+        result.because = Some(RankFailure {
+            worker: 0,
+            rank: Some(0),
+            reason,
+            exit_code: reason.exit_code(),
+            message: "step 40".to_owned(),
+        });
+    }
+    let keeps = [pod(0, PodState::Running), echo.clone()];
+    assert_eq!(Verdict::Settle(at(145)), verdict(&keeps, 100));
+    let late = verdict(&keeps, 145);
+    assert!(matches!(late, Verdict::Permanent(_)), "{late:?}");
+    assert_eq!((0, "CheckpointUnreadable"), explained_by(&late));
+    let told = verdict(&[failed(0, reason), echo.clone()], 100);
+    assert_eq!((0, "CheckpointUnreadable"), explained_by(&told));
+    // What its own pod says explains more.
+    let killed = verdict(&[failed(0, FailureReason::Killed), echo], 100);
+    assert_eq!((0, "Killed"), explained_by(&killed));
 }
 
 #[test]
