@@ -208,7 +208,12 @@ impl<'a> Worker<'a> {
     /// How this worker ends on the group's last order.
     fn finished(&self, because: Option<&RankFailure>) -> Box<Outcome> {
         if let Some(End::OfRanks(outcome)) = &self.end {
-            return outcome.clone();
+            let mut outcome = outcome.clone();
+            // Ranks that noticed by themselves that another one is gone do not know why.
+            let is_echo = outcome.result.reason.is_some_and(FailureReason::is_echo);
+            let cause = because.filter(|because| because.rank.is_some() && is_echo);
+            outcome.result.because = outcome.result.because.or(cause.cloned());
+            return outcome;
         }
         let Some(because) = because else {
             // Every worker that took part has succeeded, also for this one, which came too late.

@@ -133,6 +133,18 @@ pub fn a_failure_that_would_repeat_itself_ends_all() {
     assert_eq!("2.0", second.result.attempt.to_string());
 }
 
+pub fn a_worker_whose_ranks_noticed_that_another_is_gone_says_why_it_is() {
+    let [first, second] = setups::<2>(5);
+    let (first, second) = (first.shell("exit 76"), second.shell("sleep 0.3; exit 65"));
+    let (first, second) = (first.finish(), second.finish());
+    assert_eq!((76, 65), (first.code, second.code), "{}", first.stderr);
+    let because = first.result.because.expect("a cause");
+    assert_eq!(
+        (1, Some(1), FailureReason::InvalidDataset),
+        (because.worker, because.rank, because.reason)
+    );
+}
+
 /// Two workers, and another pod of the second one.
 fn with_successor() -> [Setup; 3] {
     let [first, second, successor] = setups::<3>(5).map(|setup| setup.env("NNODES", "2"));
