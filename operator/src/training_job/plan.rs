@@ -238,8 +238,19 @@ fn go_on(
             plan.phase = Phase::Blocked(waiting_on);
         }
     }
-    if !plan.create.is_empty() || !members.iter().all(is_missing) {
-        plan.stop.extend(fetched_and_there(observed));
+    let_go_of_fetches(plan, observed, now);
+}
+
+/// Stops pods that have fetched once the workers have run for a while: a pod takes a moment to end with its container, and
+/// is then kept for its log.
+fn let_go_of_fetches(plan: &mut Plan, observed: &Observed, now: Timestamp) {
+    let fetched: Vec<_> = fetched_and_there(observed).collect();
+    let ready = find(&observed.status.conditions, ConditionType::WorkersReady);
+    if let Some(ready) = ready.filter(|ready| ready.status == "True" && !fetched.is_empty()) {
+        match ready.last_transition_time.0.saturating_add(TO_FOLLOW) {
+            Ok(at) if at > now => plan.wake_by(at),
+            _ => plan.stop.extend(fetched),
+        }
     }
 }
 
@@ -336,7 +347,6 @@ fn stand_still(plan: &mut Plan, observed: &Observed, phase: Phase) {
     plan.retire = retired(observed, plan.attempt.incarnation);
     plan.unguard = !plan.retire.is_empty();
     plan.stop = fetching(observed);
-    plan.stop.extend(fetched_and_there(observed));
 }
 
 /// The pods that have fetched and in which a container that others added runs on.
