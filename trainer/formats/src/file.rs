@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use crate::archive::{Archive, MAX_BYTES};
 use crate::error::FormatError;
-use crate::modules::{plain_dict, state_dict};
+use crate::modules::{FoundActivation, plain_dict, state_dict, walk};
 use crate::pickle::{self, Id, Pickle, Value};
 use crate::tensor::{Dtype, NamedTensor};
 use crate::views::{self, TensorView};
@@ -53,6 +53,8 @@ pub struct Description {
     pub epochs: Option<u32>,
     /// Side of the images it was trained with, where it says.
     pub image_size: Option<u32>,
+    /// The activations of its modules, which may be others than those of the model file.
+    pub activations: Vec<FoundActivation>,
 }
 
 /// A file of weights whose tensors can be read.
@@ -227,10 +229,14 @@ fn read_archive(archive: &mut Archive<Source>) -> Result<Contents, FormatError> 
         if !DETECTORS.contains(&class) {
             return Err(FormatError::NoNetwork(format!("a {class}")));
         }
+        let (views, activations) = walk(&pickle, network)?;
         return Ok(Contents {
             container: Container::Yolov5,
-            description: describe(&pickle, root, network),
-            views: state_dict(&pickle, network)?,
+            description: Description {
+                activations,
+                ..describe(&pickle, root, network)
+            },
+            views,
         });
     }
     let views = plain_dict(&pickle, network)?;
@@ -291,6 +297,7 @@ fn describe(pickle: &Pickle, root: Id, network: Id) -> Description {
             .and_then(natural)
             .map(|epoch| epoch.saturating_add(1)),
         image_size: option("imgsz"),
+        activations: Vec::new(),
     }
 }
 

@@ -22,4 +22,5 @@ mod views;
 pub use archive::{ArchiveEntry, MAX_BYTES, add_to_archive, write_archive};
 pub use error::FormatError;
 pub use file::{Container, Description, WeightsFile};
+pub use modules::FoundActivation;
 pub use tensor::{Dtype, NamedTensor};

@@ -1,7 +1,7 @@
 //! A pickled network as names and tensors.
 
 use crate::error::FormatError;
-use crate::pickle::{Id, Pickle};
+use crate::pickle::{Id, Pickle, Value};
 use crate::views::TensorView;
 
 /// Levels of modules that are followed.
@@ -9,16 +9,40 @@ const MAX_DEPTH: usize = 32;
 /// Attributes of all modules together, and sixteenths of the bytes of tensors' names. A pickle can use one module in
 /// many places, so what the file holds is no limit.
 const MAX_PARTS: usize = 1_000_000;
+/// What YOLOv5's modules call their activation.
+const ACTIVATION: &str = "act";
+/// What PyTorch's activations call their number.
+const NUMBERS: [&str; 2] = ["negative_slope", "alpha"];
+
+/// The activation that a module has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FoundActivation {
+    /// The module, named as PyTorch's state dict names it.
+    pub module: String,
+    /// The name of its class.
+    pub class: String,
+    /// The slope or the like, where it has one.
+    pub number: Option<f64>,
+}
 
 /// The tensors of the module `root`, named as PyTorch's state dict names them.
 pub fn state_dict(pickle: &Pickle, root: Id) -> Result<Vec<TensorView>, FormatError> {
+    walk(pickle, root).map(|(tensors, _)| tensors)
+}
+
+/// The tensors of the module `root`, and the activations of YOLOv5's modules in it.
+pub fn walk(
+    pickle: &Pickle,
+    root: Id,
+) -> Result<(Vec<TensorView>, Vec<FoundActivation>), FormatError> {
     let mut walk = Walk {
         pickle,
         found: Vec::new(),
+        activations: Vec::new(),
         parts: 0,
     };
     walk.module(root, &mut Vec::new())?;
-    Ok(walk.found)
+    Ok((walk.found, walk.activations))
 }
 
 /// The tensors of a plain dictionary of names and tensors; other values are left out.
@@ -37,6 +61,7 @@ pub fn plain_dict(pickle: &Pickle, root: Id) -> Result<Vec<TensorView>, FormatEr
 struct Walk<'a> {
     pickle: &'a Pickle,
     found: Vec<TensorView>,
+    activations: Vec<FoundActivation>,
     parts: usize,
 }
 
@@ -84,6 +109,9 @@ impl<'a> Walk<'a> {
         let Some(name) = self.pickle.text(name) else {
             return Ok(());
         };
+        if name == ACTIVATION {
+            self.activation(value, path)?;
+        }
         path.push(name);
         let is_module = self.pickle.arguments(value).is_some();
         if is_module && let Some(view) = TensorView::of(self.pickle, value, &path.join(".")) {
@@ -94,6 +122,31 @@ impl<'a> Walk<'a> {
             self.module(value, path)?;
         }
         path.pop();
+        Ok(())
+    }
+
+    /// Takes down what follows the module at `path`.
+    fn activation(&mut self, value: Id, path: &[&'a str]) -> Result<(), FormatError> {
+        let pickle = self.pickle;
+        let Some((_, class)) = pickle.class(value) else {
+            return Ok(());
+        };
+        let number = NUMBERS.iter().find_map(|name| pickle.get(value, name));
+        let number = number.and_then(|number| match pickle.value(number) {
+            Value::Float(number) => Some(*number),
+            Value::Int(number) => Some(*number as f64),
+            _ => None,
+        });
+        let module = path.join(".");
+        self.parts += 1 + (module.len() + class.len()) / 16;
+        if self.parts > MAX_PARTS {
+            return Err(FormatError::Modules(module));
+        }
+        self.activations.push(FoundActivation {
+            module,
+            class: class.to_owned(),
+            number,
+        });
         Ok(())
     }
 }

@@ -128,6 +128,11 @@ fn a_checkpoint_of_the_python_program_is_read() {
         (Some(7), Some(96)),
         (description.epochs, description.image_size)
     );
+    let first = &description.activations[0];
+    assert_eq!(
+        ("model.0", "SiLU", None),
+        (first.module.as_str(), first.class.as_str(), first.number)
+    );
     let yaml = description.yaml.as_ref().expect("its model file");
     assert_eq!(0.125, yaml["width_multiple"]);
     assert_eq!(

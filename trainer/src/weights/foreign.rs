@@ -1,12 +1,13 @@
 //! Weights of other programs: what they say of their network, in our words.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use contract::spec::Model;
 use serde_json::Value;
 use tch::{Kind, Tensor};
-use trainer_formats::{Container, Description, Dtype, NamedTensor, WeightsFile};
-use trainer_model::architecture::{Architecture, ArchitectureError};
+use trainer_formats::{Container, Description, Dtype, FoundActivation, NamedTensor, WeightsFile};
+use trainer_model::architecture::{Activation, Architecture, ArchitectureError};
 use trainer_model::state::unfold;
 
 use super::{FORMAT_VERSION, WeightsError, WeightsInfo};
@@ -86,8 +87,7 @@ fn info(description: &Description, tensors: &NamedTensors) -> Result<WeightsInfo
         .yaml
         .as_ref()
         .ok_or("has no model file in it (`yaml`)")?;
-    let model = model(yaml, tensors)?;
-    let architecture = Architecture::of(&model, None).map_err(|error| unusable(&error))?;
+    let (model, architecture) = activated(model(yaml, tensors)?, &description.activations)?;
     let names = description.names.clone();
     let names = names.filter(|names| names.len() == nc);
     Ok(WeightsInfo {
@@ -117,10 +117,6 @@ fn model(yaml: &Value, tensors: &NamedTensors) -> Result<Model, String> {
         .ok_or("has a model file that is no dictionary")?
         .clone();
     keys.retain(|key, _| KEYS.contains(&key.as_str()));
-    // Anchors that were found for the data set: only their number is in the model file.
-    if keys.get("anchors").is_some_and(Value::is_number) {
-        keys.remove("anchors");
-    }
     // JSON is YAML.
     let text = Value::Object(keys).to_string();
     let mut model = Model::default();
@@ -128,10 +124,53 @@ fn model(yaml: &Value, tensors: &NamedTensors) -> Result<Model, String> {
         Some(size) => model.size = Some(size),
         None => model.architecture = Some(text),
     }
+    // Also those that were made for a data set: the model file has only their number.
     if let Some(anchors) = other_anchors(&model, tensors)? {
         model.anchors = Some(anchors);
     }
     Ok(model)
+}
+
+/// `model` with the activation that its modules have, where they were given another one after they were made from the
+/// model file.
+fn activated(
+    mut model: Model,
+    found: &[FoundActivation],
+) -> Result<(Model, Arc<Architecture>), String> {
+    let build = |model: &Model| Architecture::of(model, None).map_err(|error| unusable(&error));
+    let architecture = build(&model)?;
+    let Some(other) = found.iter().find(|found| !leads_to(&architecture, found)) else {
+        return Ok((model, architecture));
+    };
+    let named = Activation::named(&other.class, other.number);
+    let chosen: Option<contract::spec::Activation> =
+        serde_json::from_value(Value::from(other.class.as_str())).ok();
+    model.activation = chosen.filter(|chosen| named == Ok(Activation::from(*chosen)));
+    if model.activation.is_some() {
+        let architecture = build(&model)?;
+        if found.iter().all(|found| leads_to(&architecture, found)) {
+            return Ok((model, architecture));
+        }
+    }
+    let number = other.number.map(|number| format!("({number})"));
+    Err(format!(
+        "has the activation {}{} in {}, where its model file leads to another one: choose weights that were trained with a model file that names theirs (activation)",
+        other.class,
+        number.unwrap_or_default(),
+        other.module
+    ))
+}
+
+/// Whether the layer of `architecture` in which an activation was found has it.
+fn leads_to(architecture: &Architecture, found: &FoundActivation) -> bool {
+    let layer = found.module.strip_prefix("model.");
+    let index = layer.and_then(|layer| layer.split('.').next()?.parse::<usize>().ok());
+    // What is outside of the layers is not computed.
+    let Some(layer) = index.and_then(|index| architecture.layers().get(index)) else {
+        return true;
+    };
+    let named = Activation::named(&found.class, found.number);
+    named.is_ok_and(|named| layer.module.activations().contains(&named))
 }
 
 fn unusable(error: &ArchitectureError) -> String {
@@ -192,6 +231,64 @@ mod tests {
         };
         let info = info(&description, &NamedTensors::new());
         info.expect("described").image_size
+    }
+
+    #[test]
+    fn activations_are_those_of_the_modules() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/formats/testdata/yolov5.pt");
+        let file = WeightsFile::open(Path::new(file)).expect("a file of weights");
+        let changed = |changes: &dyn Fn(usize, &mut FoundActivation)| {
+            let mut description = file.description.clone();
+            for (number, found) in description.activations.iter_mut().enumerate() {
+                changes(number, found);
+            }
+            info(&description, &NamedTensors::new()).map(|info| info.model.activation)
+        };
+        assert!(!file.description.activations.is_empty());
+        assert_eq!(Ok(None), changed(&|_, _| ()));
+        let usual = |found: &FoundActivation| found.class == "SiLU";
+        let hardswish = changed(&|_, found| {
+            if usual(found) {
+                found.class = "Hardswish".to_owned();
+            }
+        });
+        let expected = contract::spec::Activation::Hardswish;
+        assert_eq!(Ok(Some(expected)), hardswish);
+        for (class, slope, told) in [
+            (
+                "Hardswish",
+                None,
+                "has the activation Hardswish in model.0,",
+            ),
+            ("LeakyReLU", Some(0.2), "LeakyReLU(0.2) in model.0,"),
+            ("Swish", None, "Swish in model.0,"),
+        ] {
+            let refused = changed(&|number, found| {
+                if number == 0 {
+                    found.class = class.to_owned();
+                    found.number = slope;
+                }
+            });
+            let problem = refused.expect_err("refused");
+            assert!(problem.contains(told), "{problem}");
+        }
+    }
+
+    #[test]
+    fn anchors_of_which_the_model_file_has_the_number_are_those_of_the_file() {
+        let yaml = serde_json::json!({
+            "nc": 1,
+            "anchors": 2,
+            "backbone": [[-1, 1, "Conv", [8, 3, 2]]],
+            "head": [[[0], 1, "Detect", ["nc", "anchors"]]],
+        });
+        let cells = Tensor::from_slice(&[3.0f32, 4.0, 5.0, 7.5]).view([1, 2, 2]);
+        let mut tensors = NamedTensors::new();
+        tensors.insert("model.1.anchors".to_owned(), cells);
+        let model = model(&yaml, &tensors).expect("a network");
+        assert_eq!(Some(vec![vec![6.0, 8.0, 10.0, 15.0]]), model.anchors);
+        let architecture = Architecture::of(&model, None).expect("valid");
+        assert!(!architecture.wants_anchors());
     }
 
     #[test]

@@ -1,8 +1,13 @@
 //! Runs that begin with other programs' weights.
 
+use contract::spec::ModelSize;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
+use trainer::checkpoint;
+use trainer::weights::WeightsInfo;
 use trainer_formats::WeightsFile;
+use trainer_model::architecture::{Architecture, builtin};
+use trainer_model::network::{Network, NetworkOptions};
 
 use crate::harness::{Ended, Fixture, STEPS_PER_EPOCH, Start, ended, program};
 
@@ -116,6 +121,43 @@ fn anchors_and_networks_of_the_job_come_first() {
     );
     let spec = &fixture.state("o", STEPS_PER_EPOCH)["spec"];
     assert_eq!(json!([8.0, 8.0, 16.0, 16.0]), spec["model"]["anchors"][0]);
+}
+
+/// Of anchors that were made for a data set, the model file in the weights has only the number.
+#[test]
+fn weights_whose_model_file_has_the_number_of_anchors_are_used() {
+    let fixture = Fixture::new(&json!({
+        "model": {"size": "n", "weights": "weights/made.pt"},
+        "training": {"iterations": 1, "evaluateEvery": 100},
+    }));
+    let usual = builtin::document(ModelSize::N);
+    let (start, rest) = usual.split_once("anchors:").expect("anchors");
+    let (_, rest) = rest.split_once("backbone:").expect("layers");
+    let text = format!("{start}anchors: 3\nbackbone:{rest}");
+    let info: WeightsInfo = serde_json::from_value(json!({
+        "formatVersion": 2, "model": {"architecture": text}, "nc": 10, "imageSize": 64, "epoch": 0,
+        "names": (0..10).map(|class| class.to_string()).collect::<Vec<_>>(),
+    }))
+    .expect("a note");
+    let architecture = Architecture::of(&info.model, Some(10)).expect("valid");
+    let network = Network::initialised(&NetworkOptions::of(architecture), 0).expect("made");
+    let state = network.state().export().expect("exported");
+    let bytes = checkpoint::encode(&state, Some(info.note())).expect("encoded");
+    let ours = fixture.path("made.safetensors");
+    std::fs::write(&ours, bytes).expect("written");
+    std::fs::create_dir(fixture.path("data/weights")).expect("made");
+    let theirs = fixture.path("data/weights/made.pt");
+    let mut export = program();
+    export
+        .args(["export", "--format", "pt", "--weights"])
+        .arg(&ours);
+    let done = ended(export.arg("--output").arg(&theirs).output().expect("ran"));
+    assert_eq!(Some(0), done.code, "{}", done.text);
+
+    let info = ended(program().arg("info").arg(&theirs).output().expect("ran"));
+    assert_eq!(Some(0), info.code, "{}", info.text);
+    let text = text_of(&fixture, &Start::new("o", 1));
+    assert!(text.contains("items from weights/made.pt"), "{text}");
 }
 
 #[test]

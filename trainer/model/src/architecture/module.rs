@@ -290,3 +290,29 @@ pub enum Module {
         strides: Vec<u32>,
     },
 }
+
+impl Module {
+    /// The activations that follow the convolutions and normalisations in it.
+    pub fn activations(&self) -> Vec<Activation> {
+        match self {
+            Self::Conv { activation, .. }
+            | Self::Focus { activation, .. }
+            | Self::Bottleneck(Bottleneck { activation, .. })
+            | Self::Cross(Cross { activation, .. })
+            | Self::Spp(Pyramid { activation, .. })
+            | Self::Sppf(Pyramid { activation, .. })
+            | Self::Ghost(Ghost { activation, .. }) => vec![*activation],
+            // Its last convolution has none.
+            Self::GhostBottleneck(GhostBottleneck { activation, .. })
+            | Self::C3(Csp {
+                activation,
+                inner: Inner::Ghosts { .. },
+                ..
+            }) => vec![*activation, Activation::Identity],
+            Self::C3(csp) => vec![csp.activation],
+            // That of its own normalisation is always the same.
+            Self::BottleneckCsp(csp) => vec![csp.activation, Activation::Silu],
+            _ => Vec::new(),
+        }
+    }
+}
