@@ -81,9 +81,12 @@ impl Columns {
         self.size[0].f_mul(&self.size[1])
     }
 
-    /// The angle of the diagonal.
+    /// The angle of the diagonal; 0 of a box without any size, as sides that are too small for their kind become 0.
     fn slant(&self) -> Result<Tensor, TchError> {
-        self.size[0].f_div(&self.size[1])?.f_atan()
+        let [width, height] = &self.size;
+        // 0/0 is no number. All other heights stay what they are, to the bit.
+        let is_empty = width.f_add(height)?.f_eq(0.0)?.f_to_kind(height.kind())?;
+        width.f_div(&height.f_add(&is_empty)?)?.f_atan()
     }
 }
 
@@ -171,6 +174,18 @@ mod tests {
             );
         }
         assert!(gradient.iter().all(|gradient| gradient.abs() > 1e-4));
+    }
+
+    #[test]
+    fn boxes_without_size_have_an_overlap_and_gradients() {
+        let flat = [0.5, 0.5, 0.0, 0.0, 10.0, 10.0, 0.0, 8.0, 3.0, 3.0, 0.0, 0.0];
+        let a = boxes(&flat).set_requires_grad(true);
+        for b in [&A[..], &flat] {
+            let got = ciou(&a, &boxes(b)).expect("same shape");
+            assert!(values(&got).iter().all(|v| v.is_finite()), "{got:?}");
+            got.sum(Kind::Double).backward();
+        }
+        assert!(values(&a.grad().view([-1])).iter().all(|g| g.is_finite()));
     }
 
     #[test]

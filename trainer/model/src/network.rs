@@ -1,6 +1,8 @@
 //! The network: images in, predictions out.
 
-use tch::{TchError, Tensor};
+use std::cell::RefCell;
+
+use tch::{Device, Kind, TchError, Tensor};
 use torch_bridge::SyncNorm;
 
 use crate::architecture::{Form, Layer, Level, NORM_EPS, Role};
@@ -41,6 +43,10 @@ struct Body {
     /// For each level, width and height of its anchors in pixels: `[anchors, 1, 1, 2]`. Made once, since tracing
     /// would not record where their numbers come from.
     anchors: Vec<Tensor>,
+    /// For each level, the cells of the images that were evaluated last, see [`grid`]. Kept since tracing would write
+    /// down on which device they are made; what is there already becomes a constant, which goes where the trace is
+    /// loaded.
+    grids: RefCell<Vec<Option<Tensor>>>,
     state: State,
 }
 
@@ -185,6 +191,7 @@ impl Body {
             })?;
         Ok(Self {
             last_use: last_use(layers),
+            grids: RefCell::new(architecture.levels().iter().map(|_| None).collect()),
             options: options.clone(),
             blocks,
             anchors,
@@ -252,15 +259,52 @@ impl Body {
     fn evaluate(&self, images: &Tensor) -> Result<Evaluated, Error> {
         tch::no_grad(|| {
             let raw = self.forward(images, Phase::Evaluation)?;
-            let levels = self.options.architecture.levels();
-            let decoded = decode(&raw, levels, &self.anchors, &self.options).map_err(|source| {
-                Error::Decode {
-                    images: images.size(),
-                    source,
-                }
+            let decoded = self.decode(&raw).map_err(|source| Error::Decode {
+                images: images.size(),
+                source,
             })?;
             Ok(Evaluated { decoded, raw })
         })
+    }
+
+    /// Boxes in pixels and probabilities (YOLOv5 v7.0): with s = sigmoid(raw), the centre is
+    /// `(2s - 0.5 + cell) * stride`, the size `(2s)² * anchor`, the rest s.
+    fn decode(&self, raw: &[Tensor]) -> Result<Tensor, TchError> {
+        let kind = self.options.kind;
+        let levels = self.options.architecture.levels().iter();
+        let mut grids = self.grids.borrow_mut();
+        let decoded = raw
+            .iter()
+            .zip(levels)
+            .zip(&self.anchors)
+            .zip(grids.iter_mut())
+            .map(|(((raw, Level { stride, .. }), anchors), kept)| {
+                let (images, _, height, width, outputs) = raw.size5()?;
+                let fits = |grid: &Tensor| {
+                    grid.device() == raw.device() && grid.size() == [height, width, 2]
+                };
+                let cell = match kept.take().filter(fits) {
+                    Some(cell) => cell,
+                    None => grid(height, width, (kind, raw.device()))?,
+                };
+                // A conversion that does nothing would bind a trace to this device.
+                let s = if raw.kind() == kind {
+                    raw.f_sigmoid()?
+                } else {
+                    raw.f_to_kind(kind)?.f_sigmoid()?
+                };
+                let double = s.f_narrow(-1, 0, 4)?.f_mul_scalar(2.0)?;
+                let centre = double
+                    .f_narrow(-1, 0, 2)?
+                    .f_add(&cell)?
+                    .f_mul_scalar(f64::from(*stride))?;
+                *kept = Some(cell);
+                let size = double.f_narrow(-1, 2, 2)?.f_square()?.f_mul(anchors)?;
+                let rest = s.f_narrow(-1, 4, outputs - 4)?;
+                Tensor::f_cat(&[centre, size, rest], -1)?.f_reshape([images, -1, outputs])
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Tensor::f_cat(&decoded, 1)
     }
 
     fn evaluate_augmented(&self, images: &Tensor) -> Result<Evaluated, Error> {
@@ -317,42 +361,16 @@ fn anchors_in_pixels(level: &Level, options: &NetworkOptions) -> Result<Tensor, 
         .f_view([-1, 1, 1, 2])
 }
 
-/// Boxes in pixels and probabilities (YOLOv5 v7.0): with s = sigmoid(raw), the centre is
-/// `(2s - 0.5 + cell) * stride`, the size `(2s)² * anchor`, the rest s.
-fn decode(
-    raw: &[Tensor],
-    levels: &[Level],
-    anchors: &[Tensor],
-    options: &NetworkOptions,
-) -> Result<Tensor, TchError> {
-    let decoded = raw
-        .iter()
-        .zip(levels)
-        .zip(anchors)
-        .map(|((raw, Level { stride, .. }), anchors)| {
-            let (kind, device) = (options.kind, raw.device());
-            let (images, _, height, width, outputs) = raw.size5()?;
-            let axis = |length| Tensor::f_arange(length, (kind, device));
-            let x = axis(width)?
-                .f_view([1, width])?
-                .f_expand([height, width], false)?;
-            let y = axis(height)?
-                .f_view([height, 1])?
-                .f_expand([height, width], false)?;
-            let cell = Tensor::f_stack(&[x, y], -1)?.f_sub_scalar(0.5)?;
-
-            let s = raw.f_to_kind(kind)?.f_sigmoid()?;
-            let double = s.f_narrow(-1, 0, 4)?.f_mul_scalar(2.0)?;
-            let centre = double
-                .f_narrow(-1, 0, 2)?
-                .f_add(&cell)?
-                .f_mul_scalar(f64::from(*stride))?;
-            let size = double.f_narrow(-1, 2, 2)?.f_square()?.f_mul(anchors)?;
-            let rest = s.f_narrow(-1, 4, outputs - 4)?;
-            Tensor::f_cat(&[centre, size, rest], -1)?.f_reshape([images, -1, outputs])
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    Tensor::f_cat(&decoded, 1)
+/// The column and the row of each cell, less a half: `[height, width, 2]`.
+fn grid(height: i64, width: i64, options: (Kind, Device)) -> Result<Tensor, TchError> {
+    let axis = |length| Tensor::f_arange(length, options);
+    let x = axis(width)?
+        .f_view([1, width])?
+        .f_expand([height, width], false)?;
+    let y = axis(height)?
+        .f_view([height, 1])?
+        .f_expand([height, width], false)?;
+    Tensor::f_stack(&[x, y], -1)?.f_sub_scalar(0.5)
 }
 
 /// Fills a fused network: `w' = w γ/√(σ²+ε)`, `b' = β - μ γ/√(σ²+ε)` where a convolution has a normalisation of its

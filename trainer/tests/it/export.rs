@@ -1,7 +1,9 @@
 //! Trained weights as files for other programs.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use flate2::read::DeflateDecoder;
 use tch::{CModule, Device, Kind, Tensor};
 use trainer::checkpoint;
 use trainer::weights::{self, WeightsInfo};
@@ -55,15 +57,55 @@ fn pt_and_safetensors_hold_the_same_network() {
     }
 }
 
+/// The program in a file of `TorchScript`, whose texts are compressed.
+fn program_text(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    let starts = bytes
+        .windows(4)
+        .enumerate()
+        .filter(|(_, window)| *window == b"PK\x03\x04");
+    for (at, _) in starts {
+        let number = |from: usize| {
+            let bytes = [bytes[at + from], bytes[at + from + 1]];
+            usize::from(u16::from_le_bytes(bytes))
+        };
+        let name = at + 30;
+        let content = name + number(26) + number(28);
+        let is_deflated = number(8) == 8;
+        if is_deflated && bytes[name..name + number(26)].ends_with(b".py") {
+            let mut content = DeflateDecoder::new(&bytes[content..]);
+            content.read_to_string(&mut text).expect("text");
+        }
+    }
+    text
+}
+
+/// A file that makes tensors on a CPU cannot be loaded onto a GPU.
+#[test]
+fn torchscript_names_no_device() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    for more in [&[][..], &["--no-fuse"]] {
+        let bytes = std::fs::read(exported(&folder, "torchscript", more)).expect("readable");
+        let text = program_text(&bytes);
+        assert!(text.contains("sigmoid"), "{text}");
+        assert!(!text.contains("device"), "{text}");
+    }
+}
+
 #[test]
 fn torchscript_predicts_the_same_and_says_what_it_is() {
     let folder = tempfile::tempdir().expect("temporary folder");
-    let path = exported(&folder, "torchscript", &[]);
-    let module = CModule::load(&path).expect("loaded");
-    let found = module.forward_ts(&[image()]).expect("ran");
     let (expected, _) = predicted(Path::new(CHECKPOINT));
-    let difference = (found - &expected).abs().max() / expected.abs().max();
-    assert!(difference.double_value(&[]) < 1e-6);
+    let compared = |more: &[&str]| {
+        let path = exported(&folder, "torchscript", more);
+        let module = CModule::load(&path).expect("loaded");
+        let found = module.forward_ts(&[image()]).expect("ran");
+        let difference = (found - &expected).abs().max() / expected.abs().max();
+        assert!(difference.double_value(&[]) < 1e-6, "{more:?}");
+        path
+    };
+    compared(&["--no-fuse"]);
+    let path = compared(&[]);
     let bytes = std::fs::read(&path).expect("readable");
     let config = br#"{"names":{"0":"ant","1":"bee","2":"cat"},"shape":[1,3,96,96],"stride":16}"#;
     assert!(bytes.windows(config.len()).any(|window| window == config));
