@@ -115,6 +115,7 @@ fn run_job(
 
 /// `eval`.
 pub fn eval(args: &EvalArgs) -> ExitCode {
+    keep_output(args.json);
     match eval::eval(args) {
         Ok(text) => {
             console::say(&text);
@@ -163,6 +164,7 @@ pub fn convert(args: &ConvertArgs) -> ExitCode {
 
 /// `info`.
 pub fn info(args: &InfoArgs) -> ExitCode {
+    keep_output(args.json);
     match crate::info::info(args) {
         Ok(text) => {
             console::say(&text);
@@ -174,6 +176,7 @@ pub fn info(args: &InfoArgs) -> ExitCode {
 
 /// `bench`.
 pub fn bench(args: &BenchArgs) -> ExitCode {
+    keep_output(args.json);
     match crate::bench::bench(args) {
         Ok(measured) if args.json => {
             console::say(&serde_json::to_string(&measured).expect("plain fields become JSON"));
@@ -233,6 +236,13 @@ pub fn make_digits(args: &DigitsArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => failed(FailureReason::InvalidConfig, &chain(&error)),
+    }
+}
+
+/// Keeps standard output for what `--json` asks for.
+fn keep_output(json: bool) {
+    if json {
+        console::init_document();
     }
 }
 

@@ -1,4 +1,5 @@
-//! What people read: progress bars on a terminal, plain lines everywhere else.
+//! What people read: progress bars on a terminal, plain lines everywhere else. What programs read is alone on standard
+//! output.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
@@ -19,6 +20,15 @@ struct Console {
     prefix: String,
     /// Only the first rank tells of the run; all ranks may warn.
     speaks: Speaks,
+    /// Where warnings and errors go.
+    problems: Stream,
+}
+
+/// Where a line goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stream {
+    Output,
+    Error,
 }
 
 /// What a process tells.
@@ -41,6 +51,18 @@ pub fn init(prefix: String, speaks: Speaks) {
         bars,
         prefix,
         speaks,
+        problems: Stream::Output,
+    });
+}
+
+/// Keeps standard output for a document that programs read, as `--json` asks for: warnings and errors go to standard
+/// error, and there are no bars.
+pub fn init_document() {
+    let _ = CONSOLE.set(Console {
+        bars: None,
+        prefix: String::new(),
+        speaks: Speaks::Everything,
+        problems: Stream::Error,
     });
 }
 
@@ -49,36 +71,44 @@ fn console() -> &'static Console {
         bars: None,
         prefix: String::new(),
         speaks: Speaks::Everything,
+        problems: Stream::Output,
     })
 }
 
 /// Says something about the run, on standard output.
 pub fn say(text: &str) {
     if console().speaks == Speaks::Everything {
-        line(text);
+        line(Stream::Output, text);
     }
 }
 
 /// Says what a user should know although the run goes on.
 pub fn warn(text: &str) {
-    line(&format!("warning: {text}"));
+    line(console().problems, &format!("warning: {text}"));
 }
 
 /// Says why the program ends: an error and the chain of its causes, on one line.
 pub fn fail(text: &str) {
-    line(&format!("error: {text}"));
+    line(console().problems, &format!("error: {text}"));
 }
 
 /// Output that cannot be written (a closed pipe) must not end a training run.
-fn line(text: &str) {
+fn line(stream: Stream, text: &str) {
     let console = console();
     if let Some(bars) = &console.bars {
         let _ = bars.println(text);
-    } else {
-        let mut out = std::io::stdout().lock();
-        let _ = writeln!(out, "{}{text}", console.prefix);
-        let _ = out.flush();
+        return;
     }
+    let text = format!("{}{text}\n", console.prefix);
+    let _ = match stream {
+        Stream::Output => whole(std::io::stdout().lock(), &text),
+        Stream::Error => whole(std::io::stderr().lock(), &text),
+    };
+}
+
+fn whole(mut out: impl Write, text: &str) -> std::io::Result<()> {
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }
 
 /// An error and everything that caused it, separated by colons.
@@ -118,7 +148,9 @@ impl Bar {
         let title = title.into();
         let console = console();
         let kind = match &console.bars {
-            _ if console.speaks == Speaks::Problems => Kind::Silent,
+            _ if console.speaks == Speaks::Problems || console.problems == Stream::Error => {
+                Kind::Silent
+            }
             None => Kind::Plain {
                 last: Instant::now(),
             },
@@ -143,12 +175,8 @@ impl Bar {
             }
             Kind::Plain { last } if last.elapsed() >= PLAIN_INTERVAL => {
                 *last = Instant::now();
-                line(&format!(
-                    "{} {done}/{} {}",
-                    self.title,
-                    self.total,
-                    message()
-                ));
+                let text = format!("{} {done}/{} {}", self.title, self.total, message());
+                line(Stream::Output, &text);
             }
             Kind::Plain { .. } | Kind::Silent => {}
         }

@@ -83,7 +83,8 @@ pub fn choose(job: &Job) -> Result<Chosen, DeviceError> {
     Ok(Chosen {
         device: tch::Device::Cuda(index),
         backend: match spec.distributed.backend {
-            // Gloo moves tensors of a GPU through the CPU's memory.
+            // Of a process alone, which exchanges nothing: with several such settings are refused, since the process
+            // groups of Gloo here take tensors of CPUs only.
             WantedBackend::Gloo => Backend::Gloo,
             WantedBackend::Auto | WantedBackend::Nccl => Backend::Nccl {
                 cuda,

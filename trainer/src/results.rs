@@ -62,6 +62,11 @@ pub fn named(metrics: &EpochMetrics, learning_rates: [f64; 3]) -> Vec<(&'static 
         } = losses.unwrap_or_default();
         [box_loss, obj, cls]
     };
+    // Of an evaluation there are losses, unless they were not finite.
+    let val_loss = match metrics.val_loss {
+        None if metrics.map50.is_some() => [f64::NAN; 3],
+        known => losses(known),
+    };
     let measured = [
         metrics.precision,
         metrics.recall,
@@ -71,7 +76,7 @@ pub fn named(metrics: &EpochMetrics, learning_rates: [f64; 3]) -> Vec<(&'static 
     let values = losses(metrics.train_loss)
         .into_iter()
         .chain(measured.map(Option::unwrap_or_default))
-        .chain(losses(metrics.val_loss))
+        .chain(val_loss)
         .chain(learning_rates);
     COLUMNS.into_iter().skip(1).zip(values).collect()
 }
@@ -118,6 +123,15 @@ mod tests {
         for (value, want) in cases {
             assert_eq!(want, five_digits(value));
         }
+    }
+
+    #[test]
+    fn a_validation_loss_that_was_not_finite_is_no_0() {
+        let mut metrics = EpochMetrics::default();
+        let val_box = |metrics: &EpochMetrics| named(metrics, [0.0; 3])[7];
+        assert_eq!(("val/box_loss", 0.0), val_box(&metrics));
+        metrics.map50 = Some(0.5);
+        assert!(val_box(&metrics).1.is_nan());
     }
 
     #[test]

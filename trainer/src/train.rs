@@ -305,6 +305,16 @@ impl Session<'_> {
         let state = &mut self.state;
         let before = state.latest.take().unwrap_or_default();
         let train_loss = state.epoch_sums.means();
+        if let Some(measured) = measured
+            && !measured.losses.is_finite()
+            && self.reporter.is_first()
+            // Once, not after each of many evaluations.
+            && (before.map50.is_none() || before.val_loss.is_some())
+        {
+            self.reporter.warn(&format!(
+                "the validation loss of epoch {epoch} is not a finite number and is left out: what the run learns and how good it is do not depend on it"
+            ));
+        }
         let Some(Measured {
             evaluation, losses, ..
         }) = measured

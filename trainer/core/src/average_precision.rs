@@ -146,7 +146,8 @@ pub fn with_curves(stats: &[ImageStats]) -> (Evaluation, Vec<ClassCurves>) {
         })
         .collect();
     let mean = |of: fn(&ClassResult) -> f64| {
-        classes.iter().map(of).sum::<f64>() / classes.len().max(1) as f64
+        // Nothing adds up to -0.
+        (classes.iter().map(of).sum::<f64>() + 0.0) / classes.len().max(1) as f64
     };
     let evaluation = Evaluation {
         precision: mean(|c| c.precision),

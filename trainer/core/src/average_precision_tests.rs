@@ -69,6 +69,8 @@ fn nothing_to_evaluate_is_zero() {
     };
     let e = ap_per_class(&[only_detections]);
     assert!(e.classes.is_empty() && e.map50_95 == 0.0 && e.precision == 0.0);
+    // -0 would be 0, too, but looks like a fault.
+    assert!(e.map50.is_sign_positive() && e.recall.is_sign_positive());
 }
 
 #[test]

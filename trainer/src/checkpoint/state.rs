@@ -3,7 +3,9 @@
 use contract::attempt::Attempt;
 use contract::progress::{EpochMetrics, Losses};
 use contract::spec::TrainerSpec;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 use trainer_core::early_stopping::EarlyStopping;
 
 /// The version of [`RunState`] this code writes; others are refused.
@@ -61,8 +63,10 @@ pub struct RunState {
     #[serde(default)]
     pub class_aps: Vec<f64>,
     /// Metrics of the latest epoch that was evaluated.
+    #[serde(default, deserialize_with = "metrics")]
     pub latest: Option<EpochMetrics>,
     /// Metrics of the best epoch.
+    #[serde(default, deserialize_with = "metrics")]
     pub best: Option<EpochMetrics>,
     /// Losses of the present epoch so far.
     pub epoch_sums: EpochSums,
@@ -115,6 +119,20 @@ impl RunState {
             machine,
         }
     }
+}
+
+/// Metrics without losses that are not finite: checkpoints of earlier versions have them, and JSON has only `null` for
+/// such a number.
+fn metrics<'de, D: Deserializer<'de>>(input: D) -> Result<Option<EpochMetrics>, D::Error> {
+    let Some(mut metrics) = Option::<Map<String, Value>>::deserialize(input)? else {
+        return Ok(None);
+    };
+    metrics.retain(|_, value| {
+        let parts = value.as_object();
+        !parts.is_some_and(|parts| parts.values().any(Value::is_null))
+    });
+    let metrics = serde_json::from_value(Value::Object(metrics));
+    metrics.map(Some).map_err(D::Error::custom)
 }
 
 /// What bit-identity depends on besides settings and data.
@@ -192,9 +210,10 @@ impl EpochSums {
         self.cls += other.cls;
     }
 
-    /// Mean losses over the images; none before the first.
+    /// Mean losses over the images; none before the first, nor where a part is not finite: JSON, in which states and
+    /// reports are written, has no such number.
     pub fn means(&self) -> Option<Losses> {
-        (self.images > 0.0).then(|| {
+        (self.images > 0.0 && self.is_finite()).then(|| {
             let [box_loss, obj, cls] =
                 [self.box_loss, self.obj, self.cls].map(|sum| sum / self.images);
             Losses {
@@ -230,8 +249,35 @@ mod tests {
         }
         let means = sums.means().expect("images");
         assert_eq!((2.5, 1.0, 3.5), (means.box_loss, means.cls, means.total));
-        sums.obj = f64::NAN;
-        assert!(!sums.is_finite());
+        for broken in [f64::NAN, f64::INFINITY] {
+            sums.obj = broken;
+            assert!(!sums.is_finite());
+            assert_eq!(None, sums.means());
+        }
+    }
+
+    #[test]
+    fn losses_that_were_not_finite_are_read_as_none() {
+        #[derive(Deserialize)]
+        struct Part(#[serde(deserialize_with = "metrics")] Option<EpochMetrics>);
+        let read = |text: &str| serde_json::from_str::<Part>(text).map(|part| part.0);
+        let losses = |obj| format!(r#"{{"box": 0.5, "obj": {obj}, "cls": 0, "total": 1}}"#);
+        let epoch = |obj| {
+            format!(
+                r#"{{"epoch": 3, "mAP50": 0.1, "valLoss": {}}}"#,
+                losses(obj)
+            )
+        };
+
+        let whole = read(&epoch("0.5")).expect("read").expect("metrics");
+        assert_eq!(Some(0.5), whole.val_loss.map(|losses| losses.obj));
+        let broken = read(&epoch("null")).expect("read").expect("metrics");
+        assert_eq!(
+            (3, None, Some(0.1)),
+            (broken.epoch, broken.val_loss, broken.map50)
+        );
+        assert_eq!(None, read("null").expect("read"));
+        read(r#"{"epoch": null}"#).expect_err("no metrics");
     }
 
     #[test]

@@ -209,7 +209,7 @@ fn open(args: &EvalArgs, known: usize) -> Result<Dataset, EvalError> {
 /// Keeps what the arguments ask for of each image.
 struct Collector<'a> {
     dataset: &'a Dataset,
-    bar: Option<Bar>,
+    bar: Bar,
     keeps_images: bool,
     /// With their numbers in the data set.
     images: Vec<(u32, ImageResult)>,
@@ -224,7 +224,7 @@ impl<'a> Collector<'a> {
     fn new(args: &'a EvalArgs, dataset: &'a Dataset, batches: u64) -> Self {
         Self {
             dataset,
-            bar: (!args.json).then(|| Bar::new("evaluation", batches)),
+            bar: Bar::new("evaluation", batches),
             keeps_images: args.coco || args.save_json.is_some(),
             images: Vec::new(),
             shown: Shown {
@@ -241,9 +241,7 @@ impl<'a> Collector<'a> {
 impl Audience for Collector<'_> {
     fn batch_done(&mut self, done: u64) {
         self.shown.sheets.batch_done();
-        if let Some(bar) = &mut self.bar {
-            bar.set(done, String::new);
-        }
+        self.bar.set(done, String::new);
     }
 
     fn image(&mut self, batch: &Batch, k: usize, detections: &[Detection]) {

@@ -3,7 +3,8 @@
 //!
 //! A rank without memory cannot go on with the step that the others are in, so it ends, and leaves a note for the
 //! next start, which then needs half of the memory. The note is the one file of the run's folder that a rank other
-//! than the first may write.
+//! than the first may write. With an object store each worker has an output folder of its own, so all ranks look for
+//! notes, and the one of the most portions counts.
 //!
 //! Both are divided, down to one image each, the one that has fewer images sooner. A batch of an evaluation is as
 //! large whatever the number of ranks: validation losses are means over batches, and so would depend on it.
@@ -14,6 +15,7 @@ use contract::spec::Training;
 use serde::{Deserialize, Serialize};
 
 use super::Session;
+use crate::console::chain;
 use crate::distributed::Ranks;
 use crate::durable;
 use crate::error::Error;
@@ -35,23 +37,24 @@ struct Note {
 
 /// The number of portions, the same on all ranks.
 pub fn agree(folder: &RunFolder, ranks: &mut Ranks, reporter: &Reporter) -> Result<u32, Error> {
-    let mut note = None;
-    if ranks.is_first() {
-        note = read_json::<Note>(&folder.portions())?;
-    }
+    let own = read_json::<Note>(&folder.portions())?;
+    let notes = ranks.gather(&json(&own)).map_err(|source| Error::Ranks {
+        when: "the choice of portions",
+        source,
+    })?;
+    let note = notes
+        .iter()
+        .filter_map(|note| {
+            serde_json::from_slice::<Option<Note>>(note).expect("all ranks run the same program")
+        })
+        .max_by_key(|note| note.portions);
     if let Some(note) = &note {
         reporter.say(&format!(
             "each process computes its images, of a step and of an evaluation, in {} portions: in {} they did not fit the memory of rank {} at step {}",
             note.portions, note.before, note.rank, note.step
         ));
     }
-    let portions = note.map_or(1, |note| note.portions).max(1);
-    ranks
-        .value_of_first(&portions)
-        .map_err(|source| Error::Ranks {
-            when: "the choice of portions",
-            source,
-        })
+    Ok(note.map_or(1, |note| note.portions).max(1))
 }
 
 /// The portions in which each process computes one image at a time, or four that become one, in a step: with more,
@@ -89,9 +92,16 @@ impl Session<'_> {
             step,
             before,
         };
-        let path = self.folder.portions();
-        if let Err(source) = durable::write(&path, &json(&note)) {
-            return RunFolderError::Unwritable { path, source }.into();
+        // A worker with an output folder of its own does not have the run's folder in it, which rank 0 makes.
+        let written = std::fs::create_dir_all(self.folder.root())
+            .and_then(|()| durable::write(&self.folder.portions(), &json(&note)));
+        if let Err(source) = written {
+            let path = self.folder.portions();
+            let error = RunFolderError::Unwritable { path, source };
+            self.reporter.warn(&format!(
+                "the next start will not know that memory ran out: {}",
+                chain(&error)
+            ));
         }
         Error::OutOfMemory {
             step,

@@ -225,6 +225,39 @@ fn parsed(ended: &Ended) -> serde_json::Value {
     serde_json::from_str(&ended.text).expect("JSON")
 }
 
+/// Of an image that cannot be decoded people are told elsewhere than where programs read.
+#[test]
+fn json_is_alone_on_standard_output() {
+    let fixture = Fixture::new(&json!({}));
+    // A set without labels, for weights of other classes.
+    std::fs::remove_dir_all(fixture.path("data/labels/val")).expect("removed");
+    let data = json!({"train": "images/val", "val": "images/val", "names": ["ant", "bee", "cat"]});
+    std::fs::write(fixture.path("data/data.yaml"), data.to_string()).expect("written");
+    let mut images = std::fs::read_dir(fixture.path("data/images/val")).expect("images");
+    let image = images.next().expect("one").expect("entry").path();
+    let mut bytes = std::fs::read(&image).expect("readable");
+    bytes.truncate(bytes.len() / 2);
+    std::fs::write(&image, bytes).expect("written");
+    let weights = concat!(env!("CARGO_MANIFEST_DIR"), "/formats/testdata/yolov5.pt");
+    let run = |data: &Path| {
+        let mut command = program();
+        command.args(["eval", "--json", "--weights", weights, "--data"]);
+        let output = command.arg(data).output().expect("ran");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (text(output.stdout), text(output.stderr))
+    };
+    let (document, told) = run(&fixture.path("data/data.yaml"));
+    let read: serde_json::Value =
+        serde_json::from_str(&document).unwrap_or_else(|_| panic!("{document}{told}"));
+    assert_eq!(json!(10), read["images"]);
+    assert!(!document.contains("-0.0"), "{document}");
+    assert!(told.starts_with("warning: image skipped: "), "{told}");
+
+    let (document, told) = run(&fixture.path("nothing.yaml"));
+    assert_eq!("", document);
+    assert!(told.starts_with("error: "), "{told}");
+}
+
 #[test]
 fn an_evaluation_shows_and_writes_what_is_asked_for() {
     let fixture = trained();

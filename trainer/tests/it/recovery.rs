@@ -1,8 +1,10 @@
 //! A loss that is not finite: the run goes back, leaves the batch out and goes on.
 
+use std::process::Stdio;
+
 use serde_json::json;
 
-use crate::harness::{Fixture, STEPS_PER_EPOCH, Start};
+use crate::harness::{Ended, Fixture, NAME, STEPS_PER_EPOCH, Start, free_port, wait};
 
 const LAST: u64 = 3 * STEPS_PER_EPOCH;
 
@@ -85,6 +87,48 @@ fn what_does_not_fit_the_memory_is_computed_in_portions() {
     let state = fixture.state("o", STEPS_PER_EPOCH);
     assert_eq!(4, state["machine"]["portions"]);
     assert_eq!(26, state["imagesSeen"]);
+}
+
+/// With an object store, a worker has an output folder of its own, without the run's folder in it.
+#[test]
+fn memory_that_ran_out_is_remembered_by_a_worker_with_its_own_output() {
+    let fixture = Fixture::new(&json!({"training": {"epochs": 1, "evaluateEvery": 1}}));
+    let run = |restart, outputs: [&str; 2]| -> Vec<Ended> {
+        let port = free_port();
+        let ranks = outputs.into_iter().zip(0..).map(|(output, rank)| {
+            let start = Start {
+                restart,
+                flags: &["--make-out-of-memory", "1"],
+                ..Start::new(output, 2)
+            };
+            let mut command = fixture.command(&start, rank, port);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            command.spawn().expect("started")
+        });
+        wait(ranks.collect())
+    };
+    // What cannot be written down is still too little memory.
+    let broken = fixture.path("broken");
+    std::fs::create_dir(&broken).expect("made");
+    let link = broken.join(format!("{NAME}-local"));
+    std::os::unix::fs::symlink("nowhere/at/all", link).expect("made");
+    let ended = run(0, ["o", "broken"]);
+    let text = &ended[1].text;
+    assert_eq!(Some(82), ended[1].code, "{text}");
+    let warning = "warning: the next start will not know that memory ran out: cannot write to";
+    assert!(text.contains(warning), "{text}");
+
+    let ended = run(1, ["o", "apart"]);
+    assert_eq!(Some(82), ended[1].code, "{}", ended[1].text);
+    let ended = run(2, ["o", "apart"]);
+    for ended in &ended {
+        assert_eq!(Some(0), ended.code, "{}", ended.text);
+    }
+    let text = &ended[0].text;
+    let note = "in 2 portions: in 1 they did not fit the memory of rank 1 at step 1";
+    assert!(text.contains(note), "{text}");
+    let state = fixture.state("o", STEPS_PER_EPOCH);
+    assert_eq!(2, state["machine"]["portions"]);
 }
 
 /// So is what an evaluation needs: its batches are divided with those of the steps.

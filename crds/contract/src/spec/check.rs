@@ -44,6 +44,12 @@ pub fn check(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
                 .to_owned(),
         ));
     }
+    // In a cluster gloo is refused wherever workers have GPUs; outside of one nobody knows of any but by the device.
+    if training.device == Device::Cuda && spec.distributed.backend == Backend::Gloo && ranks > 1 {
+        problems.push(SpecProblem(format!(
+            "training.device is cuda, but distributed.backend is gloo, by which {ranks} processes cannot exchange what is on GPUs: choose nccl or auto"
+        )));
+    }
     if training.device == Device::Cpu && training.precision == Precision::Float16 {
         problems.push(SpecProblem(
             "training.precision is float16, which needs GPUs, but training.device is cpu: choose bfloat16 or float32"
@@ -338,6 +344,22 @@ mod tests {
             |s| s.model.weights = Some("../yolov5s.pt".to_owned()),
             "model.weights is '../yolov5s.pt': write a path inside the source of the data set, without a leading / and without ..",
         );
+    }
+
+    #[test]
+    fn processes_on_gpus_do_not_exchange_by_gloo() {
+        let on_gpus = |s: &mut TrainerSpec| {
+            s.training.device = Device::Cuda;
+            s.distributed.backend = Backend::Gloo;
+        };
+        one_problem(
+            on_gpus,
+            "training.device is cuda, but distributed.backend is gloo, by which 4 processes cannot exchange what is on GPUs: choose nccl or auto",
+        );
+        // One process has nothing to exchange.
+        let mut alone = valid();
+        on_gpus(&mut alone);
+        assert_eq!(Vec::<SpecProblem>::new(), check(&alone, 1));
     }
 
     #[test]

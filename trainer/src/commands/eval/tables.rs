@@ -156,7 +156,8 @@ fn side_by_side(evaluation: &Evaluation, coco: &CocoSummary) -> Vec<String> {
     let level = IOU_THRESHOLDS.iter().position(|iou| *iou == 0.75);
     let ap75 = |class: &ClassResult| level.map_or(0.0, |level| class.ap[level]);
     let count = evaluation.classes.len().max(1) as f64;
-    let own75 = evaluation.classes.iter().map(ap75).sum::<f64>() / count;
+    // Nothing adds up to -0.
+    let own75 = (evaluation.classes.iter().map(ap75).sum::<f64>() + 0.0) / count;
     let own = [evaluation.map50_95, evaluation.map50, own75].map(Some);
     let row = |name: &str, values: &[Option<f64>]| {
         let cells = values.iter().map(|value| match value {
