@@ -8,6 +8,7 @@ mod fetch;
 mod keeper;
 mod placement;
 mod pod;
+mod resources;
 mod secret;
 mod service;
 mod volumes;

@@ -48,6 +48,14 @@ fn before_the_first_checkpoint_a_run_goes_back_to_its_beginning_and_the_second_t
     assert_eq!(2, fixture.state("o", LAST)["recovery"]);
 }
 
+/// A rank without memory ends with a code of its own, and says in how many portions the next start computes.
+#[track_caller]
+fn runs_out_of_memory(ended: &Ended, portions: u32) {
+    assert_eq!(Some(82), ended.code, "{}", ended.text);
+    let expected = format!("images of each process in {portions} portions");
+    assert!(ended.text.contains(&expected), "{}", ended.text);
+}
+
 /// A rank without memory ends with a code of its own; the next start needs half, and then a quarter.
 #[test]
 fn what_does_not_fit_the_memory_is_computed_in_portions() {
@@ -61,10 +69,7 @@ fn what_does_not_fit_the_memory_is_computed_in_portions() {
     };
     for (restart, portions) in [(0, 2), (1, 4)] {
         let ended = fixture.run(&start(restart));
-        let last = &ended[2];
-        assert_eq!(Some(82), last.code, "{}", last.text);
-        let expected = format!("images of each process in {portions} portions");
-        assert!(last.text.contains(&expected), "{}", last.text);
+        runs_out_of_memory(&ended[2], portions);
         assert_eq!(Some(76), ended[0].code, "{}", ended[0].text);
     }
     // Each process has four images of a step: there is nothing left to divide.
@@ -180,11 +185,7 @@ fn an_evaluation_is_divided_down_to_one_image_whatever_a_step_has() {
     };
     // Of three images at a time, of two, and of one.
     for (restart, portions) in [(0, 2), (1, 4)] {
-        let ended = fixture.run(&start(restart));
-        let last = &ended[2];
-        assert_eq!(Some(82), last.code, "{}", last.text);
-        let expected = format!("images of each process in {portions} portions");
-        assert!(last.text.contains(&expected), "{}", last.text);
+        runs_out_of_memory(&fixture.run(&start(restart))[2], portions);
     }
     let ended = fixture.run(&start(2));
     assert_eq!(Some(64), ended[2].code, "{}", ended[2].text);

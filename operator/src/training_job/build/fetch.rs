@@ -11,7 +11,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::placement;
-use super::pod::{container_security, limits, pod_security, some};
+use super::pod::{container_security, pod_security, some};
+use super::resources::limits;
 use super::volumes::{CONFIG, claim, fetch_claim, mount};
 use crate::metadata::{child, job_labels};
 

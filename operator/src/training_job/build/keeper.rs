@@ -12,7 +12,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::fetch::credentials;
-use super::pod::{container_security, limits};
+use super::pod::container_security;
+use super::resources::limits;
 use super::volumes::{CONFIG, KEEP, OUTPUT, mount};
 
 /// Whether this worker has one: rank 0 alone writes, and begins with what was written.
