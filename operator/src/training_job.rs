@@ -31,7 +31,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use self::build::{BuildError, build};
 use self::cluster::{ApplyError, Cluster, WriteError};
-use self::observe::{EndsSeen, ObserveError, Observed, allow_for_scheduling, remember_ends};
+use self::observe::{
+    ConfigView, EndsSeen, ObserveError, Observed, allow_for_scheduling, remember_ends,
+};
 use self::pace::{Pace, Urgency, due, urgency};
 use self::plan::{Phase, Plan, plan, refuse};
 use self::status::{Applied, refused_status, status};
@@ -228,7 +230,11 @@ fn decide(
 
 /// The job as it is planned: with as many workers as its queue admits.
 pub(crate) fn valid(job: &YoloTrainingJob, observed: &Observed) -> Result<ValidJob, InvalidSpec> {
-    let mut valid = validate(job)?;
+    // What began goes on by the rules that let it begin, whatever a later operator would refuse.
+    let mut valid = match observed.config {
+        ConfigView::Absent | ConfigView::Foreign => validate(job)?,
+        ConfigView::Present | ConfigView::Frozen(_) => ValidJob::accepted(job),
+    };
     queue::check(&valid, observed).map_err(|problem| InvalidSpec {
         problems: vec![problem],
     })?;

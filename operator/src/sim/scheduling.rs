@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
@@ -49,6 +50,15 @@ impl Player {
             }),
             "serve" => self.cluster.change(|world| {
                 world.served = gang::served(&[(words[1].to_owned(), words[2].to_owned())]);
+            }),
+            "taint-evict" => self.cluster.change(|world| {
+                let pod = world.pods.get_mut(words[1]).expect("a pod");
+                let condition = json!({"type": "DisruptionTarget", "status": "True",
+                    "reason": "DeletionByTaintManager", "message": rest(2)});
+                let condition = serde_json::from_value(condition).expect("a condition");
+                pod.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+                let status = pod.status.get_or_insert_default();
+                status.conditions.get_or_insert_default().push(condition);
             }),
             "unserve" => self
                 .cluster

@@ -14,6 +14,7 @@
 //! oom POD                         its container is killed for its memory
 //! wait POD image|node|volume TEXT what the pod waits for
 //! evict POD TEXT                  the node takes it away
+//! taint-evict POD TEXT            its node is gone: the cluster gives it up, and nobody says that it has ended
 //! delete-pod POD                  somebody deletes it; it gets time to stop
 //! gone POD…                       they leave the API server
 //! progress STEP EPOCH LOSS [MAP]  what worker 0's agent says
@@ -194,6 +195,7 @@ impl Player {
             "restart-operator" => {
                 self.memory = JobMemory::default();
                 self.progress = None;
+                self.cluster.change(|world| world.silent = None);
                 *self.cluster.die_after_writes.lock().unwrap() = None;
             }
             "restore-status" => {

@@ -371,11 +371,17 @@ async fn claims(
 
 /// Fills in when each ended pod was first seen to have ended, and forgets pods that are gone.
 pub fn remember_ends(observed: &mut Observed, seen: &mut EndsSeen, now: Timestamp) {
-    seen.retain(|uid, _| observed.pods.iter().any(|pod| pod.uid == *uid));
-    for pod in &mut observed.pods {
-        if pod.ended() {
-            pod.end_seen = Some(*seen.entry(pod.uid.clone()).or_insert(now));
-        }
+    let workers = observed.pods.iter_mut();
+    let workers = workers.filter(|pod| pod.ended());
+    let workers = workers.map(|pod| (&pod.uid, &mut pod.end_seen));
+    let fetches = observed.fetch.iter_mut();
+    let fetches = fetches.filter(|pod| pod.ended());
+    let fetches = fetches.map(|pod| (&pod.uid, &mut pod.end_seen));
+    let before = std::mem::take(seen);
+    for (uid, end_seen) in workers.chain(fetches) {
+        let time = *before.get(uid).unwrap_or(&now);
+        seen.insert(uid.clone(), time);
+        *end_seen = Some(time);
     }
 }
 

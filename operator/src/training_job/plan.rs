@@ -17,8 +17,8 @@ use super::gang;
 use super::members::{joined_by, least_number, members, present_attempt};
 use super::observe::{ClaimView, Claims, ConfigView, Observed, ServiceView};
 use super::pods::{PodState, PodView};
-use super::prefetch::{self, Step};
-use super::queue::{self, Gate};
+use super::prefetch::{self, FetchView, Step};
+use super::queue::{self, Gate, QueueView};
 use super::restart::{self, Member, Verdict, judge};
 use super::validate::{InvalidSpec, ValidJob};
 use super::waiting::WaitingOn;
@@ -27,8 +27,8 @@ use crate::conditions::{find, holds};
 /// How soon to look again at a name that somebody else holds, or nobody: nothing else tells when that changes.
 const NAME_TAKEN_RETRY: SignedDuration = SignedDuration::from_secs(2);
 
-/// How soon to look again for a scheduler that is not installed.
-const GANG_RETRY: SignedDuration = SignedDuration::from_secs(15);
+/// How soon to look again for a scheduler that is not installed, or for rights: nobody tells of them.
+const UNTOLD_RETRY: SignedDuration = SignedDuration::from_secs(15);
 
 /// A worker that fails twice within this time, without a step of training between, has failed again.
 const GONE_AGAIN: SignedDuration = SignedDuration::from_secs(120);
@@ -87,9 +87,10 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
         plan.wake_at = now.checked_add(NAME_TAKEN_RETRY).ok();
         return plan;
     }
+    let begun = !members.iter().all(is_missing);
     if let Some(file) = valid.trainer.dataset.config_map.as_ref()
         && !observed.has_data_file
-        && members.iter().all(is_missing)
+        && !begun
     {
         let waiting_on = WaitingOn::Volume {
             message: format!(
@@ -103,11 +104,14 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
         plan.wake_at = now.checked_add(NAME_TAKEN_RETRY).ok();
         return plan;
     }
-    if let Gate::Closed { waiting_on, step } = queue::gate(valid, observed) {
+    if let Gate::Closed { waiting_on, step } = queue::gate(valid, observed, begun) {
         // How many workers there are is known when they may run.
         plan.freeze &= valid.workers.min_replicas.is_none();
         stand_still(&mut plan, observed, Phase::Queued(waiting_on));
         plan.queue = step;
+        if observed.queue == QueueView::Hidden {
+            plan.wake_by(later(now, UNTOLD_RETRY));
+        }
         return plan;
     }
     plan.wake_at = deadline.map(|(_, at)| at);
@@ -118,11 +122,7 @@ pub fn plan(valid: &ValidJob, observed: &Observed, now: Timestamp) -> Plan {
     }
     // Workers of a later incarnation had others before them, which began with the data set.
     let first = attempt.incarnation == 0;
-    if first
-        && valid.fetches()
-        && members.iter().all(is_missing)
-        && !fetched(&mut plan, valid, observed, now)
-    {
+    if first && valid.fetches() && !begun && !fetched(&mut plan, valid, observed, now) {
         return plan;
     }
     go_on(&mut plan, valid, observed, &members, now);
@@ -229,11 +229,10 @@ fn go_on(
         }
     }
     if !plan.create.is_empty()
-        && let Some(served) = &observed.served
-        && let Err(waiting_on) = gang::choose(valid, served)
+        && let Some(waiting_on) = held_up(valid, observed)
     {
         plan.create.clear();
-        plan.wake_at = now.checked_add(GANG_RETRY).ok();
+        plan.wake_at = Some(later(now, UNTOLD_RETRY));
         if plan.phase == Phase::Gang {
             plan.phase = Phase::Blocked(waiting_on);
         }
@@ -241,17 +240,25 @@ fn go_on(
     let_go_of_fetches(plan, observed, now);
 }
 
-/// Stops pods that have fetched once the workers have run for a while: a pod takes a moment to end with its container, and
-/// is then kept for its log.
+/// Why pods cannot be made as they have to be.
+fn held_up(valid: &ValidJob, observed: &Observed) -> Option<WaitingOn> {
+    let no_scheduler = || gang::choose(valid, observed.served.as_ref()?).err();
+    queue::unknown(valid, observed).or_else(no_scheduler)
+}
+
+/// Stops pods that fetched a while ago: a pod takes a moment to end with its container, and is then kept for its log. One
+/// that does not end, because of a container that others added, holds the volume that the workers wait for.
 fn let_go_of_fetches(plan: &mut Plan, observed: &Observed, now: Timestamp) {
-    let fetched: Vec<_> = fetched_and_there(observed).collect();
-    let ready = find(&observed.status.conditions, ConditionType::WorkersReady);
-    if let Some(ready) = ready.filter(|ready| ready.status == "True" && !fetched.is_empty()) {
-        match ready.last_transition_time.0.saturating_add(TO_FOLLOW) {
-            Ok(at) if at > now => plan.wake_by(at),
-            _ => plan.stop.extend(fetched),
+    for pod in fetched_and_there(observed) {
+        match later(pod.end_seen.unwrap_or(now), TO_FOLLOW) {
+            at if at > now => plan.wake_by(at),
+            _ => plan.stop.push(pod.name.clone()),
         }
     }
+}
+
+fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
+    time.saturating_add(by).unwrap_or(Timestamp::MAX)
 }
 
 /// Plans a job whose spec is not valid: it fails, and nothing of it runs on.
@@ -350,12 +357,9 @@ fn stand_still(plan: &mut Plan, observed: &Observed, phase: Phase) {
 }
 
 /// The pods that have fetched and in which a container that others added runs on.
-fn fetched_and_there(observed: &Observed) -> impl Iterator<Item = String> {
-    let there = observed
-        .fetch
-        .iter()
-        .filter(|pod| pod.ended() && !pod.over && !pod.deleting);
-    there.map(|pod| pod.name.clone())
+fn fetched_and_there(observed: &Observed) -> impl Iterator<Item = &FetchView> {
+    let there = |pod: &&FetchView| pod.ended() && !pod.over && !pod.deleting;
+    observed.fetch.iter().filter(there)
 }
 
 /// The pods that fetch and are not about to end.
@@ -415,7 +419,7 @@ fn ended(
     let Some(done) = observed.status.completion_time.as_ref() else {
         return Some(plan);
     };
-    let after = |time| done.0.saturating_add(time).unwrap_or(Timestamp::MAX);
+    let after = |time| later(done.0, time);
     let lingering: Vec<_> = lingering(observed, run.clean_pods).collect();
     let at = after(TO_FOLLOW);
     if at <= now {
@@ -443,7 +447,7 @@ fn lingering(observed: &Observed, policy: CleanPodPolicy) -> impl Iterator<Item 
     let fetched = fetched_and_there(observed).filter(move |_| policy == CleanPodPolicy::Running);
     runs.filter(|pod| pod.ended() && !pod.over && !pod.deleting)
         .map(|pod| pod.name.clone())
-        .chain(fetched)
+        .chain(fetched.map(|pod| pod.name.clone()))
 }
 
 fn fail(plan: &mut Plan, observed: &Observed, run: RunPolicy, failure: JobFailure) {

@@ -25,6 +25,8 @@ const MESSAGE_LIMIT: usize = 1024;
 pub struct FetchView {
     /// Its name.
     pub name: String,
+    /// Its uid.
+    pub uid: String,
     /// Which one of the job's it is, from 0.
     pub number: u32,
     /// Whether it is being deleted.
@@ -33,6 +35,8 @@ pub struct FetchView {
     pub over: bool,
     /// What it does.
     pub state: PodState,
+    /// When its end was first seen, by the observer's clock.
+    pub end_seen: Option<Timestamp>,
 }
 
 impl FetchView {
@@ -46,7 +50,9 @@ impl FetchView {
             number: names::fetch_pod_number(job, &name)?,
             deleting: pod.metadata.deletion_timestamp.is_some(),
             over: is_over(pod),
+            uid: pod.uid().unwrap_or_default(),
             state: state_of(pod),
+            end_seen: None,
             name,
         })
     }

@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::{Value, json};
 
 use super::observe::{ConfigView, Observed};
+use super::pods::{PodState, PodView};
 use super::validate::ValidJob;
 use super::waiting::WaitingOn;
 use crate::kueue::{
@@ -223,16 +224,19 @@ pub fn placement(workload: &Workload, flavors: &[ResourceFlavorSpec]) -> Placeme
     placement
 }
 
-/// Whether the workers of a job that is neither suspended nor over may run.
-pub fn gate(valid: &ValidJob, observed: &Observed) -> Gate {
+/// Whether the workers of a job that is neither suspended nor over may run. They have `begun` where anything is known of
+/// the present ones.
+pub fn gate(valid: &ValidJob, observed: &Observed, begun: bool) -> Gate {
     let entry = match (&observed.queue, &valid.queue) {
         (QueueView::Absent | QueueView::Foreign | QueueView::Hidden, None) => return Gate::Open,
-        // What runs was let in when there was that right.
-        (QueueView::Hidden, Some(_)) if alive(observed) => return Gate::Open,
         (QueueView::Hidden, Some(request)) => {
-            return Gate::Closed {
-                waiting_on: WaitingOn::queue(&request.queue, Some(HIDDEN)),
-                step: None,
+            return match hidden(request) {
+                // What runs was let in when there was that right, and how it ends counts.
+                _ if begun => Gate::Open,
+                waiting_on => Gate::Closed {
+                    waiting_on,
+                    step: None,
+                },
             };
         }
         (QueueView::Absent, Some(request)) => {
@@ -291,6 +295,16 @@ pub fn gate(valid: &ValidJob, observed: &Observed) -> Gate {
     }
     let evicted = entry.evicted.as_ref().map(|(_, message)| message.as_str());
     closed(entry.pending.as_deref().or(evicted), None)
+}
+
+fn hidden(request: &QueueRequest) -> WaitingOn {
+    WaitingOn::queue(&request.queue, Some(HIDDEN))
+}
+
+/// Why no pods can be made: what they carry of what the queue gave is not known.
+pub fn unknown(valid: &ValidJob, observed: &Observed) -> Option<WaitingOn> {
+    let request = valid.queue.as_ref()?;
+    (observed.queue == QueueView::Hidden).then(|| hidden(request))
 }
 
 /// What is said where the operator may not read what stands in queues.
@@ -378,9 +392,11 @@ pub fn replicas(valid: &ValidJob, observed: &Observed) -> u32 {
     (least..=most).rev().find(shared).unwrap_or(least)
 }
 
-/// Whether pods use what they asked for, as Kueue counts it: all that runs in them.
+/// Whether pods use what they asked for, as Kueue counts it: all that runs in them. What the cluster takes away is not
+/// waited for, since a node that is lost never says that its pods have ended.
 fn alive(observed: &Observed) -> bool {
-    observed.pods.iter().any(|pod| !pod.over)
+    let uses = |pod: &PodView| !pod.over && !matches!(pod.state, PodState::Evicted(_));
+    observed.pods.iter().any(uses)
 }
 
 /// Changes the status of a `Workload` as a step wants it.

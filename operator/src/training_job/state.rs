@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::back_off::Restarts;
 use super::display::duration;
+use super::observe::ConfigView;
 use super::plan::{JobFailure, Phase, Plan};
 use super::restart::InPlace;
 use super::status::shorten;
@@ -48,6 +49,8 @@ pub struct Outlook<'a> {
     pub placed: u32,
     /// What the job's queue gave it.
     pub admission: Option<&'a AdmissionStatus>,
+    /// The configuration that pods are made from.
+    pub config: &'a ConfigView,
     /// That the API server refused the configuration.
     pub unfrozen: Option<WaitingOn>,
     /// What the others wait for.
@@ -225,13 +228,7 @@ fn config_waits(outlook: &Outlook) -> bool {
         outlook.plan.phase,
         Phase::Queued(_) | Phase::Suspended | Phase::Blocked(_)
     );
-    waits && !outlook.plan.freeze && !holds(&outlook.old.conditions, ConditionType::Accepted)
-}
-
-/// That the API server does not take a pod.
-fn refused_pod<'a>(outlook: &'a Outlook) -> Option<&'a WaitingOn> {
-    let mut waiting = outlook.waiting.iter().map(|(_, waiting_on)| waiting_on);
-    waiting.find(|waiting_on| matches!(waiting_on, WaitingOn::CreateRefused { .. }))
+    waits && !outlook.plan.freeze && *outlook.config == ConfigView::Absent
 }
 
 fn all_run(outlook: &Outlook) -> bool {

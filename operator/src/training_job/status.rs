@@ -87,13 +87,14 @@ pub fn status(
         ready,
         placed,
         admission: admission.as_ref(),
+        config: &observed.config,
         unfrozen: refusal(applied)
             .filter(|_| applied.unfrozen)
             .map(|(_, refused)| refused),
         waiting: waiting(valid, observed, plan, applied),
         ranks_started: ranks_started(observed, plan),
         slow_check: told(observed, plan).and_then(slow_check),
-        silent: (observed.silent == Some(plan.attempt.incarnation)).then_some(paths::AGENT_PORT),
+        silent: is_silent(observed, plan).then_some(paths::AGENT_PORT),
         absent: absent.map(|absent| {
             let workers = workers.iter();
             workers
@@ -319,6 +320,15 @@ fn told<'a>(observed: &'a Observed, plan: &Plan) -> Option<&'a AgentProgress> {
 fn slow_check(told: &AgentProgress) -> Option<String> {
     let slow = told.slow_check.as_ref()?;
     Some(failure_sentence(told.node_rank, None, slow))
+}
+
+/// Whether no agent of the present workers has answered for long. An operator that has just begun has not asked yet.
+fn is_silent(observed: &Observed, plan: &Plan) -> bool {
+    let old = &observed.status;
+    let known = find(&old.conditions, ConditionType::PreflightPassed)
+        .is_some_and(|known| known.reason == Reason::NotReachable.as_str());
+    let not_asked = known && old.attempt == Some(plan.attempt) && told(observed, plan).is_none();
+    observed.silent == Some(plan.attempt.incarnation) || not_asked
 }
 
 /// Whether the agents have started ranks: they do that together, when all are content.

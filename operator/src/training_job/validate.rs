@@ -38,6 +38,19 @@ pub struct ValidJob {
 }
 
 impl ValidJob {
+    /// A job that was found valid when its configuration was frozen.
+    pub fn accepted(job: &YoloTrainingJob) -> Self {
+        Self {
+            layout: job.spec.workers.layout(),
+            trainer: job.spec.trainer(),
+            workers: job.spec.workers.clone(),
+            failure_policy: job.spec.failure_policy.clone(),
+            run: job.spec.run_policy(),
+            scheduling: job.spec.scheduling.clone(),
+            queue: queue_request(job),
+        }
+    }
+
     /// Whether the operator makes the claim for the results.
     pub fn claims_output(&self) -> bool {
         self.trainer.output.volume_claim_template.is_some()
@@ -125,7 +138,6 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
             problems.push(problem.to_owned());
         }
     }
-    let queue = queue_request(job);
     problems.extend(partial_problems(&workers, &trainer.training));
     // Those that share `training.batchSize`.
     let ranks = match &workers.container {
@@ -144,15 +156,7 @@ pub fn validate(job: &YoloTrainingJob) -> Result<ValidJob, InvalidSpec> {
         .collect();
     problems.extend(known);
     if problems.is_empty() {
-        Ok(ValidJob {
-            layout: workers.layout(),
-            trainer,
-            workers,
-            failure_policy: policy.clone(),
-            run,
-            scheduling: job.spec.scheduling.clone(),
-            queue,
-        })
+        Ok(ValidJob::accepted(job))
     } else {
         Err(InvalidSpec { problems })
     }

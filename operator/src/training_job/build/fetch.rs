@@ -67,7 +67,7 @@ fn container(config: &JobConfig, workers: &Workers) -> Container {
         command: Some(vec!["/yolo-fetch".to_owned()]),
         env: Some(environment(config)),
         resources: Some(ResourceRequirements {
-            limits: limits(workers, [("cpu", "4"), ("memory", "2Gi")]),
+            limits: limits(workers),
             requests: Some(BTreeMap::from(requests)),
             ..ResourceRequirements::default()
         }),
@@ -167,6 +167,8 @@ fn volumes(config: &JobConfig) -> Vec<Volume> {
 mod tests {
     use serde_json::{Value, json};
 
+    use crds::v1alpha1::Quantity as SpecQuantity;
+
     use super::super::pod::tests::named as found;
     use super::*;
     use crate::sim::fixture;
@@ -174,6 +176,14 @@ mod tests {
     fn built(dataset: Value) -> Value {
         let (mut config, mut workers) = fixture::config("digits", 2);
         workers.gpus_per_worker = 8;
+        let limits = [
+            ("cpu", "2"),
+            ("memory", "4Gi"),
+            ("ephemeral-storage", "9Gi"),
+        ];
+        let limits =
+            limits.map(|(name, amount)| (name.to_owned(), SpecQuantity(amount.to_owned())));
+        workers.resources.limits = BTreeMap::from(limits);
         workers.template.node_selector = BTreeMap::from([("gpu".to_owned(), "h100".to_owned())]);
         config.spec.dataset = serde_json::from_value(dataset).expect("a data set");
         serde_json::to_value(pod(&config, &workers, 3)).expect("plain data")
@@ -203,6 +213,9 @@ mod tests {
         let token = &found(&fetch["env"], "AWS_SESSION_TOKEN")["valueFrom"]["secretKeyRef"];
         assert_eq!(true, token["optional"]);
         assert!(!fetch["resources"].to_string().contains("nvidia"));
+        // What a namespace lets a worker have is enough; one without limits is given none.
+        let limits = json!({"cpu": "2", "memory": "4Gi"});
+        assert_eq!(limits, fetch["resources"]["limits"]);
         assert_eq!("h100", pod["spec"]["nodeSelector"]["gpu"]);
         let claim = &found(&pod["spec"]["volumes"], CACHE)["persistentVolumeClaim"];
         assert_eq!(json!({"claimName": "cache"}), *claim);

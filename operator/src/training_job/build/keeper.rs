@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::fetch::credentials;
 use super::pod::container_security;
-use super::resources::limits;
+use super::resources::limits_of;
 use super::volumes::{CONFIG, KEEP, OUTPUT, mount};
 
 /// Whether this worker has one: rank 0 alone writes, and begins with what was written.
@@ -37,7 +37,7 @@ pub fn keeper(config: &JobConfig, workers: &Workers) -> Container {
         args: Some(vec!["keep".to_owned()]),
         env: Some(environment(config)),
         resources: Some(ResourceRequirements {
-            limits: limits(workers, [("cpu", "1"), ("memory", "1Gi")]),
+            limits: limits_of(workers, [("cpu", "1"), ("memory", "1Gi")]),
             requests: Some(BTreeMap::from(requests)),
             ..ResourceRequirements::default()
         }),

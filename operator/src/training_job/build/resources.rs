@@ -49,9 +49,19 @@ pub fn before_worker(workers: &Workers) -> ResourceRequirements {
     }
 }
 
-/// The limits of a container beside the workers that has enough with these: none where the workers have none. Where a
-/// quota counts limits, each container has to have one.
-pub fn limits(workers: &Workers, amounts: [(&str, &str); 2]) -> Option<BTreeMap<String, Quantity>> {
+/// Limits of CPU and memory for a pod that runs before the workers: those of a worker. Where a quota counts limits, each
+/// container has to have one; what a namespace allows at most, it allows the workers.
+pub fn limits(workers: &Workers) -> Option<BTreeMap<String, Quantity>> {
+    let mut limits = before_worker(workers).limits?;
+    limits.retain(|name, _| matches!(name.as_str(), "cpu" | "memory"));
+    some(&limits)
+}
+
+/// Limits of CPU and memory for a container beside a worker that has enough with these: none where the worker has none.
+pub fn limits_of(
+    workers: &Workers,
+    amounts: [(&str, &str); 2],
+) -> Option<BTreeMap<String, Quantity>> {
     let limited = |(name, _): &(&str, &str)| workers.resources.limits.contains_key(*name);
     let amounts = amounts.into_iter().filter(limited);
     let limits = amounts.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned())));

@@ -4,7 +4,7 @@ use crds::conditions::{ConditionType, Reason};
 
 use super::super::plan::Phase;
 use super::super::waiting::{WaitingOn, summary};
-use super::{Outlook, all_run, not_now, refused_pod};
+use super::{Outlook, all_run, not_now};
 use crate::conditions::{Stated, find, holds};
 
 pub(super) fn admitted(outlook: &Outlook) -> Stated {
@@ -29,6 +29,12 @@ pub(super) fn admitted(outlook: &Outlook) -> Stated {
             "the job waits in no queue",
         ),
     }
+}
+
+/// That the API server does not take a pod.
+fn refused_pod<'a>(outlook: &'a Outlook) -> Option<&'a WaitingOn> {
+    let mut waiting = outlook.waiting.iter().map(|(_, waiting_on)| waiting_on);
+    waiting.find(|waiting_on| matches!(waiting_on, WaitingOn::CreateRefused { .. }))
 }
 
 /// What all workers wait for, when they do.
