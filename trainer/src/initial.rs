@@ -68,8 +68,9 @@ pub fn adopt(model: &mut Model, dataset: &Path) -> Result<(), InitialError> {
         return Ok(());
     }
     if model.size.is_none() {
-        let Some(info) = opened.info else {
-            return Err(InitialError::NoModel { weights });
+        let info = match opened.info {
+            Err(WeightsError::NoNote { .. }) => return Err(InitialError::NoModel { weights }),
+            info => info?,
         };
         model.size = info.model.size;
         model.architecture = info.model.architecture;
@@ -132,7 +133,31 @@ fn listed(names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use contract::spec::ModelSize;
+
     use super::*;
+
+    #[test]
+    fn of_weights_for_a_network_of_the_job_only_tensors_are_needed() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/formats/testdata/yolov5.pt");
+        let mut bytes = std::fs::read(file).expect("readable");
+        // An activation that this program does not have.
+        let at = bytes.windows(4).position(|window| window == b"SiLU");
+        bytes[at.expect("named once")..][..4].copy_from_slice(b"SELU");
+        let folder = tempfile::tempdir().expect("temporary folder");
+        std::fs::write(folder.path().join("w.pt"), bytes).expect("written");
+        let adopted = |size| {
+            let mut model = Model {
+                size,
+                weights: Some("w.pt".to_owned()),
+                ..Model::default()
+            };
+            adopt(&mut model, folder.path()).map_err(|error| crate::console::chain(&error))
+        };
+        assert_eq!(Ok(()), adopted(Some(ModelSize::N)));
+        let problem = adopted(None).expect_err("refused");
+        assert!(problem.contains("has the activation SELU"), "{problem}");
+    }
 
     #[test]
     fn what_was_not_taken_is_named_but_not_without_end() {

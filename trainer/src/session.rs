@@ -161,17 +161,18 @@ impl<'a> Session<'a> {
         reporter.phase(Phase::Rendezvous);
         let mut ranks = rendezvous::meet(&place, chosen.backend.clone(), limits(spec))?;
         data.agree(&mut ranks)?;
-        check_mosaics(spec, data.train.len())?;
-        try_network(&mut ranks, chosen.device, reporter)?;
-
         let folder = RunFolder::new(&job.output, &job.config, place.attempt);
         let store = CheckpointStore::new(folder.checkpoints(), place.attempt);
+        check_mosaics(spec, data.train.len(), &store, &mut ranks)?;
+        try_network(&mut ranks, chosen.device, reporter)?;
+
         let changes = take_folder(&mut job, &data, &folder, &store, &mut ranks, reporter)?;
         let portions = portions::agree(&folder, &mut ranks, reporter)?;
         let machine = machine(place.world_size, &threads, &chosen, portions);
         let (mut learner, loss) = learner(&job, &data, chosen.device, &mut ranks)?;
         batch::settle(&mut job, &data, &folder, &mut learner, &mut ranks, reporter)?;
         let spec = job.config.spec.clone();
+        check_mosaics(&spec, data.train.len(), &store, &mut ranks)?;
         learner.divide(portions.min(portions::most_of_step(&spec.training, place.world_size)));
         let names = data.train.names().to_vec();
         let fresh = RunState::new(spec.clone(), names, data.digest.clone(), machine);

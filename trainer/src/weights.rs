@@ -192,16 +192,13 @@ pub struct Opened {
     pub file: PathBuf,
     /// Its tensors by YOLOv5's names.
     pub tensors: NamedTensors,
-    /// What it says of its network; nothing if there are only tensors.
-    pub info: Option<WeightsInfo>,
+    /// What it says of its network, or why that cannot be used; a training may need only the tensors.
+    pub info: Result<WeightsInfo, WeightsError>,
 }
 
 impl Opened {
     fn described(self) -> Result<(PathBuf, NamedTensors, WeightsInfo), WeightsError> {
-        match self.info {
-            Some(info) => Ok((self.file, self.tensors, info)),
-            None => Err(WeightsError::NoNote { path: self.file }),
-        }
+        Ok((self.file, self.tensors, self.info?))
     }
 }
 
@@ -258,7 +255,7 @@ pub fn open(path: &Path) -> Result<Opened, WeightsError> {
         return Ok(Opened {
             file,
             tensors,
-            info: Some(info),
+            info: Ok(info),
         });
     }
     let best = path.join("weights/best.safetensors");
@@ -275,7 +272,9 @@ pub fn open(path: &Path) -> Result<Opened, WeightsError> {
     })
 }
 
-fn from_file(file: &Path) -> Result<(NamedTensors, Option<WeightsInfo>), WeightsError> {
+fn from_file(
+    file: &Path,
+) -> Result<(NamedTensors, Result<WeightsInfo, WeightsError>), WeightsError> {
     let foreign = WeightsFile::open(file).map_err(|source| match source {
         FormatError::Read(source) => WeightsError::Read {
             path: file.to_owned(),
@@ -299,7 +298,7 @@ fn from_file(file: &Path) -> Result<(NamedTensors, Option<WeightsInfo>), Weights
             found: info.format_version,
         });
     }
-    Ok((tensors(file)?, Some(info)))
+    Ok((tensors(file)?, Ok(info)))
 }
 
 fn read_note(note: &str) -> Result<WeightsInfo, serde_json::Error> {

@@ -209,9 +209,13 @@ impl<'a> Worker<'a> {
     fn finished(&self, because: Option<&RankFailure>) -> Box<Outcome> {
         if let Some(End::OfRanks(outcome)) = &self.end {
             let mut outcome = outcome.clone();
-            // Ranks that noticed by themselves that another one is gone do not know why.
+            // Ranks that noticed by themselves that another one is gone do not know why. Their own failure is the cause
+            // where there is no better one.
             let is_echo = outcome.result.reason.is_some_and(FailureReason::is_echo);
-            let cause = because.filter(|because| because.rank.is_some() && is_echo);
+            let of_another = |because: &&RankFailure| {
+                because.rank.is_some() && because.worker != self.place.node_rank
+            };
+            let cause = because.filter(of_another).filter(|_| is_echo);
             outcome.result.because = outcome.result.because.or(cause.cloned());
             return outcome;
         }

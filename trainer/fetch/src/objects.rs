@@ -225,6 +225,10 @@ async fn one(
         folder.note(whole);
         return Ok(());
     }
+    // Its room is counted on. Nobody reads a folder that is not complete.
+    if place.is_file() {
+        fs::remove_file(&place).map_err(FetchError::volume("remove", &place))?;
+    }
     let part = part(folder, object);
     get(source, object, &part, progress).await?;
     let found = tokio::task::block_in_place(|| matches(object, &part))?;
@@ -366,9 +370,8 @@ mod tests {
         }
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn an_object_that_was_replaced_is_not_taken_for_its_old_file() {
-        // Its ETags are numbers.
+    /// A store whose `ETag`s are numbers.
+    fn memory() -> (Arc<InMemory>, Source) {
         let store = Arc::new(InMemory::new());
         let source = Source {
             store: store.clone(),
@@ -377,6 +380,12 @@ mod tests {
             identity: "memory".to_owned(),
             kind: Kind::Objects,
         };
+        (store, source)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_object_that_was_replaced_is_not_taken_for_its_old_file() {
+        let (store, source) = memory();
         let root = tempfile::tempdir().expect("a folder");
         let name = Location::from("labels/1.txt");
         for content in ["old labels", "new labels"] {
@@ -387,6 +396,24 @@ mod tests {
             let found = fs::read_to_string(root.path().join("labels/1.txt"));
             assert_eq!(content, found.expect("there"));
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_file_that_is_fetched_anew_makes_room_first() {
+        let (store, source) = memory();
+        let name = Location::from("1.txt");
+        store.put(&name, "labels".into()).await.expect("put");
+        let root = tempfile::tempdir().expect("a folder");
+        let folder = folder(root.path()).await;
+        let object = list(&source).await.expect("listed").swap_remove(0);
+        let place = folder.place(&object.name);
+        fs::write(&place, "LABELS").expect("written");
+        // It arrives no more.
+        store.delete(&name).await.expect("deleted");
+        let (etags, progress) = (ETags::default(), Progress::new(1, 6));
+        let fetched = one(&source, &folder, object, &etags, &progress).await;
+        fetched.expect_err("it is gone");
+        assert!(!place.exists());
     }
 
     #[tokio::test]

@@ -5,7 +5,6 @@ use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use contract::spec::ArchiveFormat;
-use flate2::bufread::MultiGzDecoder;
 use tar::EntryType;
 use zip::ZipArchive;
 
@@ -13,8 +12,10 @@ use crate::error::FetchError;
 use crate::folder::{Complete, Folder};
 use crate::names;
 use frames::Frames;
+use members::Members;
 
 mod frames;
+mod members;
 #[cfg(test)]
 mod tests;
 
@@ -39,7 +40,7 @@ pub fn unpack(file: &Path, url: &str, folder: &Folder) -> Result<Complete, Fetch
     match format {
         ArchiveFormat::Zip => unzip(reader, &mut out)?,
         ArchiveFormat::Tar => untar(reader, &mut out)?,
-        ArchiveFormat::TarGz => untar(MultiGzDecoder::new(reader), &mut out)?,
+        ArchiveFormat::TarGz => untar(Members::new(reader), &mut out)?,
         ArchiveFormat::TarZst => untar(Frames::new(reader), &mut out)?,
     }
     if out.complete.files == 0 {

@@ -84,9 +84,12 @@ impl Columns {
     /// The angle of the diagonal; 0 of a box without any size, as sides that are too small for their kind become 0.
     fn slant(&self) -> Result<Tensor, TchError> {
         let [width, height] = &self.size;
-        // 0/0 is no number. All other heights stay what they are, to the bit.
-        let is_empty = width.f_add(height)?.f_eq(0.0)?.f_to_kind(height.kind())?;
-        width.f_div(&height.f_add(&is_empty)?)?.f_atan()
+        let is_0 = |sides: &Tensor| sides.f_eq(0.0)?.f_to_kind(height.kind());
+        // 0/0 is no number, and the angle of an infinite ratio has a gradient that is none. All other heights stay what
+        // they are, to the bit.
+        let is_empty = is_0(&width.f_add(height)?)?;
+        let instead = is_0(height)?.f_mul_scalar(EPS)?.f_add(&is_empty)?;
+        width.f_div(&height.f_add(&instead)?)?.f_atan()
     }
 }
 
@@ -178,14 +181,27 @@ mod tests {
 
     #[test]
     fn boxes_without_size_have_an_overlap_and_gradients() {
-        let flat = [0.5, 0.5, 0.0, 0.0, 10.0, 10.0, 0.0, 8.0, 3.0, 3.0, 0.0, 0.0];
-        let a = boxes(&flat).set_requires_grad(true);
-        for b in [&A[..], &flat] {
-            let got = ciou(&a, &boxes(b)).expect("same shape");
-            assert!(values(&got).iter().all(|v| v.is_finite()), "{got:?}");
-            got.sum(Kind::Double).backward();
+        let flat = [
+            0.5, 0.5, 0.0, 0.0, 10.0, 10.0, 0.0, 8.0, 10.0, 10.0, 8.0, 0.0,
+        ];
+        for kind in [Kind::Double, Kind::Float] {
+            let a = boxes(&flat).to_kind(kind).set_requires_grad(true);
+            for b in [&A[..], &flat] {
+                let got = ciou(&a, &boxes(b).to_kind(kind)).expect("same shape");
+                assert!(values(&got).iter().all(|v| v.is_finite()), "{got:?}");
+                got.sum(kind).backward();
+            }
+            assert!(values(&a.grad().view([-1])).iter().all(|g| g.is_finite()));
+            let slants = Columns::new(&a).and_then(|columns| columns.slant());
+            let slants = values(&slants.expect("boxes"));
+            assert!(
+                slants
+                    .iter()
+                    .zip([0.0, 0.0, PI / 2.0])
+                    .all(|(a, b)| (a - b).abs() < 1e-6),
+                "{slants:?}"
+            );
         }
-        assert!(values(&a.grad().view([-1])).iter().all(|g| g.is_finite()));
     }
 
     #[test]

@@ -73,12 +73,15 @@ impl Results {
         chart::picture("results.png", SIZE, |area| {
             let parts = area.split_evenly((2, 5));
             for (part, name) in parts.iter().zip(DRAWN.as_flattened()) {
-                let points = self.column(name);
+                let mut points = self.column(name);
+                let x_range = chart::range_of(points.iter().map(|point| point.0));
+                // They would be drawn at an edge, as the best there is.
+                points.retain(|point| point.1.is_finite());
                 let axes = Axes {
                     title: name,
                     x: "",
                     y: "",
-                    x_range: chart::range_of(points.iter().map(|point| point.0)),
+                    x_range,
                     y_range: chart::range_of(points.iter().map(|point| point.1)),
                 };
                 let line = Line {
@@ -105,5 +108,18 @@ mod tests {
         assert_eq!(results.column("train/box_loss"), [(0.0, 0.5), (3.0, 0.25)]);
         assert!(results.column("other").is_empty());
         assert_eq!(Results::default(), Results::parse(""));
+    }
+
+    #[test]
+    fn what_is_no_number_is_not_drawn() {
+        let drawn = |second: &str| {
+            let text = format!("epoch,val/box_loss\n0,0.5\n{second}2,0.25\n");
+            Results::parse(&text).picture().expect("drawn")
+        };
+        let without = drawn("");
+        for value in ["NaN", "inf"] {
+            assert!(without == drawn(&format!("1,{value}\n")), "{value}");
+        }
+        assert!(without != drawn("1,0.1\n"));
     }
 }

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use trainer_core::auto_batch::largest;
 
 use super::data::Data;
-use super::plan::check_mosaics;
 use crate::distributed::Ranks;
 use crate::durable;
 use crate::error::Error;
@@ -43,7 +42,6 @@ pub fn settle(
     if job.config.spec.training.batch_size == 0 {
         let size = agree(job, data, folder, learner, ranks, reporter)?;
         job.config.spec.training.batch_size = size;
-        check_mosaics(&job.config.spec, data.train.len())?;
     }
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! How long a session trains, and how the learning rate falls.
 
-use contract::spec::{Schedule as ScheduleSetting, TrainerSpec};
+use contract::spec::{Augmentation, Schedule as ScheduleSetting, TrainerSpec};
 use trainer_core::schedule::{Schedule, ScheduleKind};
 
 use super::data::Data;
-use crate::checkpoint::RunState;
+use crate::checkpoint::{CheckpointStore, RunState};
+use crate::distributed::Ranks;
 use crate::error::Error;
 use crate::report::Plan;
 
@@ -38,24 +39,49 @@ pub fn plan(
     }
 }
 
-/// Makes sure that a run that ends by its steps comes to an epoch with mosaics, unless it is to have none anyway: the
-/// settings alone do not tell how many steps an epoch has. A batch size that is yet to be found tells nothing.
-pub fn check_mosaics(spec: &TrainerSpec, images: usize) -> Result<(), Error> {
-    let close = spec.augmentation.close_mosaic;
-    let (Some(iterations), 1..) = (spec.training.iterations, spec.training.batch_size) else {
+/// Makes sure that a run that ends by its steps comes to an epoch with mosaics. One that has a checkpoint goes on: it may
+/// have had them, when it was to take more steps.
+pub fn check_mosaics(
+    spec: &TrainerSpec,
+    images: usize,
+    store: &CheckpointStore,
+    ranks: &mut Ranks,
+) -> Result<(), Error> {
+    let Some(problem) = without_mosaics(spec, images) else {
         return Ok(());
     };
+    let has_begun = store.steps().is_ok_and(|steps| !steps.is_empty());
+    let has_begun = ranks.value_of_first(&has_begun);
+    let has_begun = has_begun.map_err(|source| Error::Ranks {
+        when: "the start",
+        source,
+    })?;
+    if has_begun { Ok(()) } else { Err(problem) }
+}
+
+/// Why a run comes to no epoch with mosaics, unless it is to have none anyway: the settings alone do not tell how many
+/// steps an epoch has. A batch size that is yet to be found tells nothing.
+fn without_mosaics(spec: &TrainerSpec, images: usize) -> Option<Error> {
+    let Augmentation {
+        mosaic,
+        mixup,
+        cutmix,
+        copy_paste,
+        close_mosaic: close,
+        ..
+    } = spec.augmentation;
+    if [mosaic, mixup, cutmix, copy_paste] == [0.0; 4] || spec.training.batch_size == 0 {
+        return None;
+    }
+    let iterations = spec.training.iterations?;
     let steps = (images as u64).div_ceil(spec.training.batch_size.into());
     let last = schedule(spec).epochs_to_do(steps);
-    if close >= last && last < spec.training.epochs {
-        return Err(Error::NoMosaics {
-            close,
-            iterations,
-            steps,
-            last,
-        });
-    }
-    Ok(())
+    (close >= last && last < spec.training.epochs).then_some(Error::NoMosaics {
+        close,
+        iterations,
+        steps,
+        last,
+    })
 }
 
 /// The schedule that the settings ask for.
@@ -82,5 +108,32 @@ pub fn schedule(spec: &TrainerSpec) -> Schedule {
         warmup_bias_lr: hyperparameters.warmup_bias_lr,
         batch: spec.training.batch_size,
         nominal_batch: hyperparameters.nominal_batch_size,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_run_lacks_mosaics_only_if_it_was_to_have_some() {
+        let lacks = |augmentation: &serde_json::Value| {
+            let spec = json!({
+                "dataset": {}, "output": {}, "augmentation": augmentation,
+                "training": {"epochs": 3, "batchSize": 12, "iterations": 4},
+            });
+            let spec = serde_json::from_value(spec).expect("a spec");
+            without_mosaics(&spec, 26).is_some()
+        };
+        assert!(lacks(&json!({"closeMosaic": 2})));
+        assert!(!lacks(&json!({"closeMosaic": 1})));
+        let mut none = json!({
+            "closeMosaic": 2, "mosaic": 0.0, "mixup": 0.0, "cutmix": 0.0, "copyPaste": 0.0,
+        });
+        assert!(!lacks(&none));
+        none["mixup"] = json!(0.1);
+        assert!(lacks(&none));
     }
 }

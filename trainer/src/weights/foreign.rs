@@ -30,11 +30,11 @@ const KEYS: [&str; 9] = [
     "head",
 ];
 
-/// The tensors of a file under YOLOv5's names, and its network if it says which that is.
+/// The tensors of a file under YOLOv5's names, and its network or why that is not known.
 pub fn read(
     path: &Path,
     mut file: WeightsFile,
-) -> Result<(NamedTensors, Option<WeightsInfo>), WeightsError> {
+) -> Result<(NamedTensors, Result<WeightsInfo, WeightsError>), WeightsError> {
     // Old versions keep anchors twice; the second is made from the first.
     let loaded = file
         .load(|name| !name.ends_with(".anchor_grid"))
@@ -56,14 +56,13 @@ pub fn read(
         path: path.to_owned(),
         source,
     })?;
-    if file.container != Container::Yolov5 {
-        return Ok((tensors, None));
-    }
-    let info = info(&file.description, &tensors).map_err(|problem| WeightsError::Model {
-        path: path.to_owned(),
-        problem,
-    })?;
-    Ok((tensors, Some(info)))
+    let path = path.to_owned();
+    let info = match file.container {
+        Container::Yolov5 => info(&file.description, &tensors)
+            .map_err(|problem| WeightsError::Model { path, problem }),
+        _ => Err(WeightsError::NoNote { path }),
+    };
+    Ok((tensors, info))
 }
 
 fn to_tch(tensor: &NamedTensor) -> Result<Tensor, tch::TchError> {

@@ -48,6 +48,12 @@ fn a_run_whose_steps_end_before_an_epoch_with_mosaics_is_refused() {
     }
     fixture.write_manifest(&change(1, 12, STEPS_PER_EPOCH + 1));
     trained(&fixture, STEPS_PER_EPOCH + 1);
+    // One that is under way had its mosaics before it was to take fewer steps.
+    fixture.write_manifest(&change(1, 12, STEPS_PER_EPOCH));
+    fixture.succeed(&Start {
+        restart: 1,
+        ..Start::new("o", 1)
+    });
 }
 
 #[test]

@@ -145,6 +145,15 @@ pub fn a_worker_whose_ranks_noticed_that_another_is_gone_says_why_it_is() {
     );
 }
 
+pub fn a_worker_does_not_name_itself_as_the_cause() {
+    let [first, second] = setups::<2>(0);
+    let [first, second] = [first.shell("exit 76"), patient(second)].map(Agent::finish);
+    assert_eq!((76, 76), (first.code, second.code), "{}", first.stderr);
+    assert_eq!(None, first.result.because);
+    let because = second.result.because.expect("a cause");
+    assert_eq!((0, Some(0)), (because.worker, because.rank));
+}
+
 /// Two workers, and another pod of the second one.
 fn with_successor() -> [Setup; 3] {
     let [first, second, successor] = setups::<3>(5).map(|setup| setup.env("NNODES", "2"));

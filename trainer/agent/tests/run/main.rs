@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         group::when_no_restart_is_left_every_worker_says_why,
         group::a_failure_that_would_repeat_itself_ends_all,
         group::a_worker_whose_ranks_noticed_that_another_is_gone_says_why_it_is,
+        group::a_worker_does_not_name_itself_as_the_cause,
         group::a_worker_that_is_gone_is_awaited_and_another_pod_takes_its_place,
         group::a_worker_that_is_asked_to_stop_alone_is_awaited_too,
         group::a_worker_that_is_asked_to_stop_has_its_time_although_its_successor_is_there,

@@ -180,12 +180,15 @@ fn voc_annotations_are_counted_from_one() {
 #[test]
 fn voc_lists_find_images_of_every_ending_and_with_blanks() {
     let set = voc(&object("dog", 0, ["11", "6", "31", "16"]));
-    for name in ["c.png", "d.JPG", "my image.tif", "number 1.bmp"] {
+    for name in ["c.png", "d.JPG", "e.jpg", "f.png", "g.jpg", "g 1.jpg"] {
+        set.image(&format!("JPEGImages/{name}"), &noise(1, (40, 20)));
+    }
+    for name in ["my image.tif", "number 1.bmp"] {
         set.image(&format!("JPEGImages/{name}"), &noise(1, (40, 20)));
     }
     set.write(
         "ImageSets/Main/train.txt",
-        "a\nb 1\nc -1\nd\nmy image\nmy image  1\nnumber 1\nno such 0\nnone\n",
+        "a\nb 1\nc -1\nd\ne  1  1\nf 0 1 0\ng 1\nmy image\nmy image  1  0\nnumber 1\nno such 0 1\nnone\n",
     );
     let data = set.open(Split::Train);
     let names: Vec<_> = data.images().iter().map(|i| i.name.as_str()).collect();
@@ -196,6 +199,9 @@ fn voc_lists_find_images_of_every_ending_and_with_blanks() {
             "JPEGImages/b.jpg",
             "JPEGImages/c.png",
             "JPEGImages/d.JPG",
+            "JPEGImages/e.jpg",
+            "JPEGImages/f.png",
+            "JPEGImages/g 1.jpg",
             "JPEGImages/my image.tif",
             "JPEGImages/number 1.bmp"
         ]

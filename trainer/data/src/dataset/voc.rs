@@ -7,7 +7,11 @@ use super::config::inside;
 use super::labelling::{Collector, Found, class_of, from_pixels, replace_folder};
 use super::listing::EXTENSIONS;
 use roxmltree::{Document, Node};
+use std::iter::successors;
 use std::path::{Path, PathBuf};
+
+/// Columns of a list that are looked at; VOC's have four at most.
+const MOST_COLUMNS: usize = 16;
 
 /// Where the annotations of an image are: the last folder `JPEGImages` or `images` in its path is
 /// `Annotations` instead, and the ending is `xml`. Without such a folder they are beside the image.
@@ -18,19 +22,20 @@ pub(super) fn label_path(image: &Path) -> PathBuf {
 /// The image in `root` that a line of a list `ImageSets/Main/train.txt` names without folder and ending; none if
 /// that lies outside of `root`.
 ///
-/// A last column may say whether the image shows the class of the list. Names may hold blanks, too: what there is
-/// a file of decides.
+/// Further columns may say whether the image shows the class of the list, or which of its objects do. Names may hold
+/// blanks, too: what there is a file of decides, and of two files of one ending the longer name.
 pub(super) fn listed_image(root: &Path, list: &Path, line: &str) -> Option<PathBuf> {
     let sets = list.parent().and_then(Path::parent);
     let base = sets.and_then(Path::parent).unwrap_or(Path::new(""));
     let folder = base.join("JPEGImages");
-    let columns = line.rsplit_once(char::is_whitespace);
-    let columns = columns.map(|(name, last)| (name.trim_end(), last));
-    let names = [Some(line), columns.map(|(name, _)| name)];
-    for name in names.into_iter().flatten() {
-        // VOC's own ending comes first.
-        for ending in ["jpg"].into_iter().chain(EXTENSIONS) {
-            for ending in [ending.to_owned(), ending.to_uppercase()] {
+    let names = || {
+        let all = successors(Some(line), |name| Some(without_column(name)?.0));
+        all.take(MOST_COLUMNS)
+    };
+    // VOC's own ending comes first: each name that is tried before the right one costs a look at the volume.
+    for ending in ["jpg"].into_iter().chain(EXTENSIONS) {
+        for ending in [ending.to_owned(), ending.to_uppercase()] {
+            for name in names() {
                 let image = inside(&folder, &format!("{name}.{ending}"))?;
                 if root.join(&image).is_file() {
                     return Some(image);
@@ -39,11 +44,19 @@ pub(super) fn listed_image(root: &Path, list: &Path, line: &str) -> Option<PathB
         }
     }
     // There is none; it is missed under its usual name.
-    let name = match columns {
-        Some((name, last)) if last.parse::<i64>().is_ok() => name,
-        _ => line,
-    };
+    let mut name = line;
+    while let Some((shorter, last)) = without_column(name)
+        && last.parse::<i64>().is_ok()
+    {
+        name = shorter;
+    }
     inside(&folder, &format!("{name}.jpg"))
+}
+
+/// A line without its last column, and that column.
+fn without_column(line: &str) -> Option<(&str, &str)> {
+    let (rest, last) = line.rsplit_once(char::is_whitespace)?;
+    Some((rest.trim_end(), last))
 }
 
 /// Reads the annotations `text` of the file called `file`, of an image of `size` pixels.

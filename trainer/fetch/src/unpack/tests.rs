@@ -82,6 +82,7 @@ fn every_format_gives_its_files() {
     // In pieces, the first of which ends where an entry does; pzstd begins with a frame to be skipped.
     let (first, rest) = plain.split_at(1536);
     let members = [gzip_of(first), gzip_of(rest)].concat();
+    let padded = |padding: &[u8]| [&members[..], padding].concat();
     let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0], &b"size"[..]].concat();
     let frames = [&skipped[..], &zstd(first), &skipped, &zstd(rest), &skipped].concat();
     let zip = zip(&[
@@ -92,6 +93,9 @@ fn every_format_gives_its_files() {
         ("tar", plain),
         ("tar.gz", gzip.clone()),
         ("tgz", gzip),
+        ("tar.gz", padded(&[0; 512])),
+        ("tar.gz", padded(&[0x1f])),
+        ("tar.gz", padded(b"no member")),
         ("tar.gz", members),
         ("tar.zst", zstd_file),
         ("tar.zst", frames),
@@ -151,6 +155,7 @@ fn what_is_no_archive_or_ends_early_is_said_to_be_damaged() {
         ("zip", &whole[..whole.len() / 2]),
         ("tar", &cut[..1500]),
         ("tar.gz", b"plain"),
+        ("tar.gz", &[0; 512]),
         ("tar.zst", b"plain"),
         ("tar.zst", &zstd(&cut)[..100]),
         ("tar.zst", &[0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1]),
