@@ -42,7 +42,7 @@ struct News {
     step: u64,
     /// Whether it ever said something.
     speaks: bool,
-    /// The first step it spoke of while training.
+    /// The lowest step it spoke of while training: the first, or one that it went back to.
     first_step: Option<u64>,
     heard_at: Duration,
     started: bool,
@@ -108,7 +108,8 @@ impl Board {
             news.step = step;
             news.phase = phase;
             if phase == Phase::Training {
-                news.first_step.get_or_insert(step);
+                let first = news.first_step.get_or_insert(step);
+                *first = step.min(*first);
             }
         }
     }
@@ -329,6 +330,10 @@ mod tests {
         board.at_step(4, 70, Phase::Training);
         assert!(!board.trained());
         board.at_step(4, 71, Phase::Training);
+        assert!(board.trained());
+        // Back to the last checkpoint.
+        board.at_step(4, 60, Phase::Training);
+        board.at_step(4, 61, Phase::Training);
         assert!(board.trained());
         board.begin(last_of_three().attempt.next_restart(), None);
         assert!(!board.trained());

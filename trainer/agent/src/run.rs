@@ -127,6 +127,10 @@ pub fn run(args: RunArgs, get_env: impl Fn(&str) -> Option<String>) -> ExitCode 
     outcome.exit_code.into()
 }
 
+async fn asked_to_stop(signals: &mut Signals) {
+    while signals.next().await != Caught::Stop {}
+}
+
 async fn run_worker(settings: &Settings) -> Result<Outcome, RunError> {
     let Settings { args, place, .. } = settings;
     let mut signals = Signals::catch().map_err(RunError::Processes)?;
@@ -148,8 +152,17 @@ async fn run_worker(settings: &Settings) -> Result<Outcome, RunError> {
         .map_err(|source| RunError::Port { port, source })?;
     tokio::spawn(http::serve(listener, Arc::clone(&shared)));
 
-    if let Some(problem) = preflight::check(settings, &shared).await {
-        let reason = FailureReason::PreflightFailed;
+    let problem = select! {
+        problem = preflight::check(settings, &shared) => {
+            problem.map(|problem| (FailureReason::PreflightFailed, problem))
+        }
+        // Volumes that do not answer are waited for longer than a pod that is to end has time.
+        () = asked_to_stop(&mut signals) => Some((
+            FailureReason::Stopped,
+            "asked to stop before the volumes had answered".to_owned(),
+        )),
+    };
+    if let Some((reason, problem)) = problem {
         return Ok(end_before_ranks(settings, reason, problem));
     }
     let keeper = args.keep.clone().map(Keeper::new);
@@ -225,9 +238,8 @@ fn remove_socket(path: &Path) {
 
 /// Leaves the HTTP server up for a last scrape, unless the worker is asked to end.
 async fn linger(signals: &mut Signals, time: Duration) {
-    let asked = async { while signals.next().await != Caught::Stop {} };
     select! {
         () = tokio::time::sleep(time) => {}
-        () = asked => {}
+        () = asked_to_stop(signals) => {}
     }
 }
