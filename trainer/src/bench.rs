@@ -9,7 +9,8 @@ use trainer_core::boxes::Xywh;
 use trainer_core::rng::{Purpose, below, stream, uniform};
 use trainer_core::schedule::StepPlan;
 use trainer_data::{
-    Batch, Loader, LoaderConfig, LoaderError, Sample, SampleSource, SampleTarget, StepRequest,
+    Batch, Drawn, Loader, LoaderConfig, LoaderError, Sample, SampleSource, SampleTarget,
+    StepRequest,
 };
 use trainer_model::architecture::{Architecture, ArchitectureError};
 use trainer_model::loss::{Loss, LossSettings};
@@ -247,7 +248,13 @@ impl SampleSource for Noise {
         (self.image_size, self.image_size)
     }
 
-    fn sample(&self, epoch: u64, index: u32, _drawn: Option<&[u32]>, pixels: &mut [u8]) -> Sample {
+    fn sample(
+        &self,
+        epoch: u64,
+        index: u32,
+        _drawn: Option<Drawn<'_>>,
+        pixels: &mut [u8],
+    ) -> Sample {
         let mut rng = stream(0, Purpose::Test, epoch, index.into());
         for pixel in pixels {
             *pixel = below(&mut rng, 256) as u8;

@@ -1,13 +1,17 @@
 //! Files that are whole or absent, also after a power cut, and on NFS.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+/// What the name of a file begins with that is not whole.
+const TEMPORARY: &str = ".tmp-";
+
 /// Writes `bytes` to `path` so that readers see the old content or the new one, never a part: under a
 /// temporary name in the same folder, synced, then renamed.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = std::ffi::OsString::from(".tmp-");
+    let mut name = OsString::from(TEMPORARY);
     name.push(path.file_name().unwrap_or_default());
     name.push(format!("-{}", std::process::id()));
     let temporary = path.with_file_name(name);
@@ -19,6 +23,47 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     result
+}
+
+/// Whether an error of a volume comes again as long as nobody changes the volume; one of a file server that is away, for
+/// example, passes.
+pub fn lasts(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::NotFound
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::AlreadyExists
+    )
+}
+
+/// Whether there is no room.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+/// Removes what [`write`] left in `folder` where its process was killed.
+pub fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let is_file = entry.file_type()?.is_file();
+        if is_file
+            && entry
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(TEMPORARY.as_bytes())
+        {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The folder in which `path` lies; of a name alone, the present one.
@@ -65,6 +110,29 @@ mod tests {
         write(&path, b"two").expect("replaced");
         assert_eq!(b"two", fs::read(&path).expect("readable").as_slice());
         assert_eq!(1, fs::read_dir(folder.path()).expect("listable").count());
+    }
+
+    #[test]
+    fn what_a_killed_process_left_goes_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let at = |name: &str| folder.path().join(name);
+        write(&at("best.safetensors"), b"whole").expect("written");
+        fs::write(at(".tmp-best.safetensors-71"), b"wh").expect("written");
+        fs::create_dir(at(".tmp-somebody's")).expect("made");
+        remove_unfinished(folder.path()).expect("removed");
+        let left = fs::read_dir(folder.path()).expect("listable").count();
+        assert_eq!((2, true), (left, at("best.safetensors").exists()));
+    }
+
+    #[test]
+    fn errors_of_a_server_that_is_away_pass() {
+        // EIO, ETIMEDOUT, ESTALE; ENOENT, EACCES, ENOSPC, EROFS, EDQUOT.
+        let lasting = |codes: &[i32]| {
+            let errors = codes.iter().map(|code| io::Error::from_raw_os_error(*code));
+            errors.filter(lasts).count()
+        };
+        assert_eq!(0, lasting(&[5, 110, 116]));
+        assert_eq!(5, lasting(&[2, 13, 28, 30, 122]));
     }
 
     #[test]

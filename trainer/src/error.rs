@@ -14,6 +14,7 @@ use crate::console::chain;
 use crate::convert::ConvertError;
 use crate::device::DeviceError;
 use crate::distributed::rendezvous::RendezvousError;
+use crate::durable;
 use crate::evaluate::EvaluateError;
 use crate::job::JobError;
 use crate::run_folder::RunFolderError;
@@ -282,24 +283,30 @@ impl Error {
             | Self::NothingFits { .. }
             | Self::OtherOptimizer { .. }
             | Self::Architecture(_) => FailureReason::InvalidConfig,
-            Self::Dataset(_)
-            | Self::OtherDataset { .. }
-            | Self::ChangedDataset { .. }
-            | Self::TooFewBoxes { .. } => FailureReason::InvalidDataset,
+            Self::Dataset(error) => error.reason(),
+            Self::OtherDataset { .. } | Self::ChangedDataset { .. } | Self::TooFewBoxes { .. } => {
+                FailureReason::InvalidDataset
+            }
             Self::Rendezvous(_) => FailureReason::RendezvousFailed,
             Self::Ranks { source, .. } => of_ranks(source),
             Self::RunFolder(error) => match error {
-                RunFolderError::Unwritable { .. } => FailureReason::OutputUnwritable,
+                RunFolderError::Unwritable { source, .. } if durable::lasts(source) => {
+                    FailureReason::OutputUnwritable
+                }
                 RunFolderError::OtherSettings { .. } => FailureReason::InvalidConfig,
-                RunFolderError::Read { .. } | RunFolderError::TakenOver { .. } => {
+                RunFolderError::Unwritable { .. } | RunFolderError::Read { .. } => {
                     FailureReason::IoFailed
                 }
+                // Not tried again in place: the two would take the folder from each other.
+                RunFolderError::TakenOver { .. } => FailureReason::Stopped,
             },
             Self::Checkpoint(error) => match error {
-                CheckpointError::NoneWhole { .. } => FailureReason::CheckpointUnreadable,
-                CheckpointError::Write { .. } | CheckpointError::List { .. } => {
-                    FailureReason::IoFailed
+                CheckpointError::NoneWhole { passes: false, .. } => {
+                    FailureReason::CheckpointUnreadable
                 }
+                CheckpointError::NoneWhole { passes: true, .. }
+                | CheckpointError::Write { .. }
+                | CheckpointError::List { .. } => FailureReason::IoFailed,
                 CheckpointError::Encode { .. } => FailureReason::Internal,
             },
             Self::Restore { .. } => FailureReason::CheckpointUnreadable,

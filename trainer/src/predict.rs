@@ -14,7 +14,7 @@ use trainer_data::bounded;
 use trainer_data::dataset::label_path;
 use trainer_data::decode::{DecodeError, Shrink, decode, decode_whole};
 use trainer_data::letterbox::{Shape, lay, prediction_letterbox};
-use trainer_data::{DrawError, DrawnImage, RgbImage, annotated, contact_sheet, write_png};
+use trainer_data::{DrawError, DrawnImage, RgbImage, annotated, contact_sheet, draw, write_png};
 use trainer_report::coco;
 
 use crate::cli::PredictArgs;
@@ -170,7 +170,7 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
         let file = args.output.join(format!("{stem}.png"));
         write_png(&annotated(&drawn, &info.names), &file)?;
         if args.contact_sheet.is_some() && sheet.len() < SHEET {
-            sheet.push(drawn);
+            sheet.push(drawn.at_most(draw::CELL));
         }
         bar.set(done, String::new);
     }

@@ -25,6 +25,7 @@ use contract::spec::TrainerSpec;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::CheckpointStore;
 use crate::error::Error;
 use crate::{convert, durable};
 
@@ -123,6 +124,13 @@ struct Owner {
     start: String,
 }
 
+impl RunFolderError {
+    /// Whether there is no room to write.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Unwritable { source, .. } if durable::is_full(source))
+    }
+}
+
 impl RunFolder {
     /// The folder of this job below `output`. Touches nothing.
     pub fn new(output: &Path, config: &JobConfig, attempt: Attempt) -> Self {
@@ -215,6 +223,15 @@ impl RunFolder {
             }
             Err(_) => Err(self.taken_over("its owner.json is unreadable".to_owned())),
         }
+    }
+
+    /// Removes what starts of the run that were killed left unfinished.
+    pub fn remove_unfinished(&self, store: &CheckpointStore) -> Result<(), Error> {
+        store.remove_unfinished()?;
+        let path = self.root.join("weights");
+        durable::remove_unfinished(&path)
+            .map_err(|source| RunFolderError::Unwritable { path, source })?;
+        Ok(())
     }
 
     fn taken_over(&self, owner: String) -> RunFolderError {

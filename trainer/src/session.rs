@@ -399,9 +399,16 @@ fn take_folder(
 ) -> Result<Vec<String>, Error> {
     let mut changes = Vec::new();
     if ranks.is_first() {
-        changes = folder.claim(&job.config)?;
+        changes = match folder.claim(&job.config) {
+            // A start that was killed may have left what fills the volume.
+            Err(error) if error.is_full() => {
+                folder.remove_unfinished(store)?;
+                folder.claim(&job.config)
+            }
+            claimed => claimed,
+        }?;
         folder.write_options(&job.config.job.name, &job.config.spec)?;
-        store.remove_unfinished()?;
+        folder.remove_unfinished(store)?;
     }
     let spec = &mut job.config.spec;
     if job.fits_anchors

@@ -382,7 +382,7 @@ impl Learner {
     /// The losses of the last step, added up over the ranks: for the end of an epoch and before a
     /// checkpoint. All ranks must call it.
     pub fn flush(&mut self, ranks: &mut Ranks) -> Result<EpochSums, StepError> {
-        let own = match self.pending.take() {
+        let own = match &self.pending {
             None => EpochSums::default(),
             Some(pending) => pending.sums()?,
         };
@@ -390,6 +390,7 @@ impl Learner {
         let values = ranks.finish(sum)?;
         let sums = epoch_sums(&values);
         if sums.is_finite() {
+            self.pending = None;
             Ok(sums)
         } else {
             Err(StepError::NonFinite { what: "the loss" })
@@ -422,9 +423,13 @@ impl Learner {
         self.options.portions = portions;
     }
 
-    /// What this rank did since the last step of the optimiser.
+    /// What this rank did since the last step of the optimiser; of the step before, whose loss may only now be known,
+    /// where there is nothing.
     pub fn recent(&self) -> &[Recent] {
-        &self.recent
+        match &self.pending {
+            Some(pending) if self.recent.is_empty() => std::slice::from_ref(pending),
+            _ => &self.recent,
+        }
     }
 
     /// A number that differs when any byte of network, average or momentum does.

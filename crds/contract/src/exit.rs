@@ -38,7 +38,7 @@ pub enum FailureReason {
     /// The process runs and does nothing any more: no sign of life, or no training step for far longer than steps
     /// take.
     Hung,
-    /// The worker was asked to stop, and did so after a checkpoint.
+    /// The worker was asked to stop, and did so after a checkpoint; or another start of the run has its folder.
     Stopped,
     /// Anything else: a bug. The message holds what is known.
     Internal,

@@ -42,7 +42,7 @@ mod streams;
 mod view;
 
 use crate::dataset::SkippedImage;
-use crate::source::{Sample, SampleSource, SampleTarget};
+use crate::source::{Drawn, Sample, SampleSource, SampleTarget};
 use crate::store::ImageStore;
 use canvas::Canvas;
 use contract::spec::Augmentation;
@@ -261,9 +261,17 @@ impl SampleSource for TrainSource {
         own.copied().unwrap_or((side, side))
     }
 
-    fn sample(&self, epoch: u64, index: u32, drawn: Option<&[u32]>, pixels: &mut [u8]) -> Sample {
+    fn sample(
+        &self,
+        epoch: u64,
+        index: u32,
+        drawn: Option<Drawn<'_>>,
+        pixels: &mut [u8],
+    ) -> Sample {
         let all = Pool::All(self.len() as u32);
-        let streams = Streams::new(self.seed, epoch, index, drawn.map_or(all, Pool::Of));
+        let pool = drawn.map_or(all, |drawn| Pool::Of(drawn.images));
+        let before = drawn.map_or(0, |drawn| drawn.before);
+        let streams = Streams::new(self.seed, epoch, index, pool).after(before);
         let mosaics = self.settings.mosaics(epoch);
         let mut rng = streams.picture(Purpose::Augment, Layer::Own);
         let (draw, colours, flip) = self.settings.draw(&mut rng);

@@ -11,6 +11,7 @@ mod error;
 mod header;
 mod labelling;
 mod listing;
+mod reading;
 mod scan;
 mod voc;
 
@@ -166,9 +167,10 @@ impl Dataset {
         Self::read(root, config::read_from(root, config)?, split)
     }
 
-    /// Images that cannot be read or have a side below 10 pixels are left out and counted. Bad
+    /// Images that cannot be used or have a side below 10 pixels are left out and counted. Bad
     /// labels are an error that lists them all: training on half of what a user labelled is worse
-    /// than not starting.
+    /// than not starting. A volume that fails is an error, too, which may pass: with images left out
+    /// because of it, the next start would find another data set.
     fn read(root: &Path, description: Description, split: Split) -> Result<Self, DatasetError> {
         let labelling = Labelling::open(root, &description, split)?;
         let mut unknown = Vec::new();

@@ -91,7 +91,7 @@ pub struct DrawError {
 }
 
 /// Pixels of the long side of an image on a sheet.
-const CELL: u32 = 480;
+pub const CELL: u32 = 480;
 /// Pixels between images and around them.
 const GAP: u32 = 12;
 /// Pixels above an image for its title.

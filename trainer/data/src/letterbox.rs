@@ -1,6 +1,6 @@
 //! Samples for evaluation: the whole image, undistorted, with a grey border around it.
 
-use crate::source::{EvaluatedImage, Sample, SampleSource, SampleTarget};
+use crate::source::{Drawn, EvaluatedImage, Sample, SampleSource, SampleTarget};
 use crate::store::{FILL, ImageStore};
 use image::RgbImage;
 use trainer_core::letterbox::{Border, Enlarge, Letterbox, LetterboxOptions};
@@ -81,7 +81,13 @@ impl SampleSource for EvaluateSource {
         self.letterbox(index).output
     }
 
-    fn sample(&self, _epoch: u64, index: u32, _drawn: Option<&[u32]>, pixels: &mut [u8]) -> Sample {
+    fn sample(
+        &self,
+        _epoch: u64,
+        index: u32,
+        _drawn: Option<Drawn<'_>>,
+        pixels: &mut [u8],
+    ) -> Sample {
         let letterbox = self.letterbox(index);
         let loaded = self.store.load(index);
         let (labels, name, skipped) = match loaded.record {

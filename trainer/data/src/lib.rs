@@ -31,8 +31,10 @@ pub use digits::{DigitsConfig, DigitsError, DigitsProgress, DigitsSummary, make_
 pub use draw::{DrawError, DrawnImage, annotated, contact_sheet, label_sheet, write_png};
 pub use image::RgbImage;
 pub use letterbox::{EvaluateSource, Shape};
-pub use loader::{Batch, Loader, LoaderConfig, LoaderError, PixelBuffer, StepRequest, Target};
-pub use source::{EvaluatedImage, Sample, SampleSource, SampleTarget};
+pub use loader::{
+    Batch, Loader, LoaderConfig, LoaderError, PixelBuffer, StepDrawn, StepRequest, Target,
+};
+pub use source::{Drawn, EvaluatedImage, Sample, SampleSource, SampleTarget};
 pub use store::{ImageStore, Sizing};
 
 #[cfg(test)]

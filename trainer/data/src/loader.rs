@@ -40,8 +40,17 @@ pub struct StepRequest {
     pub step: u64,
     /// The images in order; none make an empty batch.
     pub indices: Vec<u32>,
-    /// The images of the epoch, where only some take part or some do more often: mosaics are made of these.
-    pub drawn: Option<Arc<[u32]>>,
+    /// Where some images of the epoch take part more often than others.
+    pub drawn: Option<StepDrawn>,
+}
+
+/// The images of a step of an epoch whose images were drawn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepDrawn {
+    /// The epoch's images, each as often as it was drawn: mosaics are made of these.
+    pub images: Arc<[u32]>,
+    /// For each image of the step how often it was drawn before: no two samples are the same.
+    pub before: Vec<u32>,
 }
 
 /// One object of a batch.
@@ -212,7 +221,10 @@ impl<I: Iterator<Item = StepRequest>> Loader<I> {
                     k,
                     epoch: request.epoch,
                     index: *index,
-                    drawn: request.drawn.clone(),
+                    drawn: request.drawn.as_ref().map(|drawn| {
+                        let before = drawn.before.get(k).copied().unwrap_or_default();
+                        (Arc::clone(&drawn.images), before)
+                    }),
                     pixels: Arc::clone(&pixels),
                 };
                 // The threads outlive the loader's use of them, so there is a receiver.

@@ -36,6 +36,15 @@ pub struct Sample {
     pub evaluated: Option<EvaluatedImage>,
 }
 
+/// One of the samples of an epoch whose images were drawn, so that some take part more often than others.
+#[derive(Clone, Copy, Debug)]
+pub struct Drawn<'a> {
+    /// The epoch's images, each as often as it was drawn.
+    pub images: &'a [u32],
+    /// How often the sample's image was drawn before.
+    pub before: u32,
+}
+
 /// Makes samples, from any number of threads at once.
 pub trait SampleSource: Send + Sync {
     /// Number of images; valid indices are below it.
@@ -51,10 +60,11 @@ pub trait SampleSource: Send + Sync {
 
     /// Makes the sample of image `index` in `epoch` and writes its pixels, three planes of height by
     /// width bytes (red, green, blue), to `pixels`, all of which it overwrites. Other images that the sample
-    /// shows come from `drawn`, the epoch's images; from all if there is none.
+    /// shows come from the epoch's images, if those were drawn; from all otherwise.
     ///
     /// The result depends on the arguments alone.
-    fn sample(&self, epoch: u64, index: u32, drawn: Option<&[u32]>, pixels: &mut [u8]) -> Sample;
+    fn sample(&self, epoch: u64, index: u32, drawn: Option<Drawn<'_>>, pixels: &mut [u8])
+    -> Sample;
 }
 
 /// Bytes of a sample of this width and height.

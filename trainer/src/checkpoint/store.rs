@@ -61,6 +61,8 @@ pub enum CheckpointError {
         path: PathBuf,
         /// What is wrong with each, newest first.
         problems: Vec<String>,
+        /// Whether one of them could only not be read now: its volume may answer later.
+        passes: bool,
     },
 }
 
@@ -97,6 +99,12 @@ enum Unusable {
         #[source]
         source: TensorFileError,
     },
+}
+
+impl Unusable {
+    fn passes(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if !durable::lasts(source))
+    }
 }
 
 /// Sizes and checksums of a checkpoint's files.
@@ -260,7 +268,7 @@ impl CheckpointStore {
 
     /// Reads the newest checkpoint whose files are all there and match their checksums.
     pub fn newest_whole(&self) -> Result<Found, CheckpointError> {
-        let mut passed_over = Vec::new();
+        let (mut passed_over, mut passes) = (Vec::new(), false);
         for step in self.steps()?.into_iter().rev() {
             let path = self.path_of(step);
             match load(&path) {
@@ -270,7 +278,10 @@ impl CheckpointStore {
                         passed_over,
                     });
                 }
-                Err(reason) => passed_over.push(format!("{}: {}", path.display(), chain(&reason))),
+                Err(reason) => {
+                    passes |= reason.passes();
+                    passed_over.push(format!("{}: {}", path.display(), chain(&reason)));
+                }
             }
         }
         if passed_over.is_empty() {
@@ -282,6 +293,7 @@ impl CheckpointStore {
         Err(CheckpointError::NoneWhole {
             path: self.folder.clone(),
             problems: passed_over,
+            passes,
         })
     }
 

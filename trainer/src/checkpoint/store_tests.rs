@@ -222,3 +222,21 @@ fn a_file_larger_than_its_manifest_says_is_not_read() {
     assert_eq!(Some(1), newest);
     assert!(passed_over[0].contains("10737418240"), "{passed_over:?}");
 }
+
+#[test]
+fn what_can_only_not_be_read_now_may_be_read_later() {
+    // EIO, ESTALE; ENOENT.
+    let passes = |code| {
+        let source = io::Error::from_raw_os_error(code);
+        Unusable::Read { file: EMA, source }.passes()
+    };
+    assert_eq!([true, true, false], [5, 116, 2].map(passes));
+    let f = fixture();
+    let model = f.write(1, None).path.join(MODEL);
+    fs::remove_file(model).expect("removed");
+    let error = f.store.newest_whole().expect_err("none is whole");
+    assert!(matches!(
+        error,
+        CheckpointError::NoneWhole { passes: false, .. }
+    ));
+}

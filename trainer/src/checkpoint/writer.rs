@@ -166,7 +166,10 @@ fn write(
     if !job.checkpoint {
         return Ok(None);
     }
-    let saved = job.write(store)?;
+    let saved = job.write(store).inspect_err(|_| {
+        // What there is of it holds room that the next start needs. The first error is the one to report.
+        let _ = store.remove_unfinished();
+    })?;
     store.point(Pointer::Last, saved.step)?;
     store.prune(keep_last, saved.step)?;
     Ok(Some(saved))

@@ -62,7 +62,8 @@ impl EvalError {
     /// The word that decides the exit code.
     pub fn reason(&self) -> FailureReason {
         match self {
-            Self::Dataset(_) | Self::DataPath(_) => FailureReason::InvalidDataset,
+            Self::Dataset(error) => error.reason(),
+            Self::DataPath(_) => FailureReason::InvalidDataset,
             Self::Libtorch(_)
             | Self::Evaluate(_)
             | Self::Finder(FinderError::Network(_))

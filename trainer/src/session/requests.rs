@@ -1,13 +1,13 @@
 //! Which images this rank works on, step by step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use contract::spec::TrainerSpec;
 use trainer_core::quad;
 use trainer_core::rng::recovery_seed;
 use trainer_core::sampler::{EpochOrder, Sampler};
-use trainer_data::StepRequest;
+use trainer_data::{StepDrawn, StepRequest};
 
 use crate::checkpoint::RunState;
 use crate::distributed::Ranks;
@@ -56,8 +56,8 @@ pub struct Requests {
     position: usize,
     step: u64,
     order: Option<EpochOrder>,
-    /// The images of the present epoch, if image weights chose them.
-    drawn: Option<Arc<[u32]>>,
+    /// The images of the present epoch, if image weights chose them, and how often each was drawn before.
+    drawn: Option<(Arc<[u32]>, Vec<u32>)>,
 }
 
 impl Requests {
@@ -100,7 +100,9 @@ impl Requests {
                 Order::Weighted(known) => {
                     let known = known.as_ref().filter(|known| known.epoch == self.epoch)?;
                     let order = self.sampler.drawn(self.epoch.into(), &known.weights);
-                    self.drawn = Some(order.indices().into());
+                    let images: Arc<[u32]> = order.indices().into();
+                    let before = before(&images);
+                    self.drawn = Some((images, before));
                     order
                 }
             };
@@ -123,15 +125,22 @@ impl Iterator for Requests {
                 self.order = None;
                 continue;
             }
-            let share = order.share(position, rank, world).images.to_vec();
+            let share = order.share(position, rank, world);
+            let (first, share) = (share.first, share.images.to_vec());
             let next = position + order.batch(position).len();
             let left_out =
-                |image: &u32| self.epoch == self.excluded_epoch && self.excluded.contains(image);
+                |image: u32| self.epoch == self.excluded_epoch && self.excluded.contains(&image);
+            let kept = (first..).zip(share).filter(|(_, image)| !left_out(*image));
+            let (places, indices): (Vec<_>, Vec<_>) = kept.unzip();
+            let drawn = self.drawn.as_ref().map(|(images, before)| StepDrawn {
+                images: Arc::clone(images),
+                before: places.iter().map(|place| before[*place]).collect(),
+            });
             let request = StepRequest {
                 epoch: self.epoch.into(),
                 step: self.step,
-                indices: share.into_iter().filter(|i| !left_out(i)).collect(),
-                drawn: self.drawn.clone(),
+                indices,
+                drawn,
             };
             self.position = next;
             self.step += 1;
@@ -139,6 +148,16 @@ impl Iterator for Requests {
         }
         None
     }
+}
+
+/// For each place of an epoch how often its image stands at an earlier one.
+fn before(images: &[u32]) -> Vec<u32> {
+    let mut seen = HashMap::new();
+    let mut count = |image| {
+        let times: &mut u32 = seen.entry(image).or_default();
+        std::mem::replace(times, *times + 1)
+    };
+    images.iter().map(|image| count(*image)).collect()
 }
 
 #[cfg(test)]
@@ -207,7 +226,9 @@ mod tests {
             let steps: Vec<_> = requests.by_ref().collect();
             let indices: Vec<_> = steps.iter().map(|step| step.indices.clone()).collect();
             assert_eq!([vec![image; 4], vec![image; 2]], indices[..]);
-            assert_eq!(Some(&[image; 6][..]), steps[1].drawn.as_deref());
+            let drawn = steps[1].drawn.as_ref().expect("drawn");
+            assert_eq!([image; 6], drawn.images[..]);
+            assert_eq!([4, 5], drawn.before[..]);
             assert_eq!(u64::from(epoch) * 2 + 1, steps[1].step);
         }
     }

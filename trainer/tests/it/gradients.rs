@@ -16,7 +16,7 @@ use trainer::step::{Learner, LearnerOptions, StepInput};
 use trainer_core::boxes::Xywh;
 use trainer_core::sampler::split;
 use trainer_core::schedule::StepPlan;
-use trainer_data::{Loader, LoaderConfig, Sample, SampleSource, SampleTarget, StepRequest};
+use trainer_data::{Drawn, Loader, LoaderConfig, Sample, SampleSource, SampleTarget, StepRequest};
 use trainer_model::loss::{Denominators, Loss, LossSettings, Target};
 use trainer_model::network::{Network, NetworkOptions};
 use trainer_model::optim::Rule;
@@ -248,7 +248,7 @@ impl SampleSource for Same {
         (SIDE as u32, SIDE as u32)
     }
 
-    fn sample(&self, _: u64, index: u32, _: Option<&[u32]>, pixels: &mut [u8]) -> Sample {
+    fn sample(&self, _: u64, index: u32, _: Option<Drawn<'_>>, pixels: &mut [u8]) -> Sample {
         for (k, pixel) in (0..).zip(pixels) {
             *pixel = (k * 31 % 251) as u8;
         }

@@ -3,6 +3,9 @@
 use rand_chacha::ChaCha8Rng;
 use trainer_core::rng::{Purpose, below, picture_key, stream};
 
+/// What [`picture_key`] uses: an image's number, and a layer of three.
+const BITS_OF_PICTURE: u32 = 34;
+
 /// Which of a sample's pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -44,6 +47,8 @@ pub(super) struct Streams<'a> {
     epoch: u64,
     /// Whose sample it is.
     pub(super) image: u32,
+    /// How many samples of the epoch are of this image, before this one.
+    before: u32,
     /// Where other images come from.
     pub(super) pool: Pool<'a>,
 }
@@ -55,13 +60,24 @@ impl<'a> Streams<'a> {
             seed,
             epoch,
             image,
+            before: 0,
             pool,
         }
     }
 
+    /// The same after so many samples of the image: another one, by numbers of its own.
+    pub(super) fn after(self, before: u32) -> Self {
+        Self { before, ..self }
+    }
+
+    /// The index of a picture's streams; that of what is done once to a sample is its own picture's.
+    fn key(self, layer: Layer) -> u64 {
+        u64::from(self.before) << BITS_OF_PICTURE | picture_key(self.image, layer as u32)
+    }
+
     /// For what is done once to a sample.
     pub(super) fn sample(self, purpose: Purpose) -> ChaCha8Rng {
-        stream(self.seed, purpose, self.epoch, self.image.into())
+        stream(self.seed, purpose, self.epoch, self.key(Layer::Own))
     }
 
     /// The same for something of this probability; none if it never happens. A stream costs a hash,
@@ -72,8 +88,7 @@ impl<'a> Streams<'a> {
 
     /// For what is done to each of its pictures.
     pub(super) fn picture(self, purpose: Purpose, layer: Layer) -> ChaCha8Rng {
-        let key = picture_key(self.image, layer as u32);
-        stream(self.seed, purpose, self.epoch, key)
+        stream(self.seed, purpose, self.epoch, self.key(layer))
     }
 
     /// The same for something of this probability; none if it never happens.

@@ -1,5 +1,6 @@
 use super::Split;
 use super::error::DatasetError;
+use super::reading;
 use crate::bounded;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
@@ -53,7 +54,7 @@ fn parse(
     folder: &Path,
     others: &Path,
 ) -> Result<Description, DatasetError> {
-    if !root.is_dir() {
+    if !reading::is_dir(root).map_err(DatasetError::read_failed(root))? {
         return Err(DatasetError::RootMissing {
             root: root.to_owned(),
         });

@@ -1,6 +1,8 @@
+use super::reading::may_pass;
+use contract::exit::FailureReason;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use trainer_core::data_yaml::DataYamlError;
 
 /// Why a data set cannot be used. The message says what to do; the cause, where there is one, is the
@@ -151,6 +153,41 @@ pub enum DatasetError {
     /// Label files have bad rows.
     #[error(transparent)]
     Labels(#[from] LabelProblems),
+    /// The volume does not give a file or folder now, which may pass.
+    #[error(
+        "cannot read {}: look at the volume's server, and at the node's mounts", path.display()
+    )]
+    ReadFailed {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl DatasetError {
+    /// The reason, which says whether trying again can help: it can where the volume failed.
+    pub fn reason(&self) -> FailureReason {
+        match self {
+            Self::ReadFailed { source, .. }
+            | Self::ConfigUnreadable { source, .. }
+            | Self::SplitUnreadable { source, .. }
+                if may_pass(source) =>
+            {
+                FailureReason::IoFailed
+            }
+            _ => FailureReason::InvalidDataset,
+        }
+    }
+
+    /// For `map_err` of a look at `path`.
+    pub(super) fn read_failed(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::ReadFailed {
+            path: path.to_owned(),
+            source,
+        }
+    }
 }
 
 /// How many problems a message spells out.

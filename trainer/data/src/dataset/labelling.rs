@@ -3,10 +3,11 @@
 use super::coco::CocoFile;
 use super::config::Description;
 use super::error::DatasetError;
+use super::reading::may_pass;
 use super::{Split, voc};
 use crate::bounded;
 use std::collections::HashSet;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use trainer_core::boxes::{Xywh, Xyxy};
 use trainer_core::data_yaml::{LabelFormat, PathList};
@@ -33,6 +34,21 @@ pub(super) struct Found {
     pub labels: LabelFile,
     /// Annotations that are not for training: VOC's difficult objects, COCO's crowds and empty boxes.
     pub ignored: usize,
+}
+
+/// Why an image's labels are not known.
+#[derive(Debug)]
+pub(super) enum LabelError {
+    /// All that is wrong with them.
+    Bad(Vec<String>),
+    /// The volume does not give the file now.
+    Read(DatasetError),
+}
+
+impl From<Vec<String>> for LabelError {
+    fn from(problems: Vec<String>) -> Self {
+        Self::Bad(problems)
+    }
 }
 
 impl Labelling {
@@ -72,14 +88,14 @@ impl Labelling {
         }
     }
 
-    /// The labels of `image` (relative to `root`) of `size` pixels, or all that is wrong with them.
+    /// The labels of `image` (relative to `root`) of `size` pixels.
     pub(super) fn read(
         &self,
         root: &Path,
         image: &Path,
         size: (u32, u32),
         names: &[String],
-    ) -> Result<Found, Vec<String>> {
+    ) -> Result<Found, LabelError> {
         match self {
             Self::Yolo => {
                 let file = label_path(image);
@@ -96,29 +112,39 @@ impl Labelling {
                 let Some((name, text)) = read_text(root, &file)? else {
                     return Ok(Found::default());
                 };
-                voc::parse(&name, &text, size, names)
+                Ok(voc::parse(&name, &text, size, names)?)
             }
-            Self::Coco(file) => file.labels(image, size),
+            Self::Coco(file) => Ok(file.labels(image, size)?),
         }
     }
 }
 
 /// Name and contents of a label file; none if there is no such file: an image that shows nothing needs
 /// none.
-fn read_text(root: &Path, file: &Path) -> Result<Option<(String, String)>, Vec<String>> {
+fn read_text(root: &Path, file: &Path) -> Result<Option<(String, String)>, LabelError> {
     let name = file.display().to_string();
-    let bytes = match bounded::read(&root.join(file), MAX_LABEL_FILE) {
+    let path = root.join(file);
+    let bytes = match bounded::read(&path, MAX_LABEL_FILE) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(vec![format!("{name}: cannot be read: {error}")]),
+        Err(error) => return Err(unread(&name, path, error)),
     };
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Some((name, text))),
         Err(error) => {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let line = valid.split(|byte| *byte == b'\n').count();
-            Err(vec![format!("{name}:{line}: is not text (UTF-8)")])
+            Err(vec![format!("{name}:{line}: is not text (UTF-8)")].into())
         }
+    }
+}
+
+/// The file is to blame, or the volume.
+fn unread(name: &str, path: PathBuf, source: io::Error) -> LabelError {
+    if may_pass(&source) {
+        LabelError::Read(DatasetError::ReadFailed { path, source })
+    } else {
+        vec![format!("{name}: cannot be read: {source}")].into()
     }
 }
 

@@ -1,6 +1,6 @@
 use super::config::{Description, inside, outside};
 use super::error::DatasetError;
-use super::{SkippedImage, Split, voc};
+use super::{SkippedImage, Split, reading, voc};
 use crate::bounded;
 use std::collections::{BTreeSet, HashSet};
 use std::io;
@@ -40,7 +40,7 @@ pub(super) fn list(
             path: path.clone(),
             source,
         };
-        if path.is_dir() {
+        if reading::is_dir(&path).map_err(unreadable)? {
             walk(root, &relative, &mut HashSet::new(), &mut files).map_err(unreadable)?;
         } else {
             let text = bounded::read_text(&path, MAX_LIST).map_err(unreadable)?;
@@ -79,12 +79,15 @@ pub(super) fn locate(
     split: Split,
 ) -> Result<PathBuf, DatasetError> {
     let literal = inside(base, value);
-    if let Some(path) = literal.as_ref().filter(|path| root.join(path).exists()) {
-        return Ok(path.clone());
-    }
     let beside = value.strip_prefix("../").and_then(|v| inside(base, v));
-    if let Some(path) = beside.filter(|path| root.join(path).exists()) {
-        return Ok(path);
+    for relative in [&literal, &beside].into_iter().flatten() {
+        let path = root.join(relative);
+        if reading::look(&path)
+            .map_err(DatasetError::read_failed(&path))?
+            .is_some()
+        {
+            return Ok(relative.clone());
+        }
     }
     match literal {
         Some(path) => Err(DatasetError::SplitMissing {
@@ -120,7 +123,7 @@ fn walk(
         }
         let path = folder.join(&name);
         let kind = entry.file_type()?;
-        let is_folder = kind.is_dir() || (kind.is_symlink() && root.join(&path).is_dir());
+        let is_folder = kind.is_dir() || (kind.is_symlink() && reading::is_dir(&root.join(&path))?);
         if is_folder {
             walk(root, &path, seen, files)?;
         } else if is_image(&path) {
@@ -145,7 +148,7 @@ fn listed(
         let image = if is_image(Path::new(line)) {
             inside(folder, line)
         } else if format == LabelFormat::Voc {
-            voc::listed_image(root, list, line)
+            voc::listed_image(root, list, line)?
         } else {
             found.skipped.push(SkippedImage {
                 name: line.to_owned(),

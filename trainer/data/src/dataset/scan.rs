@@ -1,9 +1,9 @@
-use super::error::LabelProblems;
-use super::labelling::{Found, Labelling};
-use super::{ImageRecord, SkippedImage, header};
+use super::error::{DatasetError, LabelProblems};
+use super::header::{self, HeaderError};
+use super::labelling::{Found, LabelError, Labelling};
+use super::{ImageRecord, SkippedImage};
 use crate::decode::MAX_PIXELS;
 use rayon::prelude::*;
-use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
 /// The smallest usable side in pixels (as in YOLOv5 v7.0).
@@ -23,17 +23,18 @@ enum Scan {
     BadLabels(Vec<String>),
 }
 
-/// Reads the headers and labels of all `files` (relative to `root`), several at a time.
+/// Reads the headers and labels of all `files` (relative to `root`), several at a time. Where the volume
+/// fails, the rest is not tried: each file may take as long as its server is waited for.
 pub(super) fn scan(
     root: &Path,
     files: &[PathBuf],
     labelling: &Labelling,
     names: &[String],
-) -> Result<Scanned, LabelProblems> {
+) -> Result<Scanned, DatasetError> {
     let scans: Vec<Scan> = files
         .par_iter()
         .map(|file| scan_one(root, file, labelling, names))
-        .collect();
+        .collect::<Result<_, _>>()?;
     let mut result = Scanned {
         images: Vec::with_capacity(scans.len()),
         skipped: Vec::new(),
@@ -59,19 +60,27 @@ pub(super) fn scan(
         }
     }
     if bad.files > 0 {
-        return Err(bad);
+        return Err(bad.into());
     }
     Ok(result)
 }
 
-fn scan_one(root: &Path, file: &Path, labelling: &Labelling, names: &[String]) -> Scan {
+fn scan_one(
+    root: &Path,
+    file: &Path,
+    labelling: &Labelling,
+    names: &[String],
+) -> Result<Scan, DatasetError> {
     let name = file.display().to_string();
     let path = root.join(file);
     let size = match checked_size(&path) {
         Ok(size) => size,
-        Err(reason) => return Scan::Skipped(SkippedImage { name, reason }),
+        Err(HeaderError::Unusable(reason)) => {
+            return Ok(Scan::Skipped(SkippedImage { name, reason }));
+        }
+        Err(HeaderError::Read(source)) => return Err(DatasetError::ReadFailed { path, source }),
     };
-    match labelling.read(root, file, size, names) {
+    Ok(match labelling.read(root, file, size, names) {
         Ok(mut found) => Scan::Usable(
             ImageRecord {
                 path,
@@ -83,25 +92,23 @@ fn scan_one(root: &Path, file: &Path, labelling: &Labelling, names: &[String]) -
             },
             found,
         ),
-        Err(problems) => Scan::BadLabels(problems),
-    }
+        Err(LabelError::Bad(problems)) => Scan::BadLabels(problems),
+        Err(LabelError::Read(error)) => return Err(error),
+    })
 }
 
-/// The image's size, or why it is of no use. Decoders meet files that nobody has seen before; one
-/// that makes a decoder panic is a bad file like any other.
-fn checked_size(path: &Path) -> Result<(u32, u32), String> {
-    let (width, height) = catch_unwind(|| header::read_size(path))
-        .map_err(|_| "its header makes the decoder panic".to_owned())?
-        .map_err(|error| error.to_string())?;
+/// The image's size, or why it is of no use.
+fn checked_size(path: &Path) -> Result<(u32, u32), HeaderError> {
+    let (width, height) = header::read_size(path)?;
     if width.min(height) < MIN_SIDE {
-        return Err(format!(
+        return Err(HeaderError::Unusable(format!(
             "it has {width} x {height} pixels, each side needs at least {MIN_SIDE}"
-        ));
+        )));
     }
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(format!(
+        return Err(HeaderError::Unusable(format!(
             "it claims {width} x {height} pixels, more than {MAX_PIXELS}: cut it into tiles"
-        ));
+        )));
     }
     Ok((width, height))
 }

@@ -1,7 +1,9 @@
 use super::*;
 use crate::testing::{TestSet, chain, noise};
+use contract::exit::FailureReason;
 use std::fs;
 use std::io::Cursor;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 fn error(set: &TestSet) -> String {
     chain(&Dataset::open(set.root(), "data.yaml", Split::Train).unwrap_err())
@@ -177,7 +179,7 @@ fn a_path_beside_the_file_may_be_written_with_dots() {
 #[test]
 fn folders_that_contain_themselves_end() {
     let set = TestSet::with_images(2);
-    std::os::unix::fs::symlink(
+    symlink(
         set.root().join("images"),
         set.root().join("images/train/up"),
     )
@@ -345,6 +347,92 @@ fn unusable_images_are_skipped_with_their_reasons() {
         &set,
         &["none of the 3 images of train can be used; the first is images/train/empty.png"],
     );
+}
+
+/// A file whose every read fails with EIO, as on a volume whose server is away: address 0 of this process.
+const FAILS: &str = "/proc/self/mem";
+
+#[test]
+fn a_volume_that_fails_may_answer_another_time() {
+    assert_eq!(Some(5), fs::read(FAILS).unwrap_err().raw_os_error());
+    let voc = "train: images/train\nval: images/val\nnames: [a, b]\nlabel_format: voc\n";
+    let list = "train: list.txt\nval: images/val\nnames: [a, b]\n";
+    let coco = "train: {annotations: a.json, images: images}\nval: images/val\nnames: [a, b]\n";
+    for (yaml, file) in [
+        ("", "images/train/001.png"),
+        ("", "images/train/x.jpg"),
+        ("", "labels/train/001.txt"),
+        ("", "data.yaml"),
+        (voc, "Annotations/train/001.xml"),
+        (list, "list.txt"),
+        (coco, "a.json"),
+    ] {
+        let set = TestSet::with_images(3);
+        // What is wrong for good beside it is said by a start that can read everything.
+        set.write("labels/train/000.txt", "7 0.5 0.5 0.1 0.1\n");
+        if !yaml.is_empty() {
+            set.write("data.yaml", yaml);
+        }
+        let path = set.write(file, "");
+        fs::remove_file(&path).unwrap();
+        symlink(FAILS, &path).unwrap();
+        let error = Dataset::open(set.root(), "data.yaml", Split::Train).unwrap_err();
+        assert_eq!(FailureReason::IoFailed, error.reason(), "{file}: {error:?}");
+        let text = chain(&error);
+        let named = text.contains(&path.display().to_string());
+        assert!(named && text.contains("os error 5"), "{text}");
+    }
+}
+
+#[test]
+fn files_that_are_to_blame_are_told_as_ever() {
+    let set = TestSet::with_images(3);
+    let at = |name: &str| set.root().join(name);
+    symlink("nothing", at("images/train/dangling.png")).unwrap();
+    symlink("itself.png", at("images/train/itself.png")).unwrap();
+    fs::create_dir(at("images/train/folder.png")).unwrap();
+    fs::remove_file(at("labels/train/000.txt")).unwrap();
+    symlink("nothing", at("labels/train/000.txt")).unwrap();
+    let data = set.open(Split::Train);
+    assert_eq!((3, 1), (data.len(), data.summary().background));
+    let skipped: Vec<_> = data.skipped().iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(
+        skipped,
+        ["images/train/dangling.png", "images/train/itself.png"]
+    );
+
+    set.write("images/train/list.txt", "folder.png\n000.png\n");
+    let yaml = "train: images/train/list.txt\nval: images/none\nnames: [cat, dog]\n";
+    set.write("data.yaml", yaml);
+    set.write("labels/train/000.txt", "0 0.5 0.5 0.1 0.1\n");
+    let listed = set.open(Split::Train);
+    assert_eq!(
+        (1, "images/train/folder.png"),
+        (listed.len(), &*listed.skipped()[0].name)
+    );
+
+    let ends_for_good = |split, part: &str| {
+        let error = Dataset::open(set.root(), "data.yaml", split).unwrap_err();
+        assert_eq!(FailureReason::InvalidDataset, error.reason(), "{error:?}");
+        let text = chain(&error);
+        assert!(text.contains(part), "'{part}' is not in: {text}");
+    };
+    ends_for_good(Split::Val, "images/none does not exist");
+    fs::remove_file(at("labels/train/000.txt")).unwrap();
+    fs::create_dir(at("labels/train/000.txt")).unwrap();
+    let told = "labels/train/000.txt: cannot be read: Is a directory";
+    ends_for_good(Split::Train, told);
+    fs::remove_dir(at("labels/train/000.txt")).unwrap();
+
+    let label = set.write("labels/train/000.txt", "0 0.5 0.5 0.1 0.1\n");
+    fs::set_permissions(&label, fs::Permissions::from_mode(0)).unwrap();
+    // The superuser may read it anyway.
+    if fs::read(&label).is_err() {
+        ends_for_good(Split::Train, "cannot be read: Permission denied");
+    }
+    fs::remove_file(at("data.yaml")).unwrap();
+    fs::create_dir(at("data.yaml")).unwrap();
+    ends_for_good(Split::Train, "cannot read the data file");
 }
 
 #[test]

@@ -4,8 +4,10 @@
 //! objects marked as difficult are left out.
 
 use super::config::inside;
+use super::error::DatasetError;
 use super::labelling::{Collector, Found, class_of, from_pixels, replace_folder};
 use super::listing::EXTENSIONS;
+use super::reading;
 use roxmltree::{Document, Node};
 use std::iter::successors;
 use std::path::{Path, PathBuf};
@@ -24,7 +26,11 @@ pub(super) fn label_path(image: &Path) -> PathBuf {
 ///
 /// Further columns may say whether the image shows the class of the list, or which of its objects do. Names may hold
 /// blanks, too: what there is a file of decides, and of two files of one ending the longer name.
-pub(super) fn listed_image(root: &Path, list: &Path, line: &str) -> Option<PathBuf> {
+pub(super) fn listed_image(
+    root: &Path,
+    list: &Path,
+    line: &str,
+) -> Result<Option<PathBuf>, DatasetError> {
     let sets = list.parent().and_then(Path::parent);
     let base = sets.and_then(Path::parent).unwrap_or(Path::new(""));
     let folder = base.join("JPEGImages");
@@ -36,9 +42,13 @@ pub(super) fn listed_image(root: &Path, list: &Path, line: &str) -> Option<PathB
     for ending in ["jpg"].into_iter().chain(EXTENSIONS) {
         for ending in [ending.to_owned(), ending.to_uppercase()] {
             for name in names() {
-                let image = inside(&folder, &format!("{name}.{ending}"))?;
-                if root.join(&image).is_file() {
-                    return Some(image);
+                let Some(image) = inside(&folder, &format!("{name}.{ending}")) else {
+                    return Ok(None);
+                };
+                let path = root.join(&image);
+                let found = reading::look(&path).map_err(DatasetError::read_failed(&path))?;
+                if found.is_some_and(|found| found.is_file()) {
+                    return Ok(Some(image));
                 }
             }
         }
@@ -50,7 +60,7 @@ pub(super) fn listed_image(root: &Path, list: &Path, line: &str) -> Option<PathB
     {
         name = shorter;
     }
-    inside(&folder, &format!("{name}.jpg"))
+    Ok(inside(&folder, &format!("{name}.jpg")))
 }
 
 /// A line without its last column, and that column.

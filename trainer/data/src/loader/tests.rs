@@ -2,6 +2,7 @@ use super::*;
 use crate::augment::TrainSource;
 use crate::dataset::Split;
 use crate::letterbox::{EvaluateSource, Shape};
+use crate::source::Drawn;
 use crate::store::{FILL, ImageStore, Sizing};
 use crate::testing::TestSet;
 use contract::spec::Augmentation;
@@ -23,9 +24,15 @@ impl SampleSource for Fake {
         if index == 14 { (2, 3) } else { (2, 2) }
     }
 
-    fn sample(&self, epoch: u64, index: u32, drawn: Option<&[u32]>, pixels: &mut [u8]) -> Sample {
+    fn sample(
+        &self,
+        epoch: u64,
+        index: u32,
+        drawn: Option<Drawn<'_>>,
+        pixels: &mut [u8],
+    ) -> Sample {
         assert!(index != 13, "the unlucky one");
-        assert!(drawn.is_none_or(|drawn| drawn.contains(&index)));
+        assert!(drawn.is_none_or(|drawn| drawn.images.contains(&index)));
         for _ in 0..index * 7919 % 90 {
             std::thread::yield_now();
         }

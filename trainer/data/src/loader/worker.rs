@@ -1,6 +1,6 @@
 use super::LoaderError;
 use super::pool::PixelBuffer;
-use crate::source::{Sample, SampleSource, sample_bytes};
+use crate::source::{Drawn, Sample, SampleSource, sample_bytes};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,8 @@ pub(super) struct Task {
     pub k: usize,
     pub epoch: u64,
     pub index: u32,
-    pub drawn: Option<Arc<[u32]>>,
+    /// The epoch's images, and how often this one was drawn before; see [`Drawn`].
+    pub drawn: Option<(Arc<[u32]>, u32)>,
     /// The step's pixels.
     pub pixels: Arc<Mutex<PixelBuffer>>,
 }
@@ -114,7 +115,11 @@ impl Worker {
 
     fn make(&self, task: &Task, pixels: &mut [u8]) -> Result<Sample, LoaderError> {
         let make = AssertUnwindSafe(|| {
-            let drawn = task.drawn.as_deref();
+            let drawn = task.drawn.as_ref();
+            let drawn = drawn.map(|(images, before)| Drawn {
+                images,
+                before: *before,
+            });
             self.source.sample(task.epoch, task.index, drawn, pixels)
         });
         let sample = catch_unwind(make).map_err(|panic| LoaderError::WorkerPanicked {

@@ -369,6 +369,34 @@ fn an_image_that_rounding_makes_too_wide_is_cut() {
     assert!(pixels.iter().any(|v| *v != FILL));
 }
 
+/// An image that is drawn more than once is another sample each time.
+#[test]
+fn each_draw_of_an_image_is_a_sample_of_its_own() {
+    let set = TestSet::with_images(7);
+    for augmentation in [
+        Augmentation::default(),
+        Augmentation {
+            mosaic: 0.0,
+            ..NONE
+        },
+    ] {
+        let source = source(&set, 64, &augmentation);
+        let made = |before| {
+            let drawn = Drawn {
+                images: &[3, 5, 3, 3],
+                before,
+            };
+            let mut pixels = vec![0; crate::source::sample_bytes((64, 64))];
+            source.sample(0, 3, Some(drawn), &mut pixels);
+            pixels
+        };
+        let differ = augmentation != NONE;
+        assert_eq!(made(1), made(1));
+        assert_eq!(differ, made(0) != made(1));
+        assert_eq!(differ, made(1) != made(2));
+    }
+}
+
 /// Where an epoch uses some images only, mosaics and mixtures are made of these.
 #[test]
 fn other_images_come_from_those_drawn() {
@@ -391,6 +419,7 @@ fn other_images_come_from_those_drawn() {
     let source = source(&set, 64, &augmentation);
     let has_blue = |drawn: Option<&[u32]>, epoch| {
         let mut pixels = vec![0; crate::source::sample_bytes((64, 64))];
+        let drawn = drawn.map(|images| Drawn { images, before: 0 });
         source.sample(epoch, 0, drawn, &mut pixels);
         let (red, rest) = pixels.split_at(64 * 64);
         let (green, blue) = rest.split_at(64 * 64);
