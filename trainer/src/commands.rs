@@ -153,6 +153,7 @@ pub fn export(args: &ExportArgs) -> ExitCode {
 
 /// `convert`.
 pub fn convert(args: &ConvertArgs) -> ExitCode {
+    keep_output(args.output.is_none());
     match crate::convert::convert(args) {
         Ok(text) => {
             console::say(&text);
@@ -164,7 +165,7 @@ pub fn convert(args: &ConvertArgs) -> ExitCode {
 
 /// `info`.
 pub fn info(args: &InfoArgs) -> ExitCode {
-    keep_output(args.json);
+    keep_output(args.json || args.yaml);
     match crate::info::info(args) {
         Ok(text) => {
             console::say(&text);
@@ -239,9 +240,9 @@ pub fn make_digits(args: &DigitsArgs) -> ExitCode {
     }
 }
 
-/// Keeps standard output for what `--json` asks for.
-fn keep_output(json: bool) {
-    if json {
+/// Keeps standard output for a document: JSON, a job, a model file.
+fn keep_output(is_document: bool) {
+    if is_document {
         console::init_document();
     }
 }

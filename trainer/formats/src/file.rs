@@ -278,11 +278,12 @@ fn describe(pickle: &Pickle, root: Id, network: Id) -> Description {
     let natural = |id: Id| pickle.int(id).and_then(|number| u32::try_from(number).ok());
     let yaml = attribute("yaml").and_then(|yaml| pickle.to_json(yaml));
     let names = attribute("names").and_then(|names| class_names(pickle, names));
-    let written = yaml
-        .as_ref()
-        .and_then(|yaml| yaml["nc"].as_u64())
-        .map(|nc| nc as usize);
-    let own = attribute("nc").and_then(natural).map(|nc| nc as usize);
+    let classes = |number: u64| {
+        let number = usize::try_from(number).ok();
+        number.filter(|number| (1..=MAX_CLASSES).contains(number))
+    };
+    let written = yaml.as_ref().and_then(|yaml| classes(yaml["nc"].as_u64()?));
+    let own = attribute("nc").and_then(|nc| classes(natural(nc)?.into()));
     let option = |name| {
         let options = pickle.get(root, "opt")?;
         natural(pickle.get(options, name)?)
@@ -322,4 +323,20 @@ fn class_names(pickle: &Pickle, id: Id) -> Option<Vec<String>> {
         .zip(numbered.keys())
         .all(|(number, key)| number == *key);
     in_order.then(|| numbered.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_file_says_that_there_are_more_classes_than_any_may_have() {
+        let described = |number: i32| {
+            let bytes = [b"}X\x02\x00\x00\x00ncJ", &number.to_le_bytes()[..], b"s."].concat();
+            let (pickle, _) = pickle::parse(&bytes).expect("a pickle");
+            describe(&pickle, pickle.root(), pickle.root()).classes
+        };
+        assert_eq!(Some(80), described(80));
+        assert_eq!([None, None], [0, i32::MAX].map(described));
+    }
 }

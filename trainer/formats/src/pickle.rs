@@ -232,7 +232,10 @@ impl Pickle {
                 let mut object = serde_json::Map::new();
                 for (key, value) in pairs {
                     let key = match self.value(*key) {
-                        Value::Text(text) => text.clone(),
+                        Value::Text(text) => {
+                            *left = left.checked_sub(text.len() / 16)?;
+                            text.clone()
+                        }
                         Value::Int(number) => number.to_string(),
                         _ => return None,
                     };

@@ -132,7 +132,8 @@ pub const HYPERPARAMETERS: &[(&str, Rule)] = &[
     (
         "anchors",
         Only(
-            &["null", "3"],
+            // The last is what hyp.VOC.yaml has; YOLOv5 rounds it.
+            &["null", "3", "3.412"],
             "asks for another number of anchors: write it into the model file (anchors: 4), or their sizes into model.anchors, and leave it out",
         ),
     ),

@@ -251,6 +251,7 @@ fn every_hyperparameter_is_obeyed_or_refused_with_a_reason() {
     }
     assert_eq!(BTreeSet::from(["anchors", "iou_t"]), known);
     check_one(false, "anchors", json!(4), &Refuses("model.anchors"));
+    apply(draft(), &Map::new(), &one("anchors", json!(3.412))).expect("hyp.VOC.yaml has it");
     check_one(false, "iou_t", json!(0.2), &Says("not used"));
 }
 

@@ -256,6 +256,16 @@ fn json_is_alone_on_standard_output() {
     let (document, told) = run(&fixture.path("nothing.yaml"));
     assert_eq!("", document);
     assert!(told.starts_with("error: "), "{told}");
+
+    for args in [["convert", "--opt=no.yaml"], ["info", "--yaml"]] {
+        let mut command = program();
+        command
+            .args(args)
+            .args((args[0] == "info").then_some("no.yaml"));
+        let output = command.output().expect("ran");
+        assert_eq!(b"", &output.stdout[..], "{args:?}");
+        assert!(output.stderr.starts_with(b"error: "), "{output:?}");
+    }
 }
 
 #[test]

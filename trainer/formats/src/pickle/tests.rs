@@ -88,6 +88,24 @@ fn values_that_contain_themselves_or_grow_without_end_are_harmless() {
     bytes.push(b'.');
     let pickle = read(&bytes).expect("few instructions");
     assert_eq!(None, pickle.to_json(pickle.root()));
+    // A key of a megabyte is one value in the file, but one for each dictionary when written out.
+    let key = vec![b'k'; 1 << 20];
+    let length = (key.len() as u32).to_le_bytes();
+    let dictionaries = |count| {
+        let all = [
+            b"](}q\x00X",
+            &length[..],
+            &key,
+            b"Ns",
+            &b"h\x00".repeat(count),
+            b"e.",
+        ]
+        .concat();
+        let pickle = read(&all).expect("few instructions");
+        pickle.to_json(pickle.root())
+    };
+    assert!(dictionaries(0).is_some());
+    assert_eq!(None, dictionaries(1));
     // More values than any file needs.
     let many = b"N".repeat(MAX_VALUES + 1);
     assert_eq!(Err(PickleError::TooLarge), read(&many));
