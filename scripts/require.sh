@@ -24,6 +24,7 @@ need_version Rust "$rust" 1.95 https://rustup.rs
 go="$(go env GOVERSION 2>/dev/null | sed 's/^go//' || :)"
 need_version Go "$go" 1.26 https://go.dev/dl
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || need "Python 3.9 or later"
+python3 -c 'import ensurepip' 2>/dev/null || need "venv for python3: apt-get install python3-venv"
 python3 -m pip --version >/dev/null 2>&1 || need "pip for python3: apt-get install python3-pip"
 
 cache="${XDG_CACHE_HOME:-$HOME/.cache}"

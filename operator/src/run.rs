@@ -100,11 +100,18 @@ pub fn run(settings: Settings) -> Result<(), RunError> {
     result
 }
 
+/// How long the API server may say nothing while something is awaited.
+const READ_TIMEOUT: Duration = Duration::from_secs(150);
+
 /// A client of the API server, which asks again after a while where that is too busy (429).
 fn client(mut config: Config) -> Result<Client, RunError> {
     // By this an audit log and the API server's metrics tell whose requests they are.
     let agent = HeaderValue::from_static(concat!("yolo-operator/", env!("CARGO_PKG_VERSION")));
     config.headers.push((USER_AGENT, agent));
+    // Of several API servers behind one address, one may be gone without a word: nothing is waited for longer. What is
+    // no watch ends after a minute there, and watches have a bookmark a minute.
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.reset_reader_on_write = true;
     Client::try_from(config).map_err(|error| RunError::Client(Box::new(error)))
 }
 

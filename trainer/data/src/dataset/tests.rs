@@ -425,7 +425,7 @@ fn files_that_are_to_blame_are_told_as_ever() {
     fs::remove_dir(at("labels/train/000.txt")).unwrap();
 
     let label = set.write("labels/train/000.txt", "0 0.5 0.5 0.1 0.1\n");
-    fs::set_permissions(&label, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&label, fs::Permissions::from_mode(0o000)).unwrap();
     // The superuser may read it anyway.
     if fs::read(&label).is_err() {
         ends_for_good(Split::Train, "cannot be read: Permission denied");
