@@ -9,6 +9,8 @@ SHELL := /bin/bash
 CLUSTER_KUBECONFIG ?=
 IMAGE_REPO ?=
 export CLUSTER_KUBECONFIG IMAGE_REPO
+# Of the trainer's image: cpu, or cuda with libtorch's CUDA libraries.
+VARIANT ?= cpu
 # A kubeconfig that happens to be exported is never used.
 unexport KUBECONFIG
 
@@ -19,6 +21,7 @@ help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	echo
 	echo "  CLUSTER_KUBECONFIG=FILE  use that cluster instead of a local one (with IMAGE_REPO=registry/path)"
+	echo "  VARIANT=cuda             build the trainer's image for GPUs"
 
 .PHONY: require
 require:
@@ -118,7 +121,7 @@ cluster-status: ## what of the local cluster runs
 
 .PHONY: images
 images: libtorch ## build both images from this checkout, without Docker or a registry
-	@scripts/images.sh
+	@scripts/images.sh --variant "$(VARIANT)"
 
 .PHONY: install
 install: images ## cluster, images and chart: all that a first `kubectl apply` needs

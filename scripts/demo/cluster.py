@@ -39,6 +39,9 @@ class Cluster:
         text = text.replace("localhost/yolo-trainer", self.env["TRAINER_IMAGE"])
         self._call("kubectl", "apply", "-f", "-", text=text)
 
+    def exists(self, kind: str, name: str) -> bool:
+        return self._call("kubectl", "get", kind, name, "--ignore-not-found", "--output=name") != ""
+
     def apply(self, path: pathlib.Path) -> None:
         self.apply_text(path.read_text())
 

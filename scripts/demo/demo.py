@@ -24,6 +24,8 @@ DEADLINE_SECONDS = 30 * 60
 
 def prepare(kube: cluster.Cluster) -> None:
     """Removes what an earlier demo left, and writes the scenes onto the data volume."""
+    if not kube.local and kube.exists("ytj", JOB):
+        sys.exit(f"there is a YoloTrainingJob {JOB} already, of an earlier demo or of yours: kubectl delete ytj {JOB}, then again")
     kube.run("delete", "ytj", JOB, "--ignore-not-found", "--wait")
     kube.run("delete", "job", "digits-predict", "--ignore-not-found", "--wait")
     show.step("digit scenes on the volume: kubectl apply -f examples/digits-data.yaml")
