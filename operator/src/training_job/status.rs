@@ -480,7 +480,14 @@ fn worker(pod: &PodView, stopped: bool) -> WorkerStatus {
 /// How the fetch of the data set stands once the plan is carried out.
 fn fetch(observed: &Observed, plan: &Plan, applied: &Applied) -> Option<FetchStatus> {
     let planned = plan.fetch_status.clone();
-    let mut status = planned.or_else(|| observed.status.fetch.clone())?;
+    let mut status = planned.or_else(|| {
+        let mut known = observed.status.fetch.clone()?;
+        // Workers begin with the data set; a cache of jobs that lags behind that of pods does not know yet.
+        if !observed.pods.is_empty() {
+            known.state = WorkerState::Succeeded;
+        }
+        Some(known)
+    })?;
     if let Some(number) = plan.fetch.filter(|_| applied.refused.is_none()) {
         status.pod = names::fetch_pod(&observed.id.name, number);
     }
