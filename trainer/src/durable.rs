@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// What the name of a file begins with that is not whole.
-const TEMPORARY: &str = ".tmp-";
+pub const TEMPORARY: &str = ".tmp-";
 
 /// Writes `bytes` to `path` so that readers see the old content or the new one, never a part: under a
 /// temporary name in the same folder, synced, then renamed.

@@ -229,14 +229,12 @@ pub fn placement(workload: &Workload, flavors: &[ResourceFlavorSpec]) -> Placeme
 pub fn gate(valid: &ValidJob, observed: &Observed, begun: bool) -> Gate {
     let entry = match (&observed.queue, &valid.queue) {
         (QueueView::Absent | QueueView::Foreign | QueueView::Hidden, None) => return Gate::Open,
+        // What runs was let in when there was that right, and how it ends counts.
+        (QueueView::Hidden, Some(_)) if begun => return Gate::Open,
         (QueueView::Hidden, Some(request)) => {
-            return match hidden(request) {
-                // What runs was let in when there was that right, and how it ends counts.
-                _ if begun => Gate::Open,
-                waiting_on => Gate::Closed {
-                    waiting_on,
-                    step: None,
-                },
+            return Gate::Closed {
+                waiting_on: hidden(request),
+                step: None,
             };
         }
         (QueueView::Absent, Some(request)) => {

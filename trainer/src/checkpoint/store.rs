@@ -14,12 +14,11 @@ use super::state::{FORMAT_VERSION, RunState};
 use super::tensors::{NamedTensors, TensorFileError, decode};
 use super::{EMA, MANIFEST, MODEL, OPTIMIZER, STATE};
 use crate::console::chain;
-use crate::durable;
+use crate::durable::{self, TEMPORARY};
 
 /// The largest manifest or state in bytes; the state names every image of an epoch that is left out.
 const MAX_TEXT: u64 = 256 << 20;
 const PREFIX: &str = "step-";
-const TEMPORARY: &str = ".tmp-";
 
 /// What can go wrong with checkpoints.
 #[derive(Debug, thiserror::Error)]
