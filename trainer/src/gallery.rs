@@ -157,6 +157,11 @@ impl Gallery {
         if let Err(error) = self.write_pictures(&results) {
             problems.push(missing("the pictures", &error));
         }
+        let path = self.root.join("report.html");
+        // A start that finds the run complete has measured nothing, and leaves what the one that did wrote.
+        if self.kept.is_none() && path.exists() {
+            return (trend, problems);
+        }
         let summary = [Some(ended.to_owned()), trend.clone()];
         let settings = serde_json::to_string_pretty(&state.spec).unwrap_or_default();
         let document = page(&Page {
@@ -175,7 +180,6 @@ impl Gallery {
                 .filter_map(|(file, caption)| figure(&self.root, file, caption))
                 .collect(),
         });
-        let path = self.root.join("report.html");
         if let Err(error) = durable::write(&path, document.as_bytes()) {
             problems.push(missing("report.html", &error));
         }

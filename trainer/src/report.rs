@@ -34,6 +34,8 @@ pub struct Plan {
     pub iterations: Option<u64>,
     /// Training images.
     pub images: u64,
+    /// Images of the whole run, each as often as it is trained with.
+    pub run_images: u64,
     /// Evaluate after every so many epochs.
     pub evaluate_every: u32,
 }
@@ -99,6 +101,7 @@ impl Reporter {
             other_steps: 0,
             iterations: None,
             images: 0,
+            run_images: 0,
             evaluate_every: 1,
         };
         Self {
@@ -140,7 +143,7 @@ impl Reporter {
     /// Says that a run is about to go on from `state`.
     pub fn begin(&mut self, plan: Plan, state: &RunState) {
         self.plan = plan;
-        self.throughput = Progress::new(u64::from(plan.epochs) * plan.images, WINDOW);
+        self.throughput = Progress::new(plan.run_images, WINDOW);
         self.report.progress.epochs = plan.epochs;
         self.report.progress.steps = plan.steps();
         self.report.latest.clone_from(&state.latest);
@@ -270,7 +273,8 @@ impl Reporter {
     }
 
     fn record(&mut self, state: &RunState) {
-        self.throughput.record(self.stepping, state.images_seen);
+        let images = u64::from(state.epoch) * self.plan.images + state.position;
+        self.throughput.record(self.stepping, images);
         let evaluations = f64::from(self.plan.evaluations_after(state.epoch));
         let evaluating = self
             .evaluation_seconds
@@ -282,11 +286,13 @@ impl Reporter {
             (state.epoch + 1).min(self.plan.epochs)
         };
         progress.step = state.step;
-        progress.percent = self.throughput.percent();
         progress.images_per_second = self.throughput.throughput();
-        let eta = self.throughput.eta();
-        progress.eta_seconds = eta.map(|eta| (eta.as_secs_f64() + evaluating).round() as u64);
         progress.training_seconds = state.training_seconds;
+        let eta = self.throughput.eta();
+        let eta = eta.map(|eta| eta.as_secs_f64() + evaluating);
+        let (percent, eta) = within_hours(state, self.throughput.percent(), eta);
+        progress.percent = percent;
+        progress.eta_seconds = eta.map(|seconds| seconds.round() as u64);
         progress.first_step_time.clone_from(&state.first_step_time);
     }
 
@@ -398,6 +404,16 @@ pub struct EpochTimes {
     pub evaluation: Option<f64>,
 }
 
+/// Percentage and seconds left of a run that ends with its epochs or with its time, whichever comes first.
+fn within_hours(state: &RunState, percent: f64, eta: Option<f64>) -> (f64, Option<f64>) {
+    let Some(hours) = state.spec.training.hours else {
+        return (percent, eta);
+    };
+    let left = (3600.0 * hours - state.training_seconds).max(0.0);
+    let spent = (100.0 * state.spent).min(100.0);
+    (percent.max(spent), Some(eta.map_or(left, |eta| eta.min(left))))
+}
+
 fn gauge(metric: &Metric, value: f64) -> Sample {
     labelled(metric, &[], value)
 }
@@ -483,6 +499,7 @@ mod tests {
             steps_per_epoch: 1,
             other_steps: 0,
             images: 1,
+            run_images: epochs.into(),
             evaluate_every,
         };
         for (epochs, every) in [(10, 1), (10, 3), (10, 5), (3, 7)] {

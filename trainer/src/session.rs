@@ -41,7 +41,7 @@ use crate::threads::{Threads, available_cpus};
 use data::{Data, Skipped};
 use image_cache::ImageCache;
 pub use image_cache::{CachePlaces, ImageCacheError};
-use plan::{check_mosaics, iteration, plan, schedule};
+use plan::{check_mosaics, iteration, plan, schedule_from};
 use prepare::{introduce, learner};
 use recovery::Beginning;
 use requests::{EpochWeights, Order, Requests, sampler};
@@ -189,8 +189,8 @@ impl<'a> Session<'a> {
 
         introduce(&spec, &data, &learner, &state, &changes, reporter);
         let sampler = sampler(&spec, data.train.len(), &state)?;
-        let schedule = schedule(&spec);
         let steps = sampler.steps_per_epoch() as u64;
+        let schedule = schedule_from(&spec, steps, &state);
         let plan = plan(&spec, &data, &schedule, steps, &state);
         let multiple = learner.network.options().architecture.multiple();
         let rectangles = data.rectangles(&spec, multiple);

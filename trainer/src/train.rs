@@ -223,6 +223,7 @@ impl Session<'_> {
         }
         let evaluation = start.elapsed().as_secs_f64();
         self.state.training_seconds += evaluation;
+        self.share_spent()?;
 
         let is_best = self.keep_metrics(epoch, measured.as_ref().map(|(measured, _)| measured));
         let metrics = self.state.latest.clone().unwrap_or_default();
@@ -247,6 +248,20 @@ impl Session<'_> {
             self.save(due, is_best)?;
         }
         Ok(Flow::On)
+    }
+
+    /// An evaluation may use up the time that the run was given: without this the next epoch would begin all the same.
+    fn share_spent(&mut self) -> Result<(), Error> {
+        if self.spec().training.hours.is_none() {
+            return Ok(());
+        }
+        let own = self.spent_here();
+        let spent = self.ranks.value_of_first(&own);
+        self.state.spent = spent.map_err(|source| Error::Ranks {
+            when: "the exchange of the time that was used",
+            source,
+        })?;
+        Ok(())
     }
 
     /// Rank 0 adds the epoch's row to the table.

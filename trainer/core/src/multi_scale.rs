@@ -16,6 +16,15 @@ pub fn side(seed: u64, step: u64, image_size: u32, range: f64, multiple: u32) ->
     (drawn as u32 / multiple * multiple).max(multiple)
 }
 
+/// The largest side that [`side`] draws.
+pub fn largest(image_size: u32, range: f64, multiple: u32) -> u32 {
+    if range == 0.0 {
+        return image_size;
+    }
+    let high = (f64::from(image_size) * (1.0 + range)) as u32 + multiple;
+    ((high - 1) / multiple * multiple).max(multiple)
+}
+
 /// The width and height to which images of `size` are brought so that their longer side is about `side`: a multiple
 /// of `multiple` on each axis, rounded up, as YOLOv5 v7.0.
 pub fn resized(size: (u32, u32), side: u32, multiple: u32) -> (u32, u32) {
@@ -47,6 +56,12 @@ mod tests {
         sizes.dedup();
         // v5's range ends one multiple above 1.5 times the size.
         assert_eq!([64, 96, 128, 160, 192, 224, 256], sizes[..]);
+        assert_eq!(256, largest(160, 0.5, 32));
+        assert_eq!(160, largest(160, 0.0, 32));
+        for (size, range, multiple) in [(64, 0.9, 64), (640, 0.25, 32), (100, 0.1, 32)] {
+            let drawn = (0..2000).map(|step| side(3, step, size, range, multiple));
+            assert_eq!(drawn.max(), Some(largest(size, range, multiple)), "{size}");
+        }
         assert_eq!(drawn[7], side(1, 7, 160, 0.5, 32));
         assert_eq!(160, side(1, 7, 160, 0.0, 32));
         assert!((0..100).all(|step| side(1, step, 64, 0.9, 64) >= 64));

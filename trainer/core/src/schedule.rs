@@ -104,6 +104,8 @@ impl Schedule {
     /// [`Schedule::at`].
     pub fn lr_factor(&self, ni: u64, nb: u64, epoch: u32, spent: f64) -> f64 {
         let epochs = self.epochs_to_do(nb);
+        // The last step may end later than the time that was given.
+        let spent = spent.min(1.0);
         let x = (f64::from(epoch) / f64::from(epochs.max(1))).max(spent);
         match self.kind {
             ScheduleKind::Constant => 1.0,
@@ -337,6 +339,7 @@ mod tests {
         assert_eq!(100, s.epochs_to_do(50));
         close(s.lr_factor(0, 50, 1, 0.5), 0.505);
         close(s.lr_factor(0, 50, 99, 0.5), 0.0199);
+        close(s.lr_factor(0, 50, 1, 1.3), 0.01);
     }
 
     #[test]

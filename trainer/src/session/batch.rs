@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use trainer_core::auto_batch::largest;
+use trainer_core::multi_scale;
 
 use super::data::Data;
 use crate::distributed::Ranks;
@@ -105,7 +106,9 @@ fn fit(job: &Job, learner: &mut Learner) -> Result<u32, StepError> {
     let device = learner.network.options().device;
     let training = &job.config.spec.training;
     let meter = Meter::of(device, job.place.local_world_size, training);
-    let side = training.image_size;
+    // The largest images that a step may have.
+    let multiple = learner.network.options().architecture.multiple();
+    let side = multi_scale::largest(training.image_size, training.multi_scale, multiple);
     let most = MOST / job.place.world_size.max(1);
     // Gradients and the like stay once they are there.
     learner.try_images(1, side)?;

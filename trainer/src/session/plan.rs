@@ -20,6 +20,22 @@ pub fn iteration(spec: &TrainerSpec, steps_per_epoch: u64, state: &RunState) -> 
     u64::from(state.epoch) * steps_per_epoch + of_epoch
 }
 
+/// By how many more steps the run has come to `state` than it would have with this batch size and whole epochs.
+fn other_steps(spec: &TrainerSpec, steps_per_epoch: u64, state: &RunState) -> i64 {
+    state.step.cast_signed() - iteration(spec, steps_per_epoch, state).cast_signed()
+}
+
+/// The schedule from a state on: its iterations are those of this batch size, so that the steps that are left are
+/// those that the settings leave.
+pub fn schedule_from(spec: &TrainerSpec, steps_per_epoch: u64, state: &RunState) -> Schedule {
+    let mut schedule = schedule(spec);
+    let other = other_steps(spec, steps_per_epoch, state);
+    schedule.max_iterations = schedule
+        .max_iterations
+        .map(|most| most.saturating_add_signed(-other));
+    schedule
+}
+
 /// The plan from a state on.
 pub fn plan(
     spec: &TrainerSpec,
@@ -28,15 +44,26 @@ pub fn plan(
     steps_per_epoch: u64,
     state: &RunState,
 ) -> Plan {
-    let done = iteration(spec, steps_per_epoch, state);
+    let images = data.train.len() as u64;
     Plan {
-        other_steps: state.step.cast_signed() - done.cast_signed(),
+        other_steps: other_steps(spec, steps_per_epoch, state),
         epochs: schedule.epochs_to_do(steps_per_epoch),
         steps_per_epoch,
         iterations: spec.training.iterations,
-        images: data.train.len() as u64,
+        images,
+        run_images: run_images(schedule, steps_per_epoch, images),
         evaluate_every: spec.training.evaluate_every,
     }
+}
+
+/// Images of all epochs, of the last one those of the steps that it has.
+fn run_images(schedule: &Schedule, steps_per_epoch: u64, images: u64) -> u64 {
+    let all = u64::from(schedule.epochs) * images;
+    schedule.max_iterations.map_or(all, |most| {
+        let nb = steps_per_epoch.max(1);
+        let of_last = (most % nb * u64::from(schedule.batch)).min(images);
+        all.min((most / nb).saturating_mul(images).saturating_add(of_last))
+    })
 }
 
 /// Makes sure that a run that ends by its steps comes to an epoch with mosaics. One that has a checkpoint goes on: it may
@@ -116,6 +143,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// 26 images in steps of 12 are three steps.
+    #[test]
+    fn iterations_end_a_run_within_an_epoch() {
+        let images = |iterations: Option<u64>| {
+            let spec = json!({
+                "dataset": {}, "output": {},
+                "training": {"epochs": 3, "batchSize": 12, "iterations": iterations},
+            });
+            let spec: TrainerSpec = serde_json::from_value(spec).expect("a spec");
+            run_images(&schedule(&spec), 3, 26)
+        };
+        assert_eq!(78, images(None));
+        assert_eq!([12, 24, 26, 38], [1, 2, 3, 4].map(|n| images(Some(n))));
+        assert_eq!(78, images(Some(100)));
+    }
 
     #[test]
     fn a_run_lacks_mosaics_only_if_it_was_to_have_some() {

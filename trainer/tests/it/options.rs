@@ -56,6 +56,23 @@ fn a_run_whose_steps_end_before_an_epoch_with_mosaics_is_refused() {
     });
 }
 
+/// The epoch in which the run ended is over: what is added are whole epochs, and as many steps as were asked for.
+#[test]
+fn more_iterations_are_all_done() {
+    let change = |iterations| json!({"training": {"iterations": iterations, "epochs": 9}});
+    let fixture = Fixture::new(&change(STEPS_PER_EPOCH + 1));
+    trained(&fixture, STEPS_PER_EPOCH + 1);
+    let more = 2 * STEPS_PER_EPOCH + 2;
+    fixture.write_manifest(&change(more));
+    let ended = fixture.succeed(&Start {
+        restart: 1,
+        ..Start::new("o", 1)
+    });
+    let text = &ended[0].text;
+    let complete = format!("complete: {more} steps (training.iterations)");
+    assert!(text.contains(&complete), "{text}");
+}
+
 #[test]
 fn hours_end_a_run_on_all_ranks_at_the_same_step() {
     // A thousandth of a second: over after the step in which it is noticed.

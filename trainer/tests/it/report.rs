@@ -64,6 +64,12 @@ fn pictures_events_and_a_page_are_left_by_a_run_and_an_evaluation() {
         name.to_string_lossy().starts_with("events.out.tfevents.")
     });
     assert_eq!(1, events.count(), "only rank 0 writes events");
+    fixture.succeed(&Start {
+        restart: 1,
+        ..Start::new("o", 2)
+    });
+    let after = std::fs::read_to_string(run.join("report.html")).expect("a page");
+    assert!(page == after, "a run that is complete measures nothing");
 
     let plots = fixture.path("plots");
     let eval = || {
