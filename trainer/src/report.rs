@@ -411,7 +411,10 @@ fn within_hours(state: &RunState, percent: f64, eta: Option<f64>) -> (f64, Optio
     };
     let left = (3600.0 * hours - state.training_seconds).max(0.0);
     let spent = (100.0 * state.spent).min(100.0);
-    (percent.max(spent), Some(eta.map_or(left, |eta| eta.min(left))))
+    (
+        percent.max(spent),
+        Some(eta.map_or(left, |eta| eta.min(left))),
+    )
 }
 
 fn gauge(metric: &Metric, value: f64) -> Sample {
