@@ -21,6 +21,7 @@ pub mod state;
 pub mod status;
 #[cfg(test)]
 mod tests;
+pub mod unseen;
 pub mod validate;
 pub mod waiting;
 
@@ -37,6 +38,7 @@ use self::observe::{
 use self::pace::{Pace, Urgency, due, urgency};
 use self::plan::{Phase, Plan, plan, refuse};
 use self::status::{Applied, refused_status, status};
+use self::unseen::Unseen;
 use self::validate::{InvalidSpec, ValidJob, validate};
 use crate::events::events;
 
@@ -47,6 +49,8 @@ pub struct JobMemory {
     pub ends: EndsSeen,
     /// When its status was last written.
     pub written: Option<Timestamp>,
+    /// What that made of the job, until the cache has it.
+    pub unseen: Unseen,
     /// Errors in a row.
     pub failures: u32,
     /// Why the object cannot be read, when its status says so already.
@@ -266,7 +270,8 @@ async fn write<C: Cluster>(
         last_update_time: Some(MicroTime(now)),
         ..new.clone()
     };
-    cluster.write_status(&observed.id, &dated).await?;
+    let version = cluster.write_status(&observed.id, &dated).await?;
+    memory.unseen.wrote(version);
     memory.written = Some(now);
     for event in events(&observed.status, new) {
         cluster.publish(&observed.id, event).await;

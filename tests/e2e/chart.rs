@@ -1,5 +1,6 @@
 //! The chart: what it renders, and what upgrade and uninstall do to jobs.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
@@ -81,6 +82,42 @@ fn it_lints_and_renders_what_its_values_ask_for() {
         "{}",
         refused.stderr
     );
+}
+
+/// What a chart makes that belongs to no namespace, as "kind name".
+fn of_the_cluster(rendered: &str) -> BTreeSet<String> {
+    let objects = rendered.split("\n---\n");
+    let objects = objects.filter(|object| !object.contains("\n  namespace: "));
+    let named = |object: &str| {
+        let after = |key| object.lines().find_map(|line| line.strip_prefix(key));
+        Some(format!("{} {}", after("kind: ")?, after("  name: ")?))
+    };
+    objects.filter_map(named).collect()
+}
+
+#[test]
+fn releases_of_one_name_for_a_namespace_each_do_not_collide() {
+    let release = |namespace: &str, more: &[&str]| {
+        let place = ["template", "yolo-operator", CHART, "--namespace", namespace];
+        let rendered = helm(&[&place, more].concat()).expect("helm template");
+        of_the_cluster(&rendered)
+    };
+    let crd = "CustomResourceDefinition yolotrainingjobs.yolo-operator.dev".to_owned();
+    let one_for = |namespace| {
+        let watch = format!("--set=watchNamespace={namespace},kueue.clusterRole=true");
+        let owner = release(namespace, &[&watch]);
+        assert!(owner.contains(&crd), "{owner:?}");
+        let other = release(namespace, &[&watch, "--set=crds.install=false"]);
+        assert!(!other.contains(&crd), "{other:?}");
+        assert_eq!(2, other.len(), "a role and its binding: {other:?}");
+        other
+    };
+    let (a, b) = (one_for("a"), one_for("b"));
+    let everywhere = release("a", &[]);
+    assert!(everywhere.contains("ClusterRole yolo-operator-kueue"));
+    for other in [&b, &everywhere] {
+        assert!(a.is_disjoint(other), "{a:?} and {other:?}");
+    }
 }
 
 #[test]

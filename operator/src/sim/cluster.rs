@@ -22,6 +22,7 @@ use crate::training_job::pods::PodView;
 use crate::training_job::prefetch::FetchView;
 use crate::training_job::queue::{self, QueueView};
 use crate::training_job::status::Applied;
+use crate::training_job::unseen;
 
 /// Everything in the simulated cluster.
 #[derive(Clone, Debug, Default)]
@@ -250,12 +251,18 @@ impl Cluster for SimCluster {
         &self,
         _: &JobIdentity,
         status: &YoloTrainingJobStatus,
-    ) -> Result<(), WriteError> {
+    ) -> Result<Option<u64>, WriteError> {
         self.check_alive()
             .map_err(|text| WriteError(Box::new(dead(text))))?;
-        let before = self.change(|world| {
-            let job = world.job.as_mut()?;
-            job.status.replace(status.clone())
+        let (before, version) = self.change(|world| {
+            let Some(job) = &mut world.job else {
+                return (None, None);
+            };
+            let version = job.resource_version();
+            let version = version.and_then(|version| unseen::number(&version));
+            let version = version.unwrap_or_default() + 1;
+            job.metadata.resource_version = Some(version.to_string());
+            (job.status.replace(status.clone()), Some(version))
         });
         for line in super::transcript::differences(&before.unwrap_or_default(), status) {
             self.say(line);
@@ -267,11 +274,49 @@ impl Cluster for SimCluster {
         {
             *left -= 1;
         }
-        Ok(())
+        Ok(version)
     }
 
     async fn publish(&self, _: &JobIdentity, event: JobEvent) {
         let kind = if event.warning { "Warning" } else { "Normal" };
         self.say(format!("event {kind} {}: {}", event.reason, event.note));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use futures::FutureExt as _;
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::sim::fixture;
+    use crate::training_job::pace::Pace;
+    use crate::training_job::{JobMemory, Policy, advance};
+
+    #[test]
+    fn the_cache_is_to_have_what_was_written_last() {
+        let cluster = SimCluster::default();
+        cluster.change(|world| world.job = Some(fixture::job("digits", 1)));
+        let policy = Policy {
+            images: fixture::images(),
+            pace: Pace {
+                progress: SignedDuration::ZERO,
+                workers: SignedDuration::ZERO,
+            },
+        };
+        let mut memory = JobMemory::default();
+        let (job, cached) = cluster.look().observe(None).expect("a job");
+        let now = Timestamp::UNIX_EPOCH;
+        advance(&cluster, &job, cached, &policy, &mut memory, now)
+            .now_or_never()
+            .expect("the simulated cluster never waits")
+            .expect("nothing fails");
+        let job = cluster.look().job.expect("a job");
+        let version = job.resource_version().expect("a status was written");
+        let now = Instant::now();
+        assert!(memory.unseen.awaited(Some("0"), now));
+        assert!(!memory.unseen.awaited(Some(&version), now));
     }
 }

@@ -26,12 +26,12 @@ pub trait Cluster {
         prepared: Prepared,
     ) -> impl Future<Output = Result<Applied, ApplyError>> + Send;
 
-    /// Writes the whole status.
+    /// Writes the whole status. The answer is the version of the job that has it, where versions can be compared.
     fn write_status(
         &self,
         id: &JobIdentity,
         status: &YoloTrainingJobStatus,
-    ) -> impl Future<Output = Result<(), WriteError>> + Send;
+    ) -> impl Future<Output = Result<Option<u64>, WriteError>> + Send;
 
     /// Publishes an event. Nothing depends on it, so it cannot fail.
     fn publish(&self, id: &JobIdentity, event: JobEvent) -> impl Future<Output = ()> + Send;

@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 use super::cluster::Cluster as _;
 use super::news::news;
 use super::observe::from_cache;
+use super::unseen::AGAIN;
 use super::{JobMemory, Policy, ReconcileError, advance, kubernetes};
 use crate::conditions::{Stated, merge};
 use crate::context::{Context, GuardedJob};
@@ -251,6 +252,12 @@ async fn reconcile(
     let start = Instant::now();
     let uid = object.uid().unwrap_or_default();
     let mut memory = context.memory.take(&uid);
+    let cached = object.meta().resource_version.as_deref();
+    if memory.unseen.awaited(cached, start) {
+        // Neither a success nor a failure: errors in a row are counted by those that do something.
+        context.memory.put(&uid, memory);
+        return Ok(Action::requeue(AGAIN));
+    }
     let result = match &object.0 {
         Ok(job) if job.spec.is_foreign() => Ok(Action::await_change()),
         Ok(job) => Box::pin(take_up(job, &context, &mut memory)).await,
@@ -382,9 +389,81 @@ fn on_error(object: Arc<GuardedJob>, error: &ReconcileError, context: Arc<Contex
 
 #[cfg(test)]
 mod tests {
-    use kube::core::Status;
+    use jiff::SignedDuration;
+    use kube::Config;
+    use kube::core::{DeserializeGuard, Status};
+    use kube::runtime::events::{Recorder, Reporter};
+    use kube::runtime::reflector;
 
     use super::*;
+    use crate::context::{Caches, Memory};
+    use crate::metrics::Metrics;
+    use crate::pod_index::PodIndex;
+    use crate::progress_board::ProgressBoard;
+    use crate::sim::fixture;
+    use crate::training_job::kubernetes::KubeCluster;
+    use crate::training_job::pace::Pace;
+
+    /// Of an API server that does not answer.
+    fn context() -> Context {
+        let nobody = "http://127.0.0.1:1".parse().expect("an address");
+        let client = Client::try_from(Config::new(nobody)).expect("a client");
+        let reporter = Reporter {
+            controller: "test".to_owned(),
+            instance: None,
+        };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Context {
+            cluster: KubeCluster::new(client.clone(), recorder, false),
+            client,
+            caches: Caches {
+                jobs: reflector::store().0,
+                pods: reflector::store().0,
+                pod_index: PodIndex::default(),
+                services: reflector::store().0,
+                workloads: reflector::store().0,
+            },
+            progress: Arc::new(ProgressBoard::default()),
+            policy: Policy {
+                images: fixture::images(),
+                pace: Pace {
+                    progress: SignedDuration::ZERO,
+                    workers: SignedDuration::ZERO,
+                },
+            },
+            metrics: Arc::new(Metrics::new().expect("metrics")),
+            memory: Memory::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_done_by_a_status_that_is_older_than_the_one_written() {
+        let context = Arc::new(context());
+        let mut job = fixture::job("digits", 1);
+        let uid = job.uid().expect("a uid");
+        let mut memory = JobMemory {
+            failures: 1,
+            ..JobMemory::default()
+        };
+        memory.unseen.wrote(Some(10));
+        context.memory.put(&uid, memory);
+        let mut look = |version: &str| {
+            job.metadata.resource_version = Some(version.to_owned());
+            let job = Arc::new(DeserializeGuard(Ok(job.clone())));
+            reconcile(job, Arc::clone(&context))
+        };
+        for _ in 0..2 {
+            let action = look("9").await.expect("nobody is asked");
+            assert_eq!(Action::requeue(AGAIN), action);
+        }
+        let error = look("10").await.expect_err("the API server is asked");
+        assert_eq!("observe", error.label());
+        // The waits were no successes.
+        assert_eq!(2, context.memory.failed(&uid));
+        // Nothing is kept of a job that is gone.
+        context.memory.keep(|_| false);
+        look("9").await.expect_err("the API server is asked");
+    }
 
     fn failed(code: u16) -> watcher::Error {
         let status = Status::failure("no", "Why").with_code(code).boxed();

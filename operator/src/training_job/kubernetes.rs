@@ -19,8 +19,8 @@ use kube::core::{DynamicObject, Request};
 use kube::runtime::events::Recorder;
 use kube::{Client, Resource, ResourceExt as _};
 use rand::distr::{Alphanumeric, SampleString as _};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::{Mutex, Semaphore};
 
@@ -31,6 +31,7 @@ use super::gang::{self, Served};
 use super::observe::{self, ObserveError, Observed};
 use super::plan::Retired;
 use super::status::Applied;
+use super::unseen;
 use crate::events::JobEvent;
 
 /// How long it is remembered who can schedule workers together.
@@ -93,7 +94,8 @@ impl KubeCluster {
         K: Resource<DynamicType = ()> + Serialize,
     {
         let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
-        send(&self.client, requests::<K>(id).create(&parameters(), body)).await
+        let request = requests::<K>(id).create(&parameters(), body);
+        send(&self.client, request).await.map(drop)
     }
 
     /// Creates an object that is written once. One that is there already is of an earlier try: the plan was
@@ -274,7 +276,7 @@ impl Cluster for KubeCluster {
         &self,
         id: &JobIdentity,
         status: &YoloTrainingJobStatus,
-    ) -> Result<(), WriteError> {
+    ) -> Result<Option<u64>, WriteError> {
         patch_status(&self.client, id, names::FIELD_MANAGER, status).await
     }
 
@@ -315,13 +317,14 @@ struct ApplyingMeta<'a> {
     uid: &'a str,
 }
 
-/// Applies a status as the given field manager. The uid keeps it off a new job of the same name.
+/// Applies a status as the given field manager. The uid keeps it off a new job of the same name. The answer is the
+/// version of the job that has it, where versions can be compared.
 pub async fn patch_status(
     client: &Client,
     id: &JobIdentity,
     manager: &str,
     status: &impl Serialize,
-) -> Result<(), WriteError> {
+) -> Result<Option<u64>, WriteError> {
     let body = Applying {
         api_version: YoloTrainingJob::api_version(&()),
         kind: YoloTrainingJob::kind(&()),
@@ -340,8 +343,10 @@ pub async fn patch_status(
     );
     match send(client, request).await {
         // A job that was deleted meanwhile needs no status.
-        Err(error) if is_not_found(&error) => Ok(()),
-        other => other.map_err(|error| WriteError(Box::new(error))),
+        Err(error) if is_not_found(&error) => Ok(None),
+        answer => answer
+            .map(|text| version_of(&text))
+            .map_err(|error| WriteError(Box::new(error))),
     }
 }
 
@@ -352,16 +357,31 @@ where
     Request::new(K::url_path(&(), Some(&id.namespace)))
 }
 
-/// Sends what writes an object and has only its metadata sent back: nobody reads the rest.
+/// Sends what writes an object and has only its metadata sent back, as text: nobody reads the rest.
 async fn send(
     client: &Client,
     request: Result<hyper::Request<Vec<u8>>, kube::core::request::Error>,
-) -> Result<(), kube::Error> {
+) -> Result<String, kube::Error> {
     const ONLY_METADATA: HeaderValue =
         HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
     let mut request = request.map_err(kube::Error::BuildRequest)?;
     request.headers_mut().insert(ACCEPT, ONLY_METADATA);
-    client.request_text(request).await.map(drop)
+    client.request_text(request).await
+}
+
+/// The version that an answer with an object's metadata names.
+fn version_of(answer: &str) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Answer {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        resource_version: String,
+    }
+    let answer: Answer = serde_json::from_str(answer).ok()?;
+    unseen::number(&answer.metadata.resource_version)
 }
 
 /// Creates a claim. One that is there already was not there a moment ago, so it is somebody else's, or of an
@@ -508,4 +528,58 @@ fn is_conflict(error: &kube::Error) -> bool {
 /// plain text, which the client's own question does not understand.
 pub fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::Config;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers one request for each of these.
+    async fn answer(listener: TcpListener, answers: Vec<(&str, serde_json::Value)>) {
+        for (status, body) in answers {
+            let (mut stream, _) = listener.accept().await.expect("a request");
+            let mut request = vec![0; 4096];
+            let _ = stream.read(&mut request).await.expect("readable");
+            let body = body.to_string();
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            );
+            stream.write_all(answer.as_bytes()).await.expect("writable");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_written_status_tells_the_version_that_has_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let metadata = |version: &str| {
+            let metadata = json!({"name": "digits", "resourceVersion": version});
+            json!({"kind": "PartialObjectMetadata", "metadata": metadata})
+        };
+        let gone = json!({"kind": "Status", "status": "Failure", "code": 404});
+        let answers = vec![
+            ("200 OK", metadata("1234")),
+            ("200 OK", metadata("a")),
+            ("404 Not Found", gone),
+        ];
+        let server = tokio::spawn(answer(listener, answers));
+        let url = format!("http://{address}").parse().expect("an address");
+        let client = Client::try_from(Config::new(url)).expect("a client");
+        let id = JobIdentity {
+            namespace: "team".to_owned(),
+            name: "digits".to_owned(),
+            uid: "uid".to_owned(),
+        };
+        for version in [Some(1234), None, None] {
+            let status = YoloTrainingJobStatus::default();
+            let written = patch_status(&client, &id, names::FIELD_MANAGER, &status).await;
+            assert_eq!(version, written.expect("an answer"));
+        }
+        server.await.expect("all requests came");
+    }
 }
