@@ -85,6 +85,14 @@ fn numbers_out_of_range_are_refused_with_field_value_and_remedy() {
     );
     refused(
         &namespace,
+        &job().set(
+            "/hyperparameters",
+            serde_json::json!({"optimizer": "adamw", "momentum": 1}),
+        ),
+        &["hyperparameters.momentum is 1, but hyperparameters.optimizer is adamw"],
+    );
+    refused(
+        &namespace,
         &job().set("/training/precision", "float16"),
         &["training.precision is float16, which needs GPUs"],
     );

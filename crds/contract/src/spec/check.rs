@@ -1,8 +1,5 @@
 use super::dataset::{data_file_problems, stays_inside};
-use super::{
-    Backend, Device, Hyperparameters, Precision, Schedule, TrainerSpec, image_size_problem,
-    out_of_range,
-};
+use super::{Backend, Device, Precision, TrainerSpec, image_size_problem, out_of_range};
 use super::{cache, fetch, output};
 
 /// One setting that cannot be obeyed, in a sentence that names field, value and remedy.
@@ -57,7 +54,7 @@ pub fn check(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
         ));
     }
     problems.extend(cache::problems(training));
-    problems.extend(schedule(&spec.hyperparameters));
+    problems.extend(spec.hyperparameters.problems());
     match &spec.dataset.named()[..] {
         [_] => {}
         [] => problems.push(SpecProblem(
@@ -74,36 +71,6 @@ pub fn check(spec: &TrainerSpec, ranks: u32) -> Vec<SpecProblem> {
     problems.extend(mosaics(spec));
     problems.extend(paths(spec));
     problems.extend(output::problems(&spec.output));
-    problems
-}
-
-/// Settings of a schedule that was not chosen.
-fn schedule(hyperparameters: &Hyperparameters) -> Vec<SpecProblem> {
-    let mut problems = Vec::new();
-    let Hyperparameters {
-        schedule,
-        lrf,
-        step_epochs,
-        step_factor,
-        ..
-    } = hyperparameters;
-    let of_step = [
-        ("stepEpochs", step_epochs.is_some()),
-        ("stepFactor", step_factor.is_some()),
-    ];
-    for (field, set) in of_step {
-        if set && *schedule != Schedule::Step {
-            problems.push(SpecProblem(format!(
-                "hyperparameters.{field} is of the schedule step only: remove it or set hyperparameters.schedule to step"
-            )));
-        }
-    }
-    let untouched = [1.0, Hyperparameters::default().lrf].contains(lrf);
-    if *schedule == Schedule::Constant && !untouched {
-        problems.push(SpecProblem(format!(
-            "hyperparameters.lrf is {lrf}, but hyperparameters.schedule is constant and never changes the learning rate: remove lrf or choose another schedule"
-        )));
-    }
     problems
 }
 
@@ -188,7 +155,7 @@ fn paths(spec: &TrainerSpec) -> Vec<SpecProblem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Cache, DataFile, ModelSize};
+    use crate::spec::{Cache, DataFile, Hyperparameters, ModelSize, Schedule};
 
     fn valid() -> TrainerSpec {
         serde_json::from_value(serde_json::json!({

@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use super::SpecProblem;
+
 #[cfg(feature = "schema")]
 use serde_json::json;
 
@@ -19,6 +21,10 @@ use serde_json::json;
         "rule": "self.schedule != 'constant' || self.lrf in [1.0, 0.01]",
         "messageExpression": "'hyperparameters.lrf is %s, but hyperparameters.schedule is constant and never changes the learning rate: remove lrf or choose another schedule'.format([self.lrf])",
     },
+    {
+        "rule": "self.optimizer == 'sgd' || self.momentum < 1.0",
+        "messageExpression": "'hyperparameters.momentum is %s, but hyperparameters.optimizer is %s, which divides by 1 - momentum: choose below 1'.format([self.momentum, self.optimizer])",
+    },
 ]))))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Hyperparameters {
@@ -28,7 +34,7 @@ pub struct Hyperparameters {
     pub lr0: f64,
     /// Final learning rate as a fraction of lr0.
     pub lrf: f64,
-    /// SGD's momentum (Nesterov); the first beta of adam and adamw.
+    /// SGD's momentum (Nesterov); the first beta of adam and adamw, which is below 1.
     pub momentum: f64,
     /// Weight decay of convolution weights, for the nominal batch size; biases and norms have none.
     #[serde(alias = "weight_decay")]
@@ -115,6 +121,44 @@ impl Default for Hyperparameters {
     }
 }
 
+impl Hyperparameters {
+    /// Numbers that do not go together; [`super::out_of_range`] has the range of each.
+    pub(super) fn problems(&self) -> Vec<SpecProblem> {
+        let mut problems = Vec::new();
+        for (field, set) in [
+            ("stepEpochs", self.step_epochs.is_some()),
+            ("stepFactor", self.step_factor.is_some()),
+        ] {
+            if set && self.schedule != Schedule::Step {
+                problems.push(SpecProblem(format!(
+                    "hyperparameters.{field} is of the schedule step only: remove it or set hyperparameters.schedule to step"
+                )));
+            }
+        }
+        let untouched = [1.0, Self::default().lrf].contains(&self.lrf);
+        if self.schedule == Schedule::Constant && !untouched {
+            problems.push(SpecProblem(format!(
+                "hyperparameters.lrf is {}, but hyperparameters.schedule is constant and never changes the learning rate: remove lrf or choose another schedule",
+                self.lrf
+            )));
+        }
+        let adam = match self.optimizer {
+            OptimizerKind::Sgd => None,
+            OptimizerKind::Adam => Some("adam"),
+            OptimizerKind::AdamW => Some("adamw"),
+        };
+        if let Some(adam) = adam
+            && self.momentum >= 1.0
+        {
+            problems.push(SpecProblem(format!(
+                "hyperparameters.momentum is {}, but hyperparameters.optimizer is {adam}, which divides by 1 - momentum: choose below 1",
+                self.momentum
+            )));
+        }
+        problems
+    }
+}
+
 /// How gradients change the weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -161,4 +205,31 @@ pub enum LossNormalisation {
     Global,
     /// In each process over its own images.
     PerRank,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adam_has_a_momentum_below_1() {
+        let problems = |optimizer, momentum| {
+            let numbers = Hyperparameters {
+                optimizer,
+                momentum,
+                ..Hyperparameters::default()
+            };
+            let problems = numbers.problems().into_iter();
+            problems.map(|problem| problem.0).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            [
+                "hyperparameters.momentum is 1, but hyperparameters.optimizer is adamw, which divides by 1 - momentum: choose below 1"
+            ],
+            *problems(OptimizerKind::AdamW, 1.0)
+        );
+        assert_eq!(1, problems(OptimizerKind::Adam, 1.0).len());
+        assert!(problems(OptimizerKind::Adam, 0.999).is_empty());
+        assert!(problems(OptimizerKind::Sgd, 1.0).is_empty());
+    }
 }
