@@ -163,7 +163,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE.JSON")]
     pub save_json: Option<PathBuf>,
     /// Also write each image's detections as text (class, centre, size, confidence) to this folder: new, empty,
-    /// or of an earlier `eval`.
+    /// or of an earlier `eval` of the same images.
     #[arg(long, value_name = "DIR")]
     pub save_txt: Option<PathBuf>,
 }

@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 
 /// What the name of a file begins with that is not whole.
 pub const TEMPORARY: &str = ".tmp-";
@@ -11,18 +11,57 @@ pub const TEMPORARY: &str = ".tmp-";
 /// Writes `bytes` to `path` so that readers see the old content or the new one, never a part: under a
 /// temporary name in the same folder, synced, then renamed.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = OsString::from(TEMPORARY);
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!("-{}", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let result = write_synced(&temporary, bytes)
-        .and_then(|()| fs::rename(&temporary, path))
-        .and_then(|()| sync_folder(folder_of(path)));
-    if result.is_err() {
-        // The first error is the one to report; the file may not even exist.
-        let _ = fs::remove_file(&temporary);
+    let mut file = NewFile::create(path)?;
+    file.write_all(bytes)?;
+    file.finish()
+}
+
+/// What [`write`] does, piece by piece. Without [`NewFile::finish`] the old content stays.
+#[derive(Debug)]
+pub struct NewFile {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl NewFile {
+    /// Begins the content that `path` is to have.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let mut name = OsString::from(TEMPORARY);
+        name.push(path.file_name().unwrap_or_default());
+        name.push(format!("-{}", std::process::id()));
+        let temporary = path.with_file_name(name);
+        Ok(Self {
+            file: BufWriter::new(File::create(&temporary)?),
+            path: path.to_owned(),
+            temporary,
+        })
     }
-    result
+
+    /// Puts what was written in the place of the old content.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.file.flush()?;
+        self.file.get_ref().sync_all()?;
+        fs::rename(&self.temporary, &self.path)?;
+        sync_folder(folder_of(&self.path))
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        // After the renaming there is none. Else an error before is the one to report.
+        let _ = fs::remove_file(&self.temporary);
+    }
 }
 
 /// Whether an error of a volume comes again as long as nobody changes the volume; one of a file server that is away, for
@@ -109,6 +148,27 @@ mod tests {
         write(&path, b"one").expect("written");
         write(&path, b"two").expect("replaced");
         assert_eq!(b"two", fs::read(&path).expect("readable").as_slice());
+        assert_eq!(1, fs::read_dir(folder.path()).expect("listable").count());
+    }
+
+    #[test]
+    fn a_file_that_is_not_finished_changes_nothing() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("rows");
+        write(&path, b"old").expect("written");
+        let content = || fs::read(&path).expect("readable");
+        let begin = || {
+            let mut file = NewFile::create(&path).expect("created");
+            file.write_all(b"n").expect("written");
+            file.write_all(b"ew").expect("written");
+            file
+        };
+        drop(begin());
+        assert_eq!(1, fs::read_dir(folder.path()).expect("listable").count());
+        let file = begin();
+        assert_eq!(b"old", content().as_slice());
+        file.finish().expect("finished");
+        assert_eq!(b"new", content().as_slice());
         assert_eq!(1, fs::read_dir(folder.path()).expect("listable").count());
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use contract::exit::FailureReason;
-use serde_json::json;
+use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 use trainer_core::detection::{Detection, LabelledBox};
 use trainer_core::labels::parse_label_file;
@@ -21,7 +21,7 @@ use crate::cli::PredictArgs;
 use crate::console::{self, Bar, chain};
 use crate::device::{self, DeviceError};
 use crate::finder::{Finder, FinderError};
-use crate::output_folder::{self, OutputError};
+use crate::output_folder::{self, JsonList, OutputError};
 use crate::sources::{self, EXTENSIONS, SourceError};
 use crate::weights::{WeightsError, WeightsInfo};
 
@@ -116,8 +116,10 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
         prepare_sheet(file, &args.output, &mut names)?;
     }
     let mut sheet = Vec::new();
-    let mut summary = Vec::new();
-    let mut coco_rows = Vec::new();
+    let mut summary = JsonList::create(&args.output.join(SUMMARY), r#"{"images":"#)?;
+    let coco_file = args.save_json.then(|| args.output.join("coco.json"));
+    let coco_file = coco_file.map(|file| JsonList::create(&file, ""));
+    let mut coco_rows = coco_file.transpose()?;
     let mut bar = Bar::new("pictures", pictures.len() as u64);
     for (done, path) in (1..).zip(&pictures) {
         let (image, found) = match predictor.find(path)? {
@@ -132,13 +134,10 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
             let folder = args.output.join("crops");
             save_crops(&folder, &mut crops, &stem, &image, &found, &info.names)?;
         }
-        if args.save_json {
-            coco_rows.extend(coco::results(
-                &path.display().to_string(),
-                None,
-                &[],
-                &found,
-            ));
+        if let Some(rows) = &mut coco_rows {
+            for row in coco::results(&path.display().to_string(), None, &[], &found) {
+                rows.add(&row)?;
+            }
         }
         if args.save_txt {
             let text = rows(&found, image.dimensions());
@@ -147,15 +146,7 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
                 text.as_bytes(),
             )?;
         }
-        summary.push(json!({
-            "image": path.display().to_string(),
-            "detections": found.iter().map(|found| json!({
-                "class": found.class,
-                "name": info.names.get(usize::from(found.class)),
-                "confidence": found.conf,
-                "xyxy": [found.xyxy.x1, found.xyxy.y1, found.xyxy.x2, found.xyxy.y2],
-            })).collect::<Vec<_>>(),
-        }));
+        summary.add(&described(path, &found, &info.names))?;
         let labels = if args.labels {
             labels_of(path, image.dimensions(), info.nc)
         } else {
@@ -185,11 +176,10 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
         .map(|path| path.display().to_string());
     let weights: Vec<String> = weights.collect();
     let mut text = format!("{} pictures in {}", summary.len(), args.output.display());
-    let document = json!({"weights": weights.join(" "), "images": summary});
-    output_folder::write(&args.output.join(SUMMARY), document.to_string().as_bytes())?;
-    if args.save_json {
-        let rows = serde_json::Value::from(coco_rows).to_string();
-        output_folder::write(&args.output.join("coco.json"), rows.as_bytes())?;
+    let weights = json!(weights.join(" "));
+    summary.finish(&format!(r#","weights":{weights}}}"#))?;
+    if let Some(rows) = coco_rows {
+        rows.finish("")?;
     }
     if let Some(path) = &args.contact_sheet {
         write_png(&contact_sheet(&sheet, &info.names, COLUMNS), path)?;
@@ -197,6 +187,20 @@ pub fn predict(args: &PredictArgs) -> Result<String, PredictError> {
         let _ = write!(text, ", {} of them on {}", sheet.len(), path.display());
     }
     Ok(text)
+}
+
+/// What the summary says of a picture.
+fn described(path: &Path, found: &[Detection], names: &[String]) -> Value {
+    let detections = found.iter().map(|found| {
+        json!({
+            "class": found.class,
+            "name": names.get(usize::from(found.class)),
+            "confidence": found.conf,
+            "xyxy": [found.xyxy.x1, found.xyxy.y1, found.xyxy.x2, found.xyxy.y2],
+        })
+    });
+    let detections: Vec<Value> = detections.collect();
+    json!({"image": path.display().to_string(), "detections": detections})
 }
 
 fn predictor(args: &PredictArgs) -> Result<(Predictor, WeightsInfo), PredictError> {

@@ -269,6 +269,7 @@ impl Session<'_> {
         if !self.ranks.is_first() {
             return Ok(());
         }
+        self.folder.check_owner()?;
         let plan = self.last_plan();
         let path = self.folder.results();
         let rates = [plan.lr_bias, plan.lr_other, plan.lr_other];

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use contract::exit::FailureReason;
 use contract::spec::Hyperparameters;
-use serde_json::Value;
 use trainer_core::confusion::ConfusionMatrix;
 use trainer_core::detection::Detection;
 use trainer_core::nms::NmsOptions;
@@ -23,7 +22,7 @@ use crate::device::{self, DeviceError};
 use crate::distributed::Ranks;
 use crate::evaluate::{Audience, Classes, EvaluateError, Evaluator, Measured, Outcome};
 use crate::finder::{Finder, FinderError};
-use crate::output_folder::{self, OutputError};
+use crate::output_folder::{self, JsonList, OutputError};
 use crate::pictures::{self, PictureError, Sheets, Shown};
 use crate::predict::{FileNames, rows};
 use crate::weights::WeightsError;
@@ -89,9 +88,6 @@ pub fn eval(args: &EvalArgs) -> Result<String, EvalError> {
     if let Some(file) = &args.save_json {
         output_folder::must_be_new(file)?;
     }
-    for folder in args.save_txt.iter().chain(&args.plots) {
-        output_folder::prepare(folder, SUMMARY)?;
-    }
     let report = measure(args)?;
     for skipped in &report.measured.skipped {
         console::warn(&format!("image skipped: {skipped}"));
@@ -121,6 +117,7 @@ fn measure(args: &EvalArgs) -> Result<Report, EvalError> {
     let dataset = Arc::new(open(args, info.nc)?);
     let size = args.networks.image_size.unwrap_or(info.image_size);
     finder.check_image_size(size)?;
+    let texts = prepare(args, &dataset)?;
     let options = finder.network().options();
     let architecture = &options.architecture;
     let settings = LossSettings::scaled(&Hyperparameters::default(), architecture, size);
@@ -148,7 +145,7 @@ fn measure(args: &EvalArgs) -> Result<Report, EvalError> {
         threads.loader,
     )
     .with(nms, classes);
-    let mut collector = Collector::new(args, &dataset, evaluator.batches());
+    let mut collector = Collector::new(args, texts, &dataset, evaluator.batches());
     let outcome = evaluator.run(&finder, &mut Ranks::alone(), &mut collector)?;
     let Outcome::Whole(measured) = outcome else {
         unreachable!("nobody asked to stop")
@@ -164,12 +161,7 @@ fn measure(args: &EvalArgs) -> Result<Report, EvalError> {
     images.sort_by_key(|(index, _)| *index);
     let images: Vec<ImageResult> = images.into_iter().map(|(_, image)| image).collect();
     if let Some(file) = &args.save_json {
-        let categories = dataset.category_ids();
-        let rows = images
-            .iter()
-            .flat_map(|image| coco::results(&image.name, image.id, categories, &image.detections));
-        let rows: Value = rows.collect();
-        output_folder::write(file, rows.to_string().as_bytes())?;
+        save_json(file, &images, dataset.category_ids())?;
     }
     let coco = if args.coco {
         Some(coco::summarise(&images, dataset.names())?)
@@ -182,6 +174,32 @@ fn measure(args: &EvalArgs) -> Result<Report, EvalError> {
         shown,
         coco,
     })
+}
+
+/// Makes the folders that the arguments name, before anything is computed.
+fn prepare<'a>(args: &'a EvalArgs, dataset: &Dataset) -> Result<Option<Texts<'a>>, OutputError> {
+    let texts = args.save_txt.as_deref().map(|folder| Texts {
+        folder,
+        names: names(dataset),
+    });
+    if let Some(Texts { folder, names }) = &texts {
+        output_folder::must_hold_no_other_labels(folder, names)?;
+    }
+    for folder in args.save_txt.iter().chain(&args.plots) {
+        output_folder::prepare(folder, SUMMARY)?;
+    }
+    Ok(texts)
+}
+
+/// Writes one row per detection. Rows take many times the memory of what they are made of, so there is one at a time.
+fn save_json(file: &Path, images: &[ImageResult], categories: &[u64]) -> Result<(), OutputError> {
+    let mut rows = JsonList::create(file, "")?;
+    for image in images {
+        for row in coco::results(&image.name, image.id, categories, &image.detections) {
+            rows.add(&row)?;
+        }
+    }
+    rows.finish("")
 }
 
 /// The images to measure on; `known` is the number of classes the weights know.
@@ -207,6 +225,21 @@ fn open(args: &EvalArgs, known: usize) -> Result<Dataset, EvalError> {
     Ok(dataset)
 }
 
+/// The folder of the label files, and what that of each image is called.
+struct Texts<'a> {
+    folder: &'a Path,
+    names: Vec<String>,
+}
+
+/// A name for each image, in the order of the data set: that of the evaluation depends on shapes and weights.
+fn names(dataset: &Dataset) -> Vec<String> {
+    let mut names = FileNames::default();
+    let records = dataset.images().iter();
+    records
+        .map(|record| names.unique(Path::new(&record.name)))
+        .collect()
+}
+
 /// Keeps what the arguments ask for of each image.
 struct Collector<'a> {
     dataset: &'a Dataset,
@@ -215,14 +248,13 @@ struct Collector<'a> {
     /// With their numbers in the data set.
     images: Vec<(u32, ImageResult)>,
     shown: Shown,
-    texts: Option<&'a Path>,
-    names: FileNames,
+    texts: Option<Texts<'a>>,
     /// The first thing that could not be written.
     failure: Result<(), OutputError>,
 }
 
 impl<'a> Collector<'a> {
-    fn new(args: &'a EvalArgs, dataset: &'a Dataset, batches: u64) -> Self {
+    fn new(args: &EvalArgs, texts: Option<Texts<'a>>, dataset: &'a Dataset, batches: u64) -> Self {
         Self {
             dataset,
             bar: Bar::new("evaluation", batches),
@@ -232,8 +264,7 @@ impl<'a> Collector<'a> {
                 confusion: ConfusionMatrix::new(dataset.classes() as u16),
                 sheets: Sheets::default(),
             },
-            texts: args.save_txt.as_deref(),
-            names: FileNames::default(),
+            texts,
             failure: Ok(()),
         }
     }
@@ -251,10 +282,10 @@ impl Audience for Collector<'_> {
         self.shown.sheets.add(batch, k, detections);
         let record = self.dataset.image(batch.indices[k]);
         let size = record.map_or((1, 1), |record| record.size);
-        if let (Some(folder), Ok(())) = (self.texts, &self.failure) {
-            let stem = self.names.unique(Path::new(&evaluated.name));
+        if let (Some(texts), Ok(())) = (&self.texts, &self.failure) {
+            let name = &texts.names[batch.indices[k] as usize];
             let text = rows(detections, size);
-            let file = folder.join(format!("{stem}.txt"));
+            let file = texts.folder.join(format!("{name}.txt"));
             self.failure = output_folder::write(&file, text.as_bytes());
         }
         if self.keeps_images {
