@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use contract::exit::FailureReason;
 use contract::spec::{Hyperparameters, LossNormalisation, Precision};
 use serde::Serialize;
 use trainer_core::boxes::Xywh;
@@ -20,6 +21,7 @@ use trainer_model::optim::Rule;
 use crate::cli::{BenchArgs, InfoArgs, LayoutArg};
 use crate::device::{self, DeviceError};
 use crate::distributed::{Gradients, Ranks};
+use crate::error::of_step;
 use crate::info::{self, InfoError};
 use crate::step::{Learner, LearnerOptions, StepError, StepInput};
 use crate::threads::{Threads, available_cpus};
@@ -66,6 +68,21 @@ pub enum BenchError {
         #[source]
         source: StepError,
     },
+}
+
+impl BenchError {
+    /// The word that decides the exit code.
+    pub fn reason(&self) -> FailureReason {
+        match self {
+            Self::Model(_) | Self::Architecture(_) | Self::ImageSize(_) | Self::Device(_) => {
+                FailureReason::InvalidConfig
+            }
+            Self::Step { source, .. } => of_step(source),
+            Self::Libtorch(_) | Self::Network(_) | Self::Batch(_) | Self::NoBatch => {
+                FailureReason::Internal
+            }
+        }
+    }
 }
 
 /// What was measured.
@@ -280,6 +297,15 @@ impl SampleSource for Noise {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_measurement_has_its_exit_code() {
+        let failed = |source| BenchError::Step { step: 0, source }.reason();
+        assert_eq!(FailureReason::OutOfMemory, failed(StepError::OutOfMemory));
+        let model = BenchError::Model(InfoError::Unknown("yolov4".to_owned()));
+        assert_eq!(FailureReason::InvalidConfig, model.reason());
+        assert_eq!(FailureReason::Internal, BenchError::NoBatch.reason());
+    }
 
     #[test]
     fn medians_are_in_the_middle() {

@@ -159,7 +159,7 @@ pub fn convert(args: &ConvertArgs) -> ExitCode {
             console::say(&text);
             ExitCode::SUCCESS
         }
-        Err(error) => failed(FailureReason::InvalidConfig, &chain(&error)),
+        Err(error) => failed(error.reason(), &chain(&error)),
     }
 }
 
@@ -187,7 +187,7 @@ pub fn bench(args: &BenchArgs) -> ExitCode {
             console::say(&measured.line());
             ExitCode::SUCCESS
         }
-        Err(error) => failed(FailureReason::InvalidConfig, &chain(&error)),
+        Err(error) => failed(error.reason(), &chain(&error)),
     }
 }
 
@@ -236,7 +236,7 @@ pub fn make_digits(args: &DigitsArgs) -> ExitCode {
             ));
             ExitCode::SUCCESS
         }
-        Err(error) => failed(FailureReason::InvalidConfig, &chain(&error)),
+        Err(error) => failed(error.reason(), &chain(&error)),
     }
 }
 
@@ -280,10 +280,22 @@ pub fn install_panic_hook() {
 
 /// libtorch's calls report failures that are faults of this program by panicking.
 fn without_panic<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        let text = std::mem::take(&mut *PANIC.lock().unwrap_or_else(PoisonError::into_inner));
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+        let mut text = std::mem::take(&mut *PANIC.lock().unwrap_or_else(PoisonError::into_inner));
+        // One that came over from a thread, which the hook told of under that thread's name.
+        if text.is_empty() {
+            text = match payload.downcast::<String>() {
+                Ok(text) => *text,
+                Err(payload) => (*payload.downcast_ref::<&str>().unwrap_or(&"a panic")).to_string(),
+            };
+        }
         Err(Error::Panic(text))
     })
+}
+
+/// Does a command; one that panics ends with an error in a line, and its exit code.
+pub fn guarded(command: impl FnOnce() -> ExitCode) -> ExitCode {
+    without_panic(|| Ok(command())).unwrap_or_else(|error| failed(error.reason(), &error.message()))
 }
 
 #[cfg(test)]
@@ -296,5 +308,15 @@ mod tests {
         let error = without_panic::<()>(|| panic!("x")).expect_err("panicked");
         assert_eq!(FailureReason::Internal, error.reason());
         assert!(error.message().starts_with("index out of bounds"));
+        // Nothing of the hook's: it was a thread's panic.
+        let error = without_panic::<()>(|| std::panic::resume_unwind(Box::new("no pixel")));
+        let message = error.expect_err("panicked").message();
+        assert!(
+            message.starts_with("no pixel; this is a fault"),
+            "{message}"
+        );
+        let internal = ExitCode::from(FailureReason::Internal.exit_code());
+        let code = guarded(|| panic!("in a command"));
+        assert_eq!(format!("{internal:?}"), format!("{code:?}"));
     }
 }

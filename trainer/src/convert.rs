@@ -8,6 +8,7 @@ mod rules;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use contract::exit::FailureReason;
 use contract::spec::{SpecProblem, TrainerSpec, check};
 use serde_json::{Map, Value, json};
 use trainer_data::bounded;
@@ -69,6 +70,21 @@ pub enum ConvertError {
         #[source]
         source: io::Error,
     },
+}
+
+impl ConvertError {
+    /// The word that decides the exit code.
+    pub fn reason(&self) -> FailureReason {
+        match self {
+            Self::Read { .. }
+            | Self::Parse { .. }
+            | Self::Refused(_)
+            | Self::Invalid(_)
+            | Self::Types(_) => FailureReason::InvalidConfig,
+            Self::Exists { .. } | Self::Write { .. } => FailureReason::OutputUnwritable,
+            Self::Yaml(_) => FailureReason::Internal,
+        }
+    }
 }
 
 fn list(problems: &[SpecProblem]) -> String {

@@ -311,17 +311,7 @@ impl Error {
             },
             Self::Restore { .. } => FailureReason::CheckpointUnreadable,
             Self::Results { .. } | Self::ImageCache(_) => FailureReason::IoFailed,
-            Self::Step { source, .. } => match source {
-                StepError::Ranks(source) => of_ranks(source),
-                StepError::NonFinite { .. } => FailureReason::NonFiniteLoss,
-                StepError::OutOfMemory => FailureReason::OutOfMemory,
-                // Normalisations by the images of all ranks wait for them in the middle of the network.
-                StepError::Model(source) => match Fault::from_text(chain(source)) {
-                    Fault::PeerLost(_) | Fault::TimedOut(_) => FailureReason::PeerLost,
-                    Fault::Gpu(_) | Fault::Other(_) => FailureReason::Internal,
-                },
-                StepError::Tensor(_) => FailureReason::Internal,
-            },
+            Self::Step { source, .. } => of_step(source),
             Self::OutOfMemory { .. } => FailureReason::OutOfMemory,
             Self::NonFinite { .. } => FailureReason::NonFiniteLoss,
             Self::Evaluate { source, .. } => match source {
@@ -339,6 +329,21 @@ impl Error {
             | Self::Model(_)
             | Self::Panic(_) => FailureReason::Internal,
         }
+    }
+}
+
+/// What a step's failure is called, in a run or a measurement.
+pub(crate) fn of_step(source: &StepError) -> FailureReason {
+    match source {
+        StepError::Ranks(source) => of_ranks(source),
+        StepError::NonFinite { .. } => FailureReason::NonFiniteLoss,
+        StepError::OutOfMemory => FailureReason::OutOfMemory,
+        // Normalisations by the images of all ranks wait for them in the middle of the network.
+        StepError::Model(source) => match Fault::from_text(chain(source)) {
+            Fault::PeerLost(_) | Fault::TimedOut(_) => FailureReason::PeerLost,
+            Fault::Gpu(_) | Fault::Other(_) => FailureReason::Internal,
+        },
+        StepError::Tensor(_) => FailureReason::Internal,
     }
 }
 

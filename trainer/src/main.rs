@@ -7,5 +7,5 @@ use trainer::{cli, commands};
 
 fn main() -> ExitCode {
     commands::install_panic_hook();
-    cli::run(cli::Cli::parse())
+    commands::guarded(|| cli::run(cli::Cli::parse()))
 }

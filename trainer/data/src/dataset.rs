@@ -115,6 +115,8 @@ pub struct Summary {
     /// Annotations left out because they are not for training: VOC's difficult objects, COCO's crowds and
     /// boxes without a size.
     pub ignored: usize,
+    /// How often lists and folders name an image again: each is taken once.
+    pub repeated: usize,
 }
 
 impl fmt::Display for Summary {
@@ -131,6 +133,9 @@ impl fmt::Display for Summary {
                 self.ignored
             )?;
         }
+        if self.repeated > 0 {
+            write!(f, ", {} repeated images ignored", self.repeated)?;
+        }
         Ok(())
     }
 }
@@ -144,6 +149,7 @@ pub struct Dataset {
     skipped: Vec<SkippedImage>,
     duplicates: usize,
     ignored: usize,
+    repeated: usize,
 }
 
 impl Dataset {
@@ -173,12 +179,12 @@ impl Dataset {
     /// because of it, the next start would find another data set.
     fn read(root: &Path, description: Description, split: Split) -> Result<Self, DatasetError> {
         let labelling = Labelling::open(root, &description, split)?;
-        let mut unknown = Vec::new();
+        let (mut unknown, mut repeated) = (Vec::new(), 0);
         let files = match &labelling {
             Labelling::Coco(file) => file.images(),
             Labelling::Yolo | Labelling::Voc => {
                 let listed = listing::list(root, &description, split)?;
-                unknown = listed.skipped;
+                (unknown, repeated) = (listed.skipped, listed.repeated);
                 listed.files
             }
         };
@@ -194,6 +200,7 @@ impl Dataset {
             skipped: scanned.skipped,
             duplicates: scanned.duplicates,
             ignored: scanned.ignored,
+            repeated,
         };
         if dataset.images.is_empty() {
             return Err(DatasetError::AllSkipped {
@@ -279,6 +286,7 @@ impl Dataset {
             skipped: self.skipped.len(),
             duplicates: self.duplicates,
             ignored: self.ignored,
+            repeated: self.repeated,
         }
     }
 

@@ -10,6 +10,7 @@
 mod scans;
 mod scene;
 
+use contract::exit::FailureReason;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 use scans::Scans;
@@ -110,6 +111,17 @@ pub enum DigitsError {
         #[source]
         source: image::ImageError,
     },
+}
+
+impl DigitsError {
+    /// The word that decides the exit code.
+    pub fn reason(&self) -> FailureReason {
+        match self {
+            Self::Config { .. } => FailureReason::InvalidConfig,
+            Self::NotEmpty { .. } | Self::Write { .. } => FailureReason::OutputUnwritable,
+            Self::Encode { .. } => FailureReason::Internal,
+        }
+    }
 }
 
 /// Writes the data set into the folder `out`, which must be empty or not exist, in YOLO layout:

@@ -154,8 +154,16 @@ pub const HYPERPARAMETERS: &[(&str, Rule)] = &[
     ("copy_paste", Field("/augmentation/copyPaste")),
 ];
 
-/// What follows from several options: rectangles show each image alone, whatever hyp.yaml says.
+/// What follows from several options: rectangles show each image alone, whatever hyp.yaml says; and where YOLOv5 is
+/// given --cfg, it leaves the weights' anchors out.
 pub fn settle(draft: &mut Draft) {
+    let has = |field| draft.spec.pointer(field).is_some();
+    if has("/model/size") && has("/model/weights") {
+        draft.notes.push(
+            "YOLOv5 begins with the anchors of --cfg, a job with those of the weights, where they differ: to begin with those of --cfg, write the text of that file into model.architecture and remove model.size"
+                .to_owned(),
+        );
+    }
     if draft.spec.pointer("/training/rect") != Some(&Value::Bool(true)) {
         return;
     }

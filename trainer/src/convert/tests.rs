@@ -256,6 +256,18 @@ fn every_hyperparameter_is_obeyed_or_refused_with_a_reason() {
 }
 
 #[test]
+fn anchors_that_yolov5_would_leave_out_are_told_of() {
+    let notes = |cfg: &str| {
+        let mut options = one("weights", json!("yolov5s.pt"));
+        options.insert("cfg".to_owned(), json!(cfg));
+        let draft = apply(draft(), &options, &Map::new()).expect("converted");
+        draft.notes.join(" ")
+    };
+    assert!(notes("yolov5s.yaml").contains("the anchors of --cfg"));
+    assert!(!notes("").contains("anchors"));
+}
+
+#[test]
 fn unknown_options_and_bad_values_are_all_named_at_once() {
     let mut options = one("epoch", json!(3));
     options.insert("nosave".to_owned(), json!(true));
@@ -275,5 +287,7 @@ fn unknown_options_and_bad_values_are_all_named_at_once() {
     let text = manifest(&absurd).expect_err("refused").to_string();
     assert!(text.contains("training.epochs is 0"), "{text}");
     let wrong = apply(draft(), &one("epochs", json!("many")), &Map::new()).expect("known");
-    assert!(matches!(manifest(&wrong), Err(ConvertError::Types(_))));
+    let error = manifest(&wrong).expect_err("refused");
+    assert!(matches!(error, ConvertError::Types(_)), "{error}");
+    assert_eq!(FailureReason::InvalidConfig, error.reason());
 }

@@ -315,6 +315,64 @@ fn an_evaluation_shows_and_writes_what_is_asked_for() {
     );
 }
 
+/// The high image is evaluated before the wide one, which the data set names first.
+#[test]
+fn label_files_are_named_by_the_data_set_and_not_mixed_with_others() {
+    let fixture = trained();
+    let sizes = [("a", (64, 32)), ("b", (32, 64))];
+    for (k, (folder, size)) in (0..).zip(sizes) {
+        fixture.crop(k, size);
+        let mut files: Vec<_> = std::fs::read_dir(fixture.path("data/images/train"))
+            .expect("images")
+            .map(|entry| entry.expect("entry").path())
+            .collect();
+        files.sort();
+        let folder = fixture.path("data/images").join(folder);
+        std::fs::create_dir(&folder).expect("made");
+        std::fs::copy(&files[k as usize], folder.join("x.png")).expect("copied");
+    }
+    let data = json!({
+        "train": "images/train",
+        "val": ["images/a", "images/b"],
+        "names": (0..10).map(|class| class.to_string()).collect::<Vec<_>>(),
+    });
+    std::fs::write(fixture.path("data/data.yaml"), data.to_string()).expect("written");
+    let (json, texts) = (fixture.path("coco.json"), fixture.path("texts"));
+    let save_json = format!("--save-json={}", json.display());
+    let save_txt = format!("--save-txt={}", texts.display());
+    let flags = ["--json", "--max-det=40", &save_json, &save_txt];
+    parsed(&eval(&fixture, &flags));
+    // In the order of the data set.
+    let text = std::fs::read_to_string(json).expect("written");
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(2 * 40, rows.len());
+    let of_images = rows.chunks(40).zip(sizes).zip(["x.txt", "x-2.txt"]);
+    for ((rows, (_, (width, height))), file) in of_images {
+        let text = std::fs::read_to_string(texts.join(file)).expect("written");
+        for (row, line) in rows.iter().zip(text.lines()) {
+            let words: Vec<f64> = line.split(' ').map(|it| it.parse().expect("it")).collect();
+            let written = [f64::from(width) * words[3], f64::from(height) * words[4]];
+            let want = [&row["bbox"][2], &row["bbox"][3]].map(|it| it.as_f64().expect("a number"));
+            let is_same = std::iter::zip(written, want).all(|(a, b)| (a - b).abs() < 0.01);
+            assert!(is_same, "{file}: {written:?} is not {want:?}");
+        }
+    }
+
+    // The same images again replace their own; without one of them, its labels would stay.
+    parsed(&eval(&fixture, &["--json", &save_txt]));
+    let summary = texts.join("evaluation.json");
+    let before = std::fs::read(&summary).expect("written");
+    std::fs::remove_file(fixture.path("data/images/b/x.png")).expect("removed");
+    let refused = eval(&fixture, &[&save_txt]);
+    assert_eq!(Some(73), refused.code, "{}", refused.text);
+    assert!(
+        refused.text.contains("x-2.txt belongs to no image"),
+        "{}",
+        refused.text
+    );
+    assert_eq!(before, std::fs::read(&summary).expect("kept"));
+}
+
 /// So that they can be measured with that file.
 #[test]
 fn results_have_the_numbers_of_a_coco_annotation_file() {
@@ -437,6 +495,24 @@ fn weights_of_other_strides_evaluate_together_in_any_order() {
 }
 
 #[test]
+fn convert_overwrites_nothing() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let opt = folder.path().join("opt.yaml");
+    std::fs::write(&opt, "epochs: 3\n").expect("written");
+    let convert = || {
+        let mut command = program();
+        command.arg("convert").arg("--opt").arg(&opt);
+        command.arg("--output").arg(folder.path().join("job.yaml"));
+        ended(command.output().expect("ran"))
+    };
+    let first = convert();
+    assert_eq!(Some(0), first.code, "{}", first.text);
+    let again = convert();
+    assert_eq!(Some(73), again.code, "{}", again.text);
+    assert!(again.text.contains("job.yaml exists"), "{}", again.text);
+}
+
+#[test]
 fn an_example_data_set_is_made_once() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let make = || {
@@ -459,9 +535,7 @@ fn an_example_data_set_is_made_once() {
     let first = make();
     assert_eq!(Some(0), first.code, "{}", first.text);
     assert!(first.text.contains("3 scenes"), "{}", first.text);
-    assert_eq!(
-        Some(64),
-        make().code,
-        "an existing data set was overwritten"
-    );
+    let again = make();
+    assert_eq!(Some(73), again.code, "{}", again.text);
+    assert!(again.text.contains("is not empty"), "{}", again.text);
 }

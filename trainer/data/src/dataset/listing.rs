@@ -2,7 +2,7 @@ use super::config::{Description, inside, outside};
 use super::error::DatasetError;
 use super::{SkippedImage, Split, reading, voc};
 use crate::bounded;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use trainer_core::data_yaml::LabelFormat;
@@ -20,6 +20,8 @@ pub(super) struct Listed {
     pub files: Vec<PathBuf>,
     /// Lines of lists that name something else.
     pub skipped: Vec<SkippedImage>,
+    /// How often folders and lists name an image that was named before.
+    pub repeated: usize,
 }
 
 /// The images of a split.
@@ -30,7 +32,7 @@ pub(super) fn list(
 ) -> Result<Listed, DatasetError> {
     let entries = description.paths(split)?;
     let format = description.yaml.label_format;
-    let (mut files, mut skipped) = (BTreeSet::new(), Vec::new());
+    let (mut files, mut skipped) = (Vec::new(), Vec::new());
     let mut first = None;
     for value in entries.paths() {
         let relative = locate(root, &description.base, value.trim(), split)?;
@@ -57,8 +59,12 @@ pub(super) fn list(
             extensions: endings(),
         });
     }
+    let named = files.len();
+    files.sort_unstable();
+    files.dedup();
     Ok(Listed {
-        files: files.into_iter().collect(),
+        repeated: named - files.len(),
+        files,
         skipped,
     })
 }
@@ -109,7 +115,7 @@ fn walk(
     root: &Path,
     folder: &Path,
     seen: &mut HashSet<PathBuf>,
-    files: &mut BTreeSet<PathBuf>,
+    files: &mut Vec<PathBuf>,
 ) -> io::Result<()> {
     // Symbolic links may lead back up; each real folder is entered once.
     if !seen.insert(root.join(folder).canonicalize()?) {
@@ -127,7 +133,7 @@ fn walk(
         if is_folder {
             walk(root, &path, seen, files)?;
         } else if is_image(&path) {
-            files.insert(path);
+            files.push(path);
         }
     }
     Ok(())

@@ -106,6 +106,11 @@ fn lists_folders_and_paths_are_understood() {
     assert_eq!(names, ["x/images/1.png", "y/2.png"]);
     assert_eq!(data.image(1).unwrap().labels.len(), 1);
     assert_eq!(data.skipped()[0].name, "x/images/9.png");
+    let summary = data.summary().to_string();
+    assert!(
+        summary.ends_with(", 1 repeated images ignored"),
+        "{summary}"
+    );
     let val = Dataset::open(set.root(), "conf/data.yaml", Split::Val).unwrap();
     assert_eq!(val.len(), 2);
 }
