@@ -70,7 +70,7 @@ test-cluster: install ## the whole on a real cluster: admission, life of a job, 
 	scripts/test-cluster.sh
 
 .PHONY: test-faults
-test-faults: install ## the faults that test-cluster has no time for: etcd, DNS, network, disk, eviction, preemption (40 minutes)
+test-faults: install ## the faults that test-cluster has no time for: etcd, DNS, network, disk, eviction, preemption (40 to 75 minutes)
 	@scripts/long-test.sh faults
 
 .PHONY: test-neighbours
