@@ -1,9 +1,11 @@
 //! The network between the nodes gets worse.
 
 use tests::broken::WorseNetwork;
-use tests::{last, processes};
+use tests::{last, operator_pods, processes};
 
-use crate::{ends_like_one_left_alone, long_job, seen, training, trains_again};
+use crate::{
+    ends_like_one_left_alone, long_job, seen, training, trains_again, trains_with_another,
+};
 
 #[test]
 fn a_slow_network_makes_a_run_slower_and_nothing_else() {
@@ -70,4 +72,23 @@ fn a_job_that_the_operator_cannot_ask_says_so_and_trains_on() {
     let done = ends_like_one_left_alone(&namespace, job);
     assert_eq!(0, done["status"]["restarts"], "{}", done["status"]);
     assert!(done["status"]["waitingOn"].is_null());
+}
+
+/// As where one of several API servers goes without closing its connections, or a load balancer forgets them.
+#[test]
+fn a_pod_that_is_lost_is_replaced_although_the_operators_connections_are_dead() {
+    let job = |name: &str| long_job(name).set("/training/epochs", 400);
+    let namespace = training("forgotten", &job("run"));
+    let pods = seen::worker_names(&namespace, "run");
+    let connections: usize = operator_pods()
+        .iter()
+        .map(processes::forget_connections)
+        .sum();
+    assert!(connections > 1, "watches and requests: {connections}");
+    namespace
+        .kubectl(&["delete", "pod", &pods[1], "--grace-period=0", "--force"])
+        .expect("killing a worker");
+    let took = trains_with_another(&namespace, &pods);
+    println!("{connections} connections of the operator's dead, a pod lost: {took:.1?}");
+    ends_like_one_left_alone(&namespace, job);
 }

@@ -22,11 +22,16 @@ pub fn of_rank(pod: &Value, rank: u32) -> Vec<u32> {
 
 /// The agent of a worker pod.
 pub fn agent(pod: &Value) -> Option<u32> {
+    of_program(pod, "yolo-agent")
+}
+
+/// The process of a pod that runs a program of this name.
+fn of_program(pod: &Value, name: &str) -> Option<u32> {
     let uid = pod["metadata"]["uid"].as_str().expect("pods have a uid");
     of_pod(uid).into_iter().find(|pid| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
-        program.ends_with(b"yolo-agent")
+        program.ends_with(name.as_bytes())
     })
 }
 
@@ -54,6 +59,35 @@ pub fn close_port(pid: u32, port: u16) {
         closed.is_ok_and(|status| status.success()),
         "closing port {port} of process {pid}"
     );
+}
+
+/// Loses every packet of the connections to the API server that a pod of the operator has now, without a word, as a
+/// load balancer does that forgot them; returns how many those are. New ones work. It ends with the pod.
+pub fn forget_connections(operator: &Value) -> usize {
+    let pid = of_program(operator, "yolo-operator").expect("an operator");
+    let inside = |arguments: &[&str]| {
+        let done = Command::new("nsenter")
+            .args(["--target", &pid.to_string(), "--net", "--"])
+            .args(arguments)
+            .output()
+            .expect("nsenter is there");
+        assert!(done.status.success(), "{arguments:?}: {done:?}");
+        String::from_utf8(done.stdout).expect("text")
+    };
+    let connections = ["ss", "-Htn", "state", "established", "dport", "=", ":443"];
+    let connections = inside(&connections);
+    let ports = connections.lines().filter_map(|line| {
+        let local = line.split_whitespace().nth(2)?;
+        Some(local.rsplit_once(':')?.1)
+    });
+    ports
+        .map(|port| {
+            for (chain, end) in [("OUTPUT", "--sport"), ("INPUT", "--dport")] {
+                let rule = ["iptables", "--wait", "--append", chain, "--protocol", "tcp"];
+                inside(&[&rule[..], &[end, port, "--jump", "DROP"]].concat());
+            }
+        })
+        .count()
 }
 
 /// All processes in the control groups of a pod.
