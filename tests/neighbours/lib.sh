@@ -103,7 +103,11 @@ drop_finalizers() {
 # run_command COMMAND: up, down or build, each a function of the script.
 run_command() {
     case ${1:-} in
-    build) build_all ;;
+    build)
+        # For `up` the cluster had them installed.
+        "$CLUSTER_DIR/deps.sh"
+        build_all
+        ;;
     up)
         require_cluster
         build_all
