@@ -2,7 +2,7 @@
 # Compares our trainer with the Python YOLOv5, each run as a program of its own: `make parity`.
 #
 #   run.sh                 everything
-#   run.sh steps           losses of 20 steps from the same weights and images (2 minutes)
+#   run.sh steps           losses of 20 steps from the same weights and images, three seeds (5 minutes)
 #   run.sh formats         files of weights in both directions (5 minutes)
 #   run.sh predict         what predict finds on pictures of several shapes (1 minute)
 #   run.sh loader          training samples that one core makes per second (2 minutes)
@@ -32,12 +32,17 @@ for part in "${parts[@]}"; do
     case "$part" in
     steps)
         cargo build --quiet --locked --release -p trainer-model --example parity_steps
-        peer tests/parity/steps.py prepare "$work/steps" "$work/digits" >"$work/steps.log"
-        for kind in double float; do
-            OMP_NUM_THREADS=1 peer tests/parity/steps.py peer "$work/steps" "$kind" >>"$work/steps.log"
-            OMP_NUM_THREADS=1 target/release/examples/parity_steps "$work/steps" "$kind"
+        runs=()
+        for seed in 0 1 2; do
+            run="$work/steps/seed-$seed"
+            runs+=("$run")
+            peer tests/parity/steps.py prepare "$run" "$work/digits" "$seed" >"$work/steps.log"
+            for kind in double float; do
+                OMP_NUM_THREADS=1 peer tests/parity/steps.py peer "$run" "$kind" >>"$work/steps.log"
+                OMP_NUM_THREADS=1 target/release/examples/parity_steps "$run" "$kind"
+            done
         done
-        peer tests/parity/steps.py compare "$work/steps"
+        peer tests/parity/steps.py compare "${runs[@]}"
         ;;
     formats)
         peer tests/parity/formats.py "$work/formats" "$work/digits" target/release/yolo-trainer 2>"$work/formats.log" ||
