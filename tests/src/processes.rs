@@ -49,45 +49,42 @@ pub fn signal(pid: u32, name: &str) {
 /// Lets nobody connect to a port of the pod that this process is in, as a network policy or a firewall does. It ends with
 /// the pod.
 pub fn close_port(pid: u32, port: u16) {
-    let closed = Command::new("nsenter")
-        .args(["--target", &pid.to_string(), "--net", "--"])
-        .args(["iptables", "--wait", "--append", "INPUT"])
-        .args(["--protocol", "tcp", "--dport", &port.to_string()])
-        .args(["--jump", "DROP"])
-        .status();
-    assert!(
-        closed.is_ok_and(|status| status.success()),
-        "closing port {port} of process {pid}"
-    );
+    drop_packets(pid, "INPUT", "--dport", &port.to_string());
 }
 
 /// Loses every packet of the connections to the API server that a pod of the operator has now, without a word, as a
 /// load balancer does that forgot them; returns how many those are. New ones work. It ends with the pod.
 pub fn forget_connections(operator: &Value) -> usize {
     let pid = of_program(operator, "yolo-operator").expect("an operator");
-    let inside = |arguments: &[&str]| {
-        let done = Command::new("nsenter")
-            .args(["--target", &pid.to_string(), "--net", "--"])
-            .args(arguments)
-            .output()
-            .expect("nsenter is there");
-        assert!(done.status.success(), "{arguments:?}: {done:?}");
-        String::from_utf8(done.stdout).expect("text")
-    };
     let connections = ["ss", "-Htn", "state", "established", "dport", "=", ":443"];
-    let connections = inside(&connections);
+    let connections = in_network(pid, &connections);
     let ports = connections.lines().filter_map(|line| {
         let local = line.split_whitespace().nth(2)?;
         Some(local.rsplit_once(':')?.1)
     });
     ports
         .map(|port| {
-            for (chain, end) in [("OUTPUT", "--sport"), ("INPUT", "--dport")] {
-                let rule = ["iptables", "--wait", "--append", chain, "--protocol", "tcp"];
-                inside(&[&rule[..], &[end, port, "--jump", "DROP"]].concat());
-            }
+            drop_packets(pid, "OUTPUT", "--sport", port);
+            drop_packets(pid, "INPUT", "--dport", port);
         })
         .count()
+}
+
+/// Drops what has this port at this end of it, in the network of a process.
+fn drop_packets(pid: u32, chain: &str, end: &str, port: &str) {
+    let rule = ["iptables", "--wait", "--append", chain, "--protocol", "tcp"];
+    in_network(pid, &[&rule[..], &[end, port, "--jump", "DROP"]].concat());
+}
+
+/// What a command prints that runs in the network of a process.
+fn in_network(pid: u32, command: &[&str]) -> String {
+    let done = Command::new("nsenter")
+        .args(["--target", &pid.to_string(), "--net", "--"])
+        .args(command)
+        .output()
+        .expect("nsenter is there");
+    assert!(done.status.success(), "{command:?} of {pid}: {done:?}");
+    String::from_utf8(done.stdout).expect("text")
 }
 
 /// All processes in the control groups of a pod.
